@@ -1,0 +1,46 @@
+"""packcli: raw text in, packed Arrow shards out.
+
+    packcli.pack("data.jsonl", "out", max_len=2048)   a Report; the same as `packcli pack`
+    packcli.plan(lengths, 2048)                       a Plan: pure NumPy, no file is opened
+    packcli.load("out")                               datasets.Dataset or DatasetDict, mapped
+    packcli.PackConfig, packcli.PackcliError
+
+Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from packcli.config import PackConfig
+    from packcli.errors import PackcliError
+    from packcli.pipeline import pack
+    from packcli.planner import make_plan as plan
+    from packcli.shards import load
+
+__version__ = "0.1.0"
+
+__all__ = ["PackConfig", "PackcliError", "__version__", "load", "pack", "plan"]
+
+_HOMES = {
+    "PackConfig": ("packcli.config", "PackConfig"),
+    "PackcliError": ("packcli.errors", "PackcliError"),
+    "load": ("packcli.shards", "load"),
+    "pack": ("packcli.pipeline", "pack"),
+    "plan": ("packcli.planner", "make_plan"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'packcli' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,262 @@
+"""What a run is: frozen settings, their checks, TOML in and out.
+
+`PackConfig` holds everything that can change a byte of the output, and nothing else. How the work is
+carried out (workers, engine of tokenization, network, quiet) is `RunOptions`. The first is part of the
+fingerprint, the second never is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import string
+import sys
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packcli.errors import UsageError, nearest, unknown_name
+
+FORMAT_VERSION = 1
+"""Version of the bytes packcli writes: the same input and config give other bytes only when it changes."""
+
+COLUMNS = ("input_ids", "labels", "position_ids", "seq_lengths", "sources")
+"""Every column of a packed dataset, in the order in which it is written."""
+
+COLUMN_SETS = {"all": COLUMNS, "compact": ("input_ids", "seq_lengths")}
+"""Names for sets of columns."""
+
+OVERLONG = ("split", "truncate", "drop", "error")
+"""Policies for documents longer than max_len."""
+
+STRATEGY_ALIASES = {
+    "concat": "concat",
+    "wrapped": "concat",
+    "best-fit": "best-fit",
+    "bfd": "best-fit",
+    "shuffle-fit": "shuffle-fit",
+    "ffs": "shuffle-fit",
+    "first-fit": "first-fit",
+    "ff": "first-fit",
+    "next-fit": "next-fit",
+    "sequential": "next-fit",
+    "pad": "pad",
+    "none": "pad",
+}
+"""Every name of a strategy that users know -> ours."""
+
+CANNOT_CAP_DOCS = frozenset({"concat"})
+"""Strategies that cannot honour `max_docs_per_pack`: concat cuts a stream wherever a pack is full."""
+
+MIN_UNIT_BYTES = 1024
+BUILTIN_TOKENIZER = "builtin"
+
+
+def canonical_strategy(name: str) -> str:
+    """Our name for a strategy: `bfd` -> `best-fit`. Raises UnknownNameError, naming the nearest."""
+    if name.lower() not in STRATEGY_ALIASES:
+        raise unknown_name("strategy", name, STRATEGY_ALIASES)
+    return STRATEGY_ALIASES[name.lower()]
+
+
+def resolve_columns(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    """`all`, `compact`, or names joined by commas -> the columns, in the order of COLUMNS."""
+    parts = [part.strip() for part in names.split(",")] if isinstance(names, str) else list(names)
+    chosen: set[str] = set()
+    for part in parts:
+        if part in COLUMN_SETS:
+            chosen.update(COLUMN_SETS[part])
+        elif part in COLUMNS:
+            chosen.add(part)
+        else:
+            raise unknown_name("column", part, (*COLUMNS, *COLUMN_SETS))
+    if "input_ids" not in chosen:
+        raise UsageError("the columns lack 'input_ids': the packs would hold no tokens", "add it to --columns")
+    return tuple(column for column in COLUMNS if column in chosen)
+
+
+def template_fields(template: str) -> tuple[str, ...]:
+    """The field names of a text template, in order of appearance: '{question} {answer}' -> both names."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise UsageError(f"--text-template {template!r}: {error}", "write a literal brace as {{ or }}") from None
+    fields: list[str] = []
+    for _, name, spec, conversion in parts:
+        if name is None:
+            continue
+        if not name or spec or conversion:
+            raise UsageError(
+                f"--text-template {template!r}: every placeholder is a plain field name",
+                "for example --text-template '{question}\\n{answer}'",
+            )
+        if name not in fields:
+            fields.append(name)
+    if not fields:
+        raise UsageError(f"--text-template {template!r} names no field", "for example '{question}\\n{answer}'")
+    return tuple(fields)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackConfig:
+    """Everything that decides the bytes of the output, besides the input and the tokenizer's files."""
+
+    max_len: int = 2048
+    """Tokens a pack; at least 2."""
+    strategy: str = "concat"
+    """Which segments share a pack; a key of STRATEGY_ALIASES, stored under our own name."""
+    overlong: str = "split"
+    """What becomes of documents longer than max_len: split, truncate, drop, error."""
+    max_docs_per_pack: int = 0
+    """Most segments in one pack; 0 means no limit."""
+    seed: int = 0
+    """Seed of every random choice: order of packs, pack mates, validation split."""
+    isolate: bool = True
+    """Documents of one pack do not see each other: positions restart, first labels are masked."""
+    columns: tuple[str, ...] = COLUMNS
+    """Columns to write; without `labels` the rows are ragged and padding is not stored."""
+    val_fraction: float = 0.0
+    """Share of documents that goes to the validation split, 0 <= F < 1."""
+    tokenizer: str = BUILTIN_TOKENIZER
+    """A tokenizer.json, a directory with one, a hub name, or `builtin`."""
+    add_eos: bool = True
+    """Append EOS to every document."""
+    eos_token: str | None = None
+    """The EOS token, when the tokenizer does not name one or another is wanted."""
+    add_bos: bool | None = None
+    """Put BOS before every document; None asks the tokenizer."""
+    pad_token: str | None = None
+    """The token that fills packs; None takes the tokenizer's, else EOS."""
+    allow_special: bool = False
+    """Let special tokens written in the text become control tokens."""
+    text_field: str | None = None
+    """The field that holds the text; None finds it."""
+    text_template: str | None = None
+    """Builds the text from several fields: '{question}\\n{answer}'."""
+    split_on: str | None = None
+    """Cuts a .txt file into documents at this string; None takes a file as one document."""
+    unit_bytes: int = 128 * 2**20
+    """Text a unit holds, in bytes: the scope of planning, and what is in memory at once."""
+
+    def __post_init__(self) -> None:
+        """Checks every field on its own and in company; raises UsageError."""
+        put = object.__setattr__
+        put(self, "strategy", canonical_strategy(self.strategy))
+        put(self, "columns", resolve_columns(self.columns))
+        if self.max_len < 2:
+            raise UsageError(f"--max-len {self.max_len}: a pack holds at least 2 tokens", "use --max-len 2048")
+        if self.max_len > 2**24:
+            raise UsageError(f"--max-len {self.max_len} is over {2**24} (16 Mi) tokens", "use a smaller --max-len")
+        if self.overlong not in OVERLONG:
+            raise unknown_name("overlong policy", self.overlong, OVERLONG)
+        if self.max_docs_per_pack < 0:
+            raise UsageError(f"--max-docs-per-pack {self.max_docs_per_pack} is negative", "0 means no limit")
+        if self.max_docs_per_pack and self.strategy in CANNOT_CAP_DOCS:
+            raise UsageError(
+                f"--max-docs-per-pack cannot be kept by strategy {self.strategy!r}",
+                "use --strategy best-fit, shuffle-fit, first-fit, next-fit or pad",
+            )
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed {self.seed} is not in 0..2^63-1")
+        if not 0.0 <= self.val_fraction < 1.0:
+            raise UsageError(f"--val-fraction {self.val_fraction} is not in 0 <= F < 1", "for example 0.01")
+        if self.text_field is not None and self.text_template is not None:
+            raise UsageError("--text-field and --text-template are both given", "keep one of them")
+        if self.text_template is not None:
+            template_fields(self.text_template)
+        if self.split_on == "":
+            raise UsageError("--split-on is empty", "for example --split-on $'\\n\\n'")
+        if self.unit_bytes < MIN_UNIT_BYTES:
+            raise UsageError(f"--unit-bytes {self.unit_bytes} is below {MIN_UNIT_BYTES}", "use --unit-bytes 128MiB")
+
+    @property
+    def ragged(self) -> bool:
+        """Rows hold real tokens only: a trainer that derives labels from input_ids would train on padding."""
+        return "labels" not in self.columns
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every field, as JSON values."""
+        return {**dataclasses.asdict(self), "columns": list(self.columns)}
+
+    def to_toml(self) -> str:
+        """A packcli.toml that gives this config again (None is left out: TOML has none)."""
+        lines = ["[pack]"]
+        for name, value in self.as_dict().items():
+            if value is not None:
+                # A JSON string, number, boolean or list of strings is TOML, but for the escape of DEL.
+                lines.append(f"{name} = {json.dumps(value).replace(chr(127), chr(92) + 'u007f')}")
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions:
+    """How the work is carried out; no byte of the output depends on it."""
+
+    workers: int = 0
+    """Processes, or threads of the engine when there are fewer units; 0 takes the CPUs of this process."""
+    tokenizer_engine: str = "auto"
+    """auto, fastokens or tokenizers."""
+    allow_network: bool = False
+    """Whether a tokenizer may be fetched from the hub."""
+    overwrite: bool = False
+    """Replace an output of ours that belongs to another run."""
+
+    def __post_init__(self) -> None:
+        """Checks the fields; raises UsageError."""
+        if self.workers < 0:
+            raise UsageError(f"--workers {self.workers} is negative", "0 takes every CPU")
+        if self.tokenizer_engine not in TOKENIZER_ENGINES:
+            raise unknown_name("tokenizer engine", self.tokenizer_engine, TOKENIZER_ENGINES)
+
+
+TOKENIZER_ENGINES = ("auto", "fastokens", "tokenizers")
+"""Choices of `RunOptions.tokenizer_engine`."""
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The [pack] table of a packcli.toml: PackConfig and RunOptions fields by name.
+
+    Names may be written with dashes or underscores. Raises UsageError for a file that is not TOML,
+    an unknown key (naming the nearest) or a value of the wrong type.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a TOML file: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", "--config takes a TOML file with a [pack] table") from None
+    extra = [name for name in tables if name != "pack"]
+    if extra or not isinstance(tables.get("pack", {}), dict):
+        raise UsageError(f"{path}: unknown {extra[0] if extra else 'pack'!r} at top level", "settings go under [pack]")
+    types_of = {**typing.get_type_hints(PackConfig), **typing.get_type_hints(RunOptions)}
+    settings: dict[str, Any] = {}
+    for key, value in tables.get("pack", {}).items():
+        name = key.replace("-", "_")
+        if name not in types_of:
+            close = nearest(name, types_of)
+            raise UsageError(f"{path}: unknown key {key!r}" + (f"; did you mean {close!r}?" if close else ""))
+        settings[name] = _toml_value(path, key, value, types_of[name])
+    return settings
+
+
+def _toml_value(path: Path, key: str, value: Any, hint: Any) -> Any:
+    if typing.get_origin(hint) is tuple:
+        if isinstance(value, str):
+            return value
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise UsageError(f"{path}: {key} takes a string or a list of strings, not {value!r}")
+    union = isinstance(hint, types.UnionType)
+    kinds = tuple(kind for kind in (typing.get_args(hint) if union else (hint,)) if kind is not type(None))
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, bool) != (bool in kinds) or not isinstance(value, kinds):
+        raise UsageError(f"{path}: {key} takes {' or '.join(kind.__name__ for kind in kinds)}, not {value!r}")
+    return value

@@ -1,0 +1,184 @@
+"""What people see: closing tables, progress, warnings, errors. The only file that knows rich.
+
+Everything here goes to stderr; stdout holds results for machines only (`print_json`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from packcli.errors import PackcliError
+from packcli.pipeline import Progress as ProgressEvent
+from packcli.pipeline import Started, Warned
+from packcli.report import Report
+
+LOG_EVERY_S = 10.0
+
+
+def make_console() -> Console:
+    """A console on stderr that honours NO_COLOR and never fails on a character that the terminal lacks."""
+    if hasattr(sys.stderr, "reconfigure"):
+        sys.stderr.reconfigure(errors="backslashreplace")
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=True, indent=1) + "\n")
+
+
+def show_error(console: Console, error: PackcliError) -> None:
+    """What is wrong, and what to do about it."""
+    console.print(f"[bold red]error:[/] {escape(_clean(error.message))}")
+    if error.hint:
+        console.print(f"  {escape(_clean(error.hint))}")
+
+
+def _clean(text: str) -> str:
+    """Control characters of names and of text from strangers, made visible."""
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+
+
+class ProgressDisplay:
+    """Shows events: a bar on a terminal, a line every ten seconds elsewhere, nothing when quiet."""
+
+    def __init__(self, console: Console, *, quiet: bool) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._bar: Progress | None = None
+        self._total = self._bytes = self._documents = 0
+        self._began = self._logged = time.monotonic()
+        self._begin_bytes = 0
+
+    def __enter__(self) -> ProgressDisplay:
+        """Nothing is drawn before the first event."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, event: object) -> None:
+        """Takes an event of the pipeline."""
+        if isinstance(event, Warned) and not self._quiet:
+            self._console.print(f"[yellow]warning:[/] {escape(_clean(event.message))}")
+        elif isinstance(event, Started):
+            self._start(event)
+        elif isinstance(event, ProgressEvent):
+            self._advance(event)
+
+    def _start(self, event: Started) -> None:
+        self._total, self._bytes = event.total_bytes, event.done_bytes
+        self._begin_bytes = event.done_bytes
+        self._began = self._logged = time.monotonic()
+        if self._quiet or not self._console.is_terminal:
+            return
+        self._bar = Progress(
+            TextColumn("packing"),
+            BarColumn(),
+            DownloadColumn(),
+            TextColumn("{task.fields[documents]:,} documents"),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._bar.add_task("packing", total=event.total_bytes, completed=event.done_bytes, documents=0)
+        self._bar.start()
+
+    def _advance(self, event: ProgressEvent) -> None:
+        self._bytes += event.file_bytes
+        self._documents += event.num_documents
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=self._bytes, documents=self._documents)
+        elif not self._quiet and time.monotonic() - self._logged >= LOG_EVERY_S:
+            self._logged = time.monotonic()
+            speed = (self._bytes - self._begin_bytes) / (self._logged - self._began)
+            left = (self._total - self._bytes) / speed if speed else 0.0
+            self._console.print(
+                f"packing: {self._bytes / 1e6:,.0f} of {self._total / 1e6:,.0f} MB, {self._documents:,} documents, "
+                f"{speed / 1e6:,.1f} MB/s, {left:,.0f} s left"
+            )
+
+
+def show_report(console: Console, report: Report, *, percentiles: bool = False) -> None:
+    """The closing table.
+
+    Args:
+        console: Where to.
+        report: What to show.
+        percentiles: Whether to add lengths and documents per pack, as `packcli stats` does.
+    """
+    stats, figures, manifest = report.stats, report.derived, report.manifest
+    config, tokenizer = manifest["config"], manifest["tokenizer"]
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+
+    def row(name: str, value: str) -> None:
+        table.add_row(name, escape(_clean(value)))
+
+    def count(number: int, noun: str) -> str:
+        return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+    row("documents", f"{stats.num_documents:,} from {count(len(manifest['inputs']), 'file')}")
+    row("tokens", f"{stats.num_tokens_in:,} of text + {stats.num_tokens_special:,} special")
+    bound = figures["num_packs_above_lower_bound"]
+    above = "" if config["strategy"] in ("concat", "pad") else f", {bound:,} above the proven minimum"
+    row("packs", f"{stats.num_packs:,} of {config['max_len']:,} tokens ({config['strategy']}){above}")
+    if len(stats.by_split) > 1:
+        row(
+            "splits", ", ".join(f"{split} {count(each['num_packs'], 'pack')}" for split, each in stats.by_split.items())
+        )
+    row("utilisation", f"{figures['utilisation']:.2%}")
+    row("padding ratio", f"{figures['padding_ratio']:.2%}; one document a row: {figures['padding_ratio_unpacked']:.2%}")
+    dropped = stats.num_documents_empty + stats.num_documents_overlong
+    causes = [("empty", stats.num_documents_empty), (f"over {config['max_len']} tokens", stats.num_documents_overlong)]
+    named = ", ".join(f"{number:,} {cause}" for cause, number in causes if number)
+    lost = f", {stats.num_tokens_overlong:,} tokens" if stats.num_tokens_overlong else ""
+    row("dropped", count(dropped, "document") + (f" ({named}{lost})" if dropped else ""))
+    truncated = f" (lost {stats.num_tokens_truncated:,} tokens)" if stats.num_documents_truncated else ""
+    row("truncated", count(stats.num_documents_truncated, "document") + truncated)
+    row("split", f"{count(stats.num_documents_split, 'document')} over several packs")
+    if stats.num_eos_in_documents:
+        row("warning", f"{stats.num_eos_in_documents:,} EOS ids come from the text itself")
+    if percentiles:
+        for name, key in (
+            ("document length", "document_length"),
+            ("segment length", "segment_length"),
+            ("documents per pack", "documents_per_pack"),
+        ):
+            if figures[key]:
+                row(name, "  ".join(f"{place} {value:,}" for place, value in figures[key].items()))
+        row("attention cost", f"{figures['attention_ratio']:.2%} of full rows, when documents do not see each other")
+    own = " - give your model's own with --tokenizer" if tokenizer["name"] == "builtin" else ""
+    special = f"EOS {tokenizer['eos_token'] or 'none'}, pad {tokenizer['pad_token']}"
+    bos = f"BOS {tokenizer['bos_token']}, " if tokenizer["bos_token"] else ""
+    row("tokenizer", f"{tokenizer['name']} ({tokenizer['vocab_size']:,} ids, {bos}{special}){own}")
+    run = report.run
+    if run:
+        row("engine", f"{run['tokenizer_engine']} {run['tokenizer_engine_version']}: {run['tokenizer_engine_reason']}")
+        speed = f"{run['tokens_per_second']:,} tokens/s"
+        row(
+            "time",
+            f"{run['seconds']:.2f} s, {speed}, {count(run['workers'], 'process').replace('processs', 'processes')}",
+        )
+    row("output", f"{report.output} ({report.status})")
+    row("load", report.load_line)
+    console.print(table)

@@ -1,0 +1,110 @@
+"""Every error that packcli raises on purpose, and the exit code that it becomes.
+
+    PackcliError                     1   (internal: never raised itself)
+      UsageError                     2   an option, a name or a combination is wrong
+        UnknownNameError             2   a strategy, column, ... that is not known; names the nearest
+        NoInputError                 2   nothing to read: no file, no match, no document
+        FieldError                   2   the text field is missing, ambiguous or of the wrong type
+        TokenizerError               2   not a tokenizer, or one that lacks what the run needs
+        OutputError                  2   the output directory is not ours to write
+      MismatchError                  3   an unfinished or finished output belongs to another run
+      BadRowError                    4   a row of the input cannot be used
+      LockedError                    5   another packcli writes to this output now
+      StorageError                   6   a file is damaged, the disk is full, permission is denied
+      EngineError                    1   the fast tokenizer engine gave other ids than the reference
+
+130, 143 and 141 are the signals INT, TERM and PIPE. Anything that is not a PackcliError is a bug
+and keeps its traceback. Messages say what is wrong and where; `hint` says which option mends it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PackcliError(Exception):
+    """Base of all deliberate errors.
+
+    Args:
+        message: What is wrong, and where (`file:line` when a row is meant).
+        hint: What to do about it; names the option.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class UsageError(PackcliError):
+    """An option, a name or a combination of them is wrong."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that is not in its table; see `unknown_name`."""
+
+
+class NoInputError(UsageError):
+    """Nothing to read: no such file, no match, or no document in any of them."""
+
+
+class FieldError(UsageError):
+    """The field that holds the text is missing, ambiguous, or not text."""
+
+
+class TokenizerError(UsageError):
+    """Not a tokenizer, or a tokenizer that lacks what the run needs."""
+
+
+class OutputError(UsageError):
+    """The output directory holds something that packcli did not write."""
+
+
+class MismatchError(PackcliError):
+    """The output belongs to a run with another fingerprint."""
+
+    exit_code = 3
+
+
+class BadRowError(PackcliError):
+    """A row of the input cannot be read or holds no text."""
+
+    exit_code = 4
+
+
+class LockedError(PackcliError):
+    """Another process writes to this output."""
+
+    exit_code = 5
+
+
+class StorageError(PackcliError):
+    """A damaged file, a full disk, or a missing permission."""
+
+    exit_code = 6
+
+
+class EngineError(PackcliError):
+    """The fast engine gave other ids than `tokenizers`: the output would be wrong."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that looks most like `name`, or None."""
+    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    return close[0] if close else None
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """The error for a name that is in no table: says what is known and what is nearest."""
+    names = sorted(known)
+    close = nearest(name, names)
+    meant = f"; did you mean {close!r}?" if close else ""
+    return UnknownNameError(f"{kind} {name!r} is not known{meant}", f"known: {', '.join(names)}")

@@ -1,0 +1,573 @@
+"""The line: read -> tokenize -> plan -> assemble -> write -> report. Emits events, prints nothing.
+
+`pack` prepares and finishes; `run_unit` does the work of one unit, and is pure: the same job and unit give the
+same bytes in any process, on any machine, however often it runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from packcli import readers, tokenizing
+from packcli.assemble import Assembler, Layout, Origin
+from packcli.config import PackConfig, RunOptions
+from packcli.engine import Emit, get_engine
+from packcli.errors import BadRowError, MismatchError, NoInputError
+from packcli.manifest import Output, Sidecar, describe_run
+from packcli.overlong import OverlongDocumentError, kept_lengths
+from packcli.planner import Plan, make_plan
+from packcli.report import Report, write_report
+from packcli.shards import Schema, ShardInfo, make_schema, write_index, write_json, write_shard
+from packcli.stats import Stats, bucketed, histogram
+from packcli.strategies.random import mix
+from packcli.tokens import TokenBuffer
+
+TRAIN, VALIDATION = "train", "validation"
+
+GUARD_SHARE = 200
+"""The first 1/200 of the input is encoded by both engines at start, but no less and no more than these."""
+GUARD_MIN_CHARS = 1 << 17
+GUARD_MAX_CHARS = 1 << 20
+GUARD_TEXT_CHARS = 1 << 12
+"""Of one text, so that the sample holds many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Event: so much more has been read and tokenized."""
+
+    file_bytes: int
+    num_documents: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Event: the work begins."""
+
+    total_bytes: int
+    done_bytes: int
+    """Of units that an earlier run committed."""
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Event: something that the user should know, and that is no error."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """Everything that run_unit needs besides the unit; picklable."""
+
+    config: PackConfig
+    root: Path
+    sources: tuple[readers.Source, ...]
+    fields: readers.Fields
+    tokenizer: tokenizing.TokenizerSpec
+    engine: str
+    """Engine of tokenization."""
+    threads: int
+    """Threads of that engine in one process."""
+    committed: frozenset[tuple[int, int]]
+    """(unit, part) of the parts that need not be done again."""
+
+    @property
+    def encoder_key(self) -> object:
+        """What decides whether a loaded engine can be used again."""
+        return self.tokenizer, self.engine, self.threads
+
+
+def pack(
+    inputs: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    config: PackConfig | None = None,
+    options: RunOptions | None = None,
+    on_event: Callable[[object], None] | None = None,
+    **settings: Any,
+) -> Report:
+    """Packs text into a dataset directory; resumes what was interrupted; does nothing when it is up to date.
+
+    Args:
+        inputs: One or several files, directories, globs, or `-` for JSONL on standard input.
+        output: The directory to write; by default named after the first input, in the current directory.
+        config: What to make. Or give its fields as keyword arguments: `max_len=4096, strategy="best-fit"`.
+        options: How to carry it out. Or give its fields as keyword arguments: `workers=4`.
+        on_event: Called with Started, Progress and Warned events.
+
+    Raises:
+        PackcliError: whatever is wrong; see packcli.errors.
+    """
+    config, options = _settings(config, options, settings)
+    names = [os.fspath(each) for each in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
+    if not names:
+        raise NoInputError("no input", "name a file, a directory, a quoted glob, or - for standard input")
+    target = Output(Path(output if output is not None else readers.default_output_name(names)))
+    target.check_ours()
+    tokenizer = tokenizing.find_tokenizer(config, allow_network=options.allow_network)
+    line = _Line(config, options, tokenizer, target, on_event or (lambda event: None))
+    if names == ["-"]:
+        with target.locked():
+            try:
+                return line.run(line.describe([readers.spool_stdin(sys.stdin.buffer, target.spool)]))
+            finally:
+                target.spool.unlink(missing_ok=True)
+    if "-" in names:
+        raise NoInputError("- is standard input and cannot be joined with other inputs", "pack it on its own")
+    warnings: list[str] = []
+    sources = readers.find_sources(names, warnings)
+    for message in warnings:
+        line.emit(Warned(message))
+    described = line.describe(sources)  # before the lock, which creates the directory
+    with target.locked():
+        return line.run(described)
+
+
+def _settings(
+    config: PackConfig | None, options: RunOptions | None, settings: dict[str, Any]
+) -> tuple[PackConfig, RunOptions]:
+    option_names = set(RunOptions.__dataclass_fields__)
+    for_options = {name: value for name, value in settings.items() if name in option_names}
+    for_config = {name: value for name, value in settings.items() if name not in option_names}
+    if (config and for_config) or (options and for_options):
+        raise TypeError("give either config and options or their fields as keyword arguments, not both")
+    return config or PackConfig(**for_config), options or RunOptions(**for_options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """A run before it is carried out."""
+
+    sources: list[readers.Source]
+    fields: readers.Fields
+    units: list[readers.Unit]
+    run: dict[str, Any]
+
+
+class _Line:
+    """One call of `pack`: what is to be made, where, and how far it has come."""
+
+    def __init__(
+        self,
+        config: PackConfig,
+        options: RunOptions,
+        tokenizer: tokenizing.TokenizerSpec,
+        target: Output,
+        emit: Emit,
+    ) -> None:
+        self.config, self.options, self.tokenizer, self.target, self.emit = config, options, tokenizer, target, emit
+        self._started = time.time()
+        self._clock = time.perf_counter()
+
+    def describe(self, sources: list[readers.Source]) -> _Described:
+        """Finds the fields, cuts the units, and makes the fingerprint."""
+        config = self.config
+        fields = readers.find_fields(sources, config.text_field, config.text_template)
+        units = readers.cut_units(sources, config.unit_bytes)
+        text = {"fields": list(fields.names), "template": fields.template}
+        return _Described(sources, fields, units, describe_run(config, self.tokenizer, sources, text, len(units)))
+
+    def run(self, described: _Described) -> Report:
+        """Does what is left to do. The lock is held."""
+        target, run = self.target, described.run
+        sidecars = self._committed(described)
+        if target.is_finished:
+            target.saw_inputs(described.sources)
+            target.touch()
+            return Report(target.root, run, _total(sidecars, self.config), "up to date", target.last_run())
+        target.begin(run, described.sources)
+        for split in _splits(self.config):
+            (target.root / _folder(self.config, split)).mkdir(exist_ok=True)
+
+        num_resumed = len(sidecars)
+        whole = {each.unit for each in sidecars if each.is_last}
+        todo = [unit for unit in described.units if unit.index not in whole]
+        workers = self.options.workers or _num_cpus()
+        num_processes = max(1, min(workers, len(todo)))
+        threads = max(1, workers // num_processes)
+        sample = _sample(described, self.config) if todo else []
+        chosen = tokenizing.choose_engine(self.tokenizer, self.options.tokenizer_engine, sample, threads=threads)
+        job = Job(
+            config=self.config,
+            root=target.root,
+            sources=tuple(described.sources),
+            fields=described.fields,
+            tokenizer=self.tokenizer,
+            engine=chosen.engine.name,
+            threads=threads,
+            committed=frozenset((each.unit, each.part) for each in sidecars),
+        )
+        total_bytes = sum(source.num_bytes for source in described.sources)
+        self.emit(Started(total_bytes, total_bytes - _file_bytes(todo, described.sources), num_processes))
+        if num_processes == 1:
+            _ENCODERS[job.encoder_key] = (chosen.engine, chosen.spot_check)  # loaded already
+        try:
+            engine = get_engine("serial" if num_processes == 1 else "processes")
+            for new in engine(functools.partial(run_unit, job), todo, workers=num_processes, emit=self.emit):
+                sidecars += new
+        finally:
+            _ENCODERS.clear()
+        sidecars.sort(key=lambda each: (each.unit, each.part))
+        stats = self._finish(described, sidecars)
+        seconds = time.perf_counter() - self._clock
+        entry = {
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round((stats.num_tokens_in + stats.num_tokens_special) / seconds),
+            "resumed_parts": num_resumed,
+            "workers": num_processes,
+            "threads": threads,
+            "tokenizer_engine": chosen.engine.name,
+            "tokenizer_engine_version": chosen.engine.version,
+            "tokenizer_engine_reason": chosen.reason,
+            "tokenizer_path": os.path.abspath(self.tokenizer.path),
+            "packcli": importlib.metadata.version("packcli"),
+            "python": platform.python_version(),
+            "host": platform.node(),
+            "command": sys.argv,
+        }
+        target.log(**entry)
+        return Report(target.root, run, stats, "resumed" if num_resumed else "packed", entry)
+
+    def _committed(self, described: _Described) -> list[Sidecar]:
+        """The parts that are done, after a look whether they belong to this run and these rows."""
+        target = self.target
+        try:
+            target.refuse_mismatch(described.run)
+            sidecars = target.sidecars()
+            self._refuse_changed_rows(described, sidecars)
+        except MismatchError:
+            if not self.options.overwrite:
+                raise
+            target.clear()
+            return []
+        return sidecars
+
+    def _refuse_changed_rows(self, described: _Described, sidecars: list[Sidecar]) -> None:
+        """Raises MismatchError when the rows of a committed part are not those of the input any more.
+
+        Only inputs whose time of change is not the one remembered are read; an input that was only touched passes.
+        """
+        changed = set(self.target.changed_since(described.sources)) if sidecars else set()
+        if not changed:
+            return
+        recorded: dict[int, dict[int, str]] = {}
+        for each in sidecars:
+            recorded.setdefault(each.unit, {})[each.part] = each.input_sha256
+        for unit in described.units:
+            names = [described.sources[span.source].name for span in unit.spans if span.source in changed]
+            if unit.index not in recorded or not names:
+                continue
+            config = self.config
+            digests = readers.digest_parts(
+                unit,
+                described.sources,
+                described.fields.names,
+                unit_bytes=config.unit_bytes,
+                split_on=config.split_on,
+            )
+            for part, sha256 in recorded[unit.index].items():
+                now = digests[part] if part < len(digests) else "nothing"
+                if now != sha256:
+                    raise MismatchError(
+                        f"{self.target.root} was made from other rows: {', '.join(names)} has changed "
+                        f"(sha256 of unit {unit.index} part {part} was {sha256[:12]}, now it is {now[:12]})",
+                        "use another -o, or --overwrite to replace it",
+                    )
+
+    def _finish(self, described: _Described, sidecars: list[Sidecar]) -> Stats:
+        """Checks that every part is there, and writes what makes the shards a dataset; manifest.json last."""
+        config, target, run = self.config, self.target, described.run
+        last = {each.unit for each in sidecars if each.is_last}
+        if last != {unit.index for unit in described.units}:
+            raise AssertionError("a unit is not done")
+        stats = _total(sidecars, config)
+        if stats.num_documents_packed == 0:
+            raise NoInputError(f"no document to pack: {stats.num_documents} read, {_drops(stats)}")
+        schema = _schema(config, self.tokenizer)
+        for split in _splits(config):
+            folder = _folder(config, split)
+            shards = [each.shards[split].file for each in sidecars if split in each.shards]
+            if not shards:  # every split can be loaded
+                shards = [write_shard(target.root, f"{folder}data-empty.arrow".lstrip("./"), schema, []).file]
+            files = [file.removeprefix(folder) for file in shards]
+            write_index(target.root / folder, split, files, config.columns, run["fingerprint"][:16])
+        if len(_splits(config)) > 1:
+            write_json(target.root / "dataset_dict.json", {"splits": list(_splits(config))})
+        target.write_text("packcli.toml", config.to_toml())
+        write_report(target, run, stats)
+        target.write_manifest(run, sidecars)
+        return stats
+
+
+def run_unit(job: Job, unit: readers.Unit, emit: Emit) -> list[Sidecar]:
+    """Packs one unit and commits its parts; parts that are committed already are passed over.
+
+    Returns:
+        The sidecars of the parts that were done here.
+    """
+    encode, spot_check = _encoder(job)
+    extract = readers.TextExtractor(job.fields, job.sources)
+    meter = readers.Meter()
+    sidecars = []
+    for part in readers.read_parts(
+        unit,
+        job.sources,
+        job.fields.names,
+        unit_bytes=job.config.unit_bytes,
+        split_on=job.config.split_on,
+        meter=meter,
+    ):
+        if (unit.index, part.index) in job.committed:
+            part.skip()
+            continue
+        documents = _Documents(job, encode, spot_check)
+        seen = meter.file_bytes
+        for chunk in part.chunks():
+            num_documents = documents.add(chunk.source, *extract(chunk))
+            emit(Progress(meter.file_bytes - seen, num_documents))
+            seen = meter.file_bytes
+        shards, stats = _write_part(job, unit, part, documents)
+        sidecar = Sidecar(unit.index, part.index, part.is_last, part.digest, shards, stats)
+        Output(job.root).commit(sidecar)
+        sidecars.append(sidecar)
+    return sidecars
+
+
+_ENCODERS: dict[object, tuple[tokenizing.Engine, tokenizing.SpotCheck]] = {}
+"""The loaded engine of this process; a worker keeps it from unit to unit."""
+
+
+def _encoder(job: Job) -> tuple[tokenizing.Engine, tokenizing.SpotCheck]:
+    if job.encoder_key not in _ENCODERS:
+        engine = tokenizing.make_engine(job.engine, job.tokenizer, threads=job.threads)
+        _ENCODERS[job.encoder_key] = engine, tokenizing.SpotCheck(job.tokenizer, engine)
+    return _ENCODERS[job.encoder_key]
+
+
+class _Documents:
+    """The documents of one part: tokens, where they come from, and to which split they go."""
+
+    def __init__(self, job: Job, engine: tokenizing.Engine, spot_check: tokenizing.SpotCheck) -> None:
+        self._engine, self._spot_check = engine, spot_check
+        self._config = job.config
+        self._eos = job.tokenizer.eos_id
+        # Rather too large: pages that are never written take no memory.
+        capacity = job.config.unit_bytes // 3
+        self.tokens = TokenBuffer(bos=job.tokenizer.bos_id, eos=job.tokenizer.eos_id, capacity=capacity)
+        self.stats = Stats()
+        self._sources: list[NDArray[np.int32]] = []
+        self._rows: list[NDArray[np.int64]] = []
+        self._validation: list[bool] = []
+
+    def add(self, source: int, texts: list[str], rows: NDArray[np.int64]) -> int:
+        """Tokenizes texts of one source; returns how many there were, empty ones included."""
+        num_read = len(texts)
+        if not all(texts):
+            full = [index for index, text in enumerate(texts) if text]
+            texts, rows = [texts[index] for index in full], rows[full]
+        stats = self.stats
+        before = self.tokens.num_tokens - self.tokens.num_special
+        for first in range(0, len(texts), tokenizing.BATCH_DOCUMENTS):
+            batch = texts[first : first + tokenizing.BATCH_DOCUMENTS]
+            ids, offsets = self._engine.encode(batch)
+            self._spot_check.look(batch, ids, offsets)
+            if self._eos is not None:
+                stats.num_eos_in_documents += int(np.count_nonzero(ids == self._eos))
+            self.tokens.append(ids, offsets.astype(np.int64, copy=False))
+        if self._config.val_fraction:
+            self._validation += _to_validation(texts, self._config)
+        self._sources.append(np.full(len(texts), source, dtype=np.int32))
+        self._rows.append(rows)
+        num_tokens = self.tokens.num_tokens - self.tokens.num_special - before
+        stats.num_documents += num_read
+        stats.num_documents_empty += num_read - len(texts)
+        stats.num_tokens_in += num_tokens
+        counts = stats.by_source.setdefault(source, {"num_documents": 0, "num_tokens_in": 0})
+        counts["num_documents"] += num_read
+        counts["num_tokens_in"] += num_tokens
+        return num_read
+
+    def origin(self) -> Origin:
+        """Where each document comes from."""
+        if not self._rows:
+            return Origin(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64))
+        return Origin(np.concatenate(self._sources), np.concatenate(self._rows))
+
+    def of_split(self, split: str, num_documents: int) -> NDArray[np.int64]:
+        """Indices of the documents of a split."""
+        if not self._config.val_fraction:
+            return np.arange(num_documents)
+        return np.flatnonzero(np.array(self._validation, dtype=np.bool_) == (split == VALIDATION))
+
+
+def _to_validation(texts: list[str], config: PackConfig) -> list[bool]:
+    import xxhash
+
+    limit = int(config.val_fraction * 2**64)
+    digest, seed = xxhash.xxh3_64_intdigest, config.seed
+    return [digest(text.encode(), seed) < limit for text in texts]
+
+
+def _write_part(
+    job: Job, unit: readers.Unit, part: readers.Part, documents: _Documents
+) -> tuple[dict[str, ShardInfo], Stats]:
+    """Plans, assembles and writes the documents of a part; returns its shards by split, and its counts."""
+    config, stats = job.config, documents.stats
+    batch = documents.tokens.finish()
+    origin = documents.origin()
+    layout = Layout(columns=config.columns, pad_id=job.tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged)
+    schema = _schema(config, job.tokenizer)
+    shards = {}
+    for number, split in enumerate(_splits(config)):
+        docs = documents.of_split(split, len(batch))
+        lengths = batch.lengths[docs]
+        here = Origin(origin.source[docs], origin.row[docs])
+        try:
+            plan = make_plan(
+                lengths,
+                config.max_len,
+                strategy=config.strategy,
+                overlong=config.overlong,
+                max_docs_per_pack=config.max_docs_per_pack,
+                seed=mix(config.seed, unit.index, part.index, number),
+            )
+        except OverlongDocumentError as error:
+            source, row = job.sources[here.source[error.document]], here.row[error.document]
+            raise BadRowError(
+                f"{source.name}: row {row}: {error.length} tokens, over --max-len {config.max_len}",
+                "--overlong split, truncate or drop; or a larger --max-len",
+            ) from None
+        stats += _count(plan, lengths, config, split)
+        if plan.num_packs:
+            assembler = Assembler(plan, batch.ids, batch.offsets[docs], here, layout)
+            name = f"{_folder(config, split)}data-{unit.index:05d}-{part.index:03d}.arrow"
+            shards[split] = write_shard(job.root, name, schema, assembler.batches())
+    stats.num_parts = 1
+    stats.num_input_bytes = part.num_bytes
+    stats.num_tokens_special = documents.tokens.num_special
+    stats.check(config.max_len)
+    return shards, stats
+
+
+def _count(plan: Plan, lengths: NDArray[np.int64], config: PackConfig, split: str) -> Stats:
+    """What a plan does to the documents of a split."""
+    kept = kept_lengths(lengths, config.max_len, config.overlong)
+    too_long = lengths > config.max_len
+    truncated, dropped = too_long & (kept > 0) & (kept < lengths), kept == 0
+    segments_of_doc = np.bincount(plan.segments.doc, minlength=len(lengths))
+    num_tokens, num_packed = plan.num_tokens, int((~dropped).sum())
+    squares = plan.segments.length.astype(np.int64) ** 2
+    return Stats(
+        num_documents_packed=num_packed,
+        num_documents_overlong=int(dropped.sum()),
+        num_documents_truncated=int(truncated.sum()),
+        num_documents_split=int((segments_of_doc > 1).sum()),
+        num_tokens_packed=num_tokens,
+        num_tokens_truncated=int((lengths - kept)[truncated].sum()),
+        num_tokens_overlong=int(lengths[dropped].sum()),
+        num_tokens_padding=plan.num_packs * config.max_len - num_tokens,
+        num_segments=len(plan.segments),
+        num_packs=plan.num_packs,
+        sum_lower_bound=plan.lower_bound,
+        sum_squared_segments=int(squares.sum()),
+        documents_by_length=histogram(bucketed(lengths)),
+        segments_by_length=histogram(bucketed(plan.segments.length.astype(np.int64))),
+        packs_by_documents=histogram(plan.docs_per_pack),
+        by_split={split: {"num_documents": num_packed, "num_packs": plan.num_packs, "num_tokens_packed": num_tokens}},
+    )
+
+
+def _sample(described: _Described, config: PackConfig) -> list[str]:
+    """Texts from the beginning of the input for the guard, long ones cut, about 1/200 of the input."""
+    size = sum(source.num_bytes * (1 if source.compression is None else 4) for source in described.sources)
+    left = min(max(size // GUARD_SHARE, GUARD_MIN_CHARS), GUARD_MAX_CHARS)
+    extract = readers.TextExtractor(described.fields, described.sources)
+    texts: list[str] = []
+    for part in readers.read_parts(
+        described.units[0],
+        described.sources,
+        described.fields.names,
+        unit_bytes=config.unit_bytes,
+        split_on=config.split_on,
+        hashed=False,
+    ):
+        for chunk in part.chunks():
+            for text in extract(chunk)[0]:
+                texts.append(text[: min(left, GUARD_TEXT_CHARS)])
+                left -= len(texts[-1])
+                if left <= 0:
+                    return texts
+    return texts
+
+
+def _schema(config: PackConfig, tokenizer: tokenizing.TokenizerSpec) -> Schema:
+    return make_schema(
+        config.columns,
+        {
+            "max_len": config.max_len,
+            "pad_id": tokenizer.pad_id,
+            "eos_id": tokenizer.eos_id,
+            "isolate": config.isolate,
+            "ragged": config.ragged,
+            "tokenizer_sha256": tokenizer.sha256,
+        },
+    )
+
+
+def _total(sidecars: list[Sidecar], config: PackConfig) -> Stats:
+    total = Stats()
+    for sidecar in sidecars:
+        total += sidecar.stats
+    total.check(config.max_len)
+    return total
+
+
+def _splits(config: PackConfig) -> tuple[str, ...]:
+    return (TRAIN, VALIDATION) if config.val_fraction else (TRAIN,)
+
+
+def _folder(config: PackConfig, split: str) -> str:
+    """Where the shards of a split are, below the output: '' or 'train/'."""
+    return f"{split}/" if config.val_fraction else ""
+
+
+def _drops(stats: Stats) -> str:
+    return f"{stats.num_documents_empty} of them empty, {stats.num_documents_overlong} too long"
+
+
+def _file_bytes(units: list[readers.Unit], sources: Sequence[readers.Source]) -> int:
+    """Bytes of the files that the units cover, for progress."""
+    total = 0
+    for unit in units:
+        for span in unit.spans:
+            source = sources[span.source]
+            if source.format == "json" and span.stop is not None:
+                total += span.stop - span.start
+            elif source.format == "parquet" and span.stop is not None:
+                same = [each for other in units for each in other.spans if each.source == span.source]
+                total += source.num_bytes // len(same)
+            else:
+                total += source.num_bytes
+    return total
+
+
+def _num_cpus() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

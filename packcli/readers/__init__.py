@@ -1,0 +1,33 @@
+"""Paths -> sources -> units -> documents. The door to pyarrow's readers and msgspec.
+
+    inputs (files, directories, globs, -)   sources.find_sources   -> Source, one a file
+    Source                                  units.cut_units        -> Unit, spans of about unit_bytes
+    Unit                                    records.read_parts     -> chunks of rows, cut into parts
+    Chunk                                   fields.TextExtractor   -> texts
+
+A unit that is plain JSONL or Parquet is one part. A compressed or otherwise sequential file is one unit
+that gives several parts, each about unit_bytes of text, because nobody knows its size beforehand.
+"""
+
+from packcli.readers.fields import Fields, TextExtractor, find_fields
+from packcli.readers.records import Chunk, Meter, Part, digest_parts, read_parts
+from packcli.readers.sources import Source, default_output_name, find_sources, spool_stdin
+from packcli.readers.units import Span, Unit, cut_units
+
+__all__ = [
+    "Chunk",
+    "Fields",
+    "Meter",
+    "Part",
+    "Source",
+    "Span",
+    "TextExtractor",
+    "Unit",
+    "cut_units",
+    "default_output_name",
+    "digest_parts",
+    "find_fields",
+    "find_sources",
+    "read_parts",
+    "spool_stdin",
+]

@@ -1,0 +1,300 @@
+"""Which fields hold the text, and the way from chunks to texts."""
+
+from __future__ import annotations
+
+import functools
+import json
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from packcli.config import template_fields
+from packcli.errors import BadRowError, FieldError, NoInputError, StorageError, nearest
+from packcli.readers.records import (
+    BytesChunk,
+    Chunk,
+    ColumnChunk,
+    LineChunk,
+    check_columns,
+    is_text,
+    open_arrow,
+    read_parts,
+)
+from packcli.readers.sources import Source
+from packcli.readers.units import Span, Unit, open_parquet
+
+DEFAULT_FIELD = "text"
+EXCERPT = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """The fields that make the text of a document, and how."""
+
+    names: tuple[str, ...]
+    """Empty when all sources are .txt files."""
+    template: str | None = None
+    """A format string over the names; None takes the only one as it is."""
+
+
+def find_fields(sources: Sequence[Source], text_field: str | None, text_template: str | None) -> Fields:
+    """Resolves the fields from the options and from the first record or schema.
+
+    Without options: `text`, or the only field that holds a string.
+
+    Raises:
+        FieldError: no such field, none or several that could be it (the message lists what was found).
+        NoInputError: no source has a record.
+    """
+    if text_template is not None:
+        wanted = template_fields(text_template)
+    elif text_field is not None:
+        wanted = (text_field,)
+    else:
+        wanted = ()
+    structured = [source for source in sources if source.format != "txt" and source.num_bytes]
+    if not structured:
+        if text_field or text_template:
+            raise FieldError("--text-field and --text-template say nothing about .txt files", "leave them out")
+        return Fields(())
+    for source in structured:
+        found = _fields_of(source)
+        if found is not None:
+            break
+    else:
+        raise NoInputError(f"{structured[0].name}: no record in it" + (", nor in the others" * (len(structured) > 1)))
+    if not wanted:
+        wanted = (_choose(source, found),)
+    for name in wanted:
+        if name not in found:
+            close = nearest(name, found)
+            meant = f"; did you mean {close!r}?" if close else ""
+            option = "--text-template" if text_template else "--text-field"
+            raise FieldError(f"{source.name}: no field {name!r}{meant}", f"{option} can use {_describe(found)}")
+    for each in structured:
+        if each.format in ("parquet", "arrow"):
+            check_columns(each, _schema(each), wanted)
+    return Fields(wanted, text_template)
+
+
+def _choose(source: Source, found: dict[str, str]) -> str:
+    strings = [name for name, kind in found.items() if kind == "string"]
+    if DEFAULT_FIELD in strings:
+        return DEFAULT_FIELD
+    if len(strings) == 1:
+        return strings[0]
+    several = "several fields could be the text" if strings else "no field holds text"
+    example = "\\n".join("{" + name + "}" for name in strings[:2])
+    hint = f"choose one with --text-field, or join some with --text-template '{example}'" if strings else ""
+    raise FieldError(f"{source.name}: {several}: {_describe(found)}", hint)
+
+
+def _describe(found: dict[str, str]) -> str:
+    return ", ".join(f"{name} ({kind})" for name, kind in found.items()) or "nothing: the record is empty"
+
+
+def _schema(source: Source) -> pa.Schema:
+    if source.format == "parquet":
+        return open_parquet(source).schema_arrow
+    with open_arrow(source) as reader:
+        return reader.schema
+
+
+def _fields_of(source: Source) -> dict[str, str] | None:
+    """Name -> kind of every field of a source, from its schema or first record; None when it has no record."""
+    if source.format in ("parquet", "arrow"):
+        return {column.name: "string" if is_text(column.type) else str(column.type) for column in _schema(source)}
+    unit = Unit(0, (Span(0),))
+    for part in read_parts(unit, [source], (), unit_bytes=1 << 62, hashed=False):
+        for chunk in part.chunks():
+            records, rows = _records(chunk)
+            for record, row in zip(records, rows.tolist(), strict=True):
+                if bytes(record).isspace():
+                    continue
+                try:
+                    first = msgspec.json.decode(record)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                    raise _bad_row(source, row, record, error) from None
+                if not isinstance(first, dict):
+                    raise FieldError(
+                        f"{source.name}:{row + 1}: the first record is {_json_kind(first)}, not an object",
+                        'packcli reads one object a line, such as {"text": "..."}',
+                    )
+                return {name: _json_kind(value) for name, value in first.items()}
+    return None
+
+
+def _json_kind(value: object) -> str:
+    names: dict[type, str] = {str: "string", dict: "object", list: "array", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")
+
+
+def split_array(data: bytes, source: Source) -> list[Any]:
+    """The elements of a JSON array, undecoded; raises StorageError when it is not one whole array."""
+    try:
+        return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=list[msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise StorageError(
+            f"{source.name}: begins like a JSON array and is not one: {error}",
+            "packcli reads one array of objects, or one object a line",
+        ) from None
+
+
+class TextExtractor:
+    """Decodes chunks into texts, one a row, as the fields say."""
+
+    def __init__(self, fields: Fields, sources: Sequence[Source]) -> None:
+        self._sources = sources
+        self._fields = fields
+        self._join = _joiner(fields)
+        self._decode: Callable[[Any], Any] = _decoder(fields.names) if fields.names else msgspec.json.decode
+
+    def __call__(self, chunk: Chunk) -> tuple[list[str], NDArray[np.int64]]:
+        """The texts of a chunk and the row number of each, int64[D].
+
+        Raises:
+            BadRowError: a row that is not JSON, not UTF-8, or has no text in the field; names file and line.
+        """
+        source = self._sources[chunk.source]
+        if isinstance(chunk, ColumnChunk):
+            return self._from_columns(chunk, source)
+        records, rows = _records(chunk)
+        if source.format == "txt":
+            return _decode_text(records, rows, source), rows
+        decode = self._decode
+        try:
+            objects = [decode(record) for record in records]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            objects, rows = self._decode_singly(records, rows, source)
+        if self._join is None:
+            return [each.f0 for each in objects], rows
+        join = self._join
+        return [join(*msgspec.structs.astuple(each)) for each in objects], rows
+
+    def _decode_singly(
+        self, records: list[Any], rows: NDArray[np.int64], source: Source
+    ) -> tuple[list[Any], NDArray[np.int64]]:
+        """Passes over lines of white space, and names the first row that cannot be decoded."""
+        objects, kept = [], []
+        for index, record in enumerate(records):
+            try:
+                objects.append(self._decode(record))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                if bytes(record).isspace():
+                    continue
+                raise _bad_row(source, int(rows[index]), record, error) from None
+            kept.append(index)
+        return objects, rows[kept]
+
+    def _from_columns(self, chunk: ColumnChunk, source: Source) -> tuple[list[str], NDArray[np.int64]]:
+        rows = np.arange(chunk.first_row, chunk.first_row + len(chunk.columns[0]), dtype=np.int64)
+        values = []
+        for name, column in zip(self._fields.names, chunk.columns, strict=True):
+            if column.null_count:
+                row = int(np.argmax(np.asarray(column.is_null())))
+                raise BadRowError(f"{source.name}: row {chunk.first_row + row}: {name!r} is null", _BAD_ROW_HINT)
+            try:
+                values.append(column.to_pylist())
+            except UnicodeDecodeError as error:
+                row = next(index for index in range(len(column)) if not _is_utf8(column[index]))
+                raise BadRowError(
+                    f"{source.name}: row {chunk.first_row + row}: {name!r} is not UTF-8: {error.reason}", _BAD_ROW_HINT
+                ) from None
+        if self._join is None:
+            return values[0], rows
+        return list(map(self._join, *values)), rows
+
+
+_BAD_ROW_HINT = "mend or remove the row, and run the same command again: committed units are kept"
+
+
+def _is_utf8(value: pa.LargeStringScalar) -> bool:
+    try:
+        value.as_py()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@functools.cache
+def _decoder(names: tuple[str, ...]) -> Callable[[Any], Any]:
+    """A decoder that takes the named fields, all of them strings, and skips all others."""
+    slots = [f"f{index}" for index in range(len(names))]
+    struct = msgspec.defstruct(
+        "Row", [(slot, str) for slot in slots], rename=dict(zip(slots, names, strict=True)), gc=False
+    )
+    decode: Callable[[Any], Any] = msgspec.json.Decoder(struct).decode
+    return decode
+
+
+def _joiner(fields: Fields) -> Callable[..., str] | None:
+    """The template as a function of the field values by position; a brace inside a value stays a brace."""
+    if fields.template is None:
+        return None
+    pieces = []
+    for literal, name, _, _ in string.Formatter().parse(fields.template):
+        pieces.append(literal.replace("{", "{{").replace("}", "}}"))
+        if name is not None:
+            pieces.append("{" + str(fields.names.index(name)) + "}")
+    return "".join(pieces).format
+
+
+def _records(chunk: Chunk) -> tuple[list[Any], NDArray[np.int64]]:
+    """The undecoded records of a chunk, empty lines left out, and the row number of each."""
+    if isinstance(chunk, BytesChunk):
+        records = chunk.records
+        return records, np.arange(chunk.first_row, chunk.first_row + len(records), dtype=np.int64)
+    if not isinstance(chunk, LineChunk):
+        raise TypeError(f"no records in {type(chunk).__name__}")
+    lines = chunk.data.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    rows = np.arange(chunk.first_row, chunk.first_row + len(lines), dtype=np.int64)
+    if not all(lines):
+        full = [index for index, line in enumerate(lines) if line]
+        return [lines[index] for index in full], rows[full]
+    return lines, rows
+
+
+def _decode_text(records: list[Any], rows: NDArray[np.int64], source: Source) -> list[str]:
+    texts = []
+    for record, row in zip(records, rows.tolist(), strict=True):
+        try:
+            texts.append(record.decode("utf-8-sig" if row == 0 else "utf-8"))
+        except UnicodeDecodeError as error:
+            place = f"{source.name}: document {row}, byte {error.start}"
+            raise BadRowError(f"{place}: not UTF-8: {error.reason}", _BAD_ROW_HINT) from None
+    return texts
+
+
+def _bad_row(source: Source, row: int, record: Any, error: Exception) -> BadRowError:
+    raw = bytes(record)
+    shown = raw[:EXCERPT].decode("utf-8", "backslashreplace") + ("..." if len(raw) > EXCERPT else "")
+    if isinstance(error, UnicodeDecodeError):
+        cause = f"not UTF-8: {error.reason} at byte {error.start} of the line"
+    elif isinstance(error, msgspec.ValidationError):
+        cause = str(error)
+    elif isinstance(error, RecursionError):
+        cause = "not readable JSON: nested too deeply"
+    elif _holds_lone_surrogate(raw):
+        cause = "a \\ud800..\\udfff escape without its other half is no character"
+    else:
+        cause = f"not valid JSON: {error}"
+    return BadRowError(f"{source.name}:{row + 1}: {cause}\n    {shown!a}", _BAD_ROW_HINT)
+
+
+def _holds_lone_surrogate(raw: bytes) -> bool:
+    """Whether the line is JSON but for a lone surrogate, which msgspec calls truncated."""
+    try:
+        json.dumps(json.loads(raw), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        pass
+    return False

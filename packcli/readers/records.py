@@ -1,0 +1,424 @@
+"""Units -> chunks of rows, cut into parts of unit_bytes.
+
+A chunk is some whole rows of one source, still as raw bytes or Arrow columns: cheap to hash, to skip and to
+cut. Decoding is left to fields.TextExtractor, so that parts which are committed already cost no decoding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from packcli.errors import FieldError, StorageError
+from packcli.readers.sources import Source
+from packcli.readers.units import Span, Unit, begins_array, open_parquet
+
+BLOCK_BYTES = 1 << 20
+"""Bytes read at once: a block, its lines and its texts stay in the cache."""
+
+BATCH_ROWS = 1024
+"""Rows taken at once from Parquet and Arrow files."""
+
+
+class Digest:
+    """sha256 over what the rows hold; the same however the rows are cut into chunks."""
+
+    def __init__(self) -> None:
+        self._lengths = hashlib.sha256()
+        self._data = hashlib.sha256()
+
+    def update(self, data: bytes | memoryview, lengths: bytes = b"") -> None:
+        """Adds the bytes of some rows and, where nothing in them says where a row ends, their lengths."""
+        self._data.update(data)
+        if lengths:
+            self._lengths.update(lengths)
+
+    def hexdigest(self) -> str:
+        """One digest of both."""
+        return hashlib.sha256(self._lengths.digest() + self._data.digest()).hexdigest()
+
+
+@dataclass(slots=True)
+class LineChunk:
+    """Lines of JSON, each with its newline."""
+
+    source: int
+    first_row: int
+    data: bytes
+
+    @property
+    def num_bytes(self) -> int:
+        return len(self.data)
+
+    def cut(self, at: int) -> tuple[LineChunk | None, LineChunk | None]:
+        newline = self.data.find(b"\n", max(at - 1, 0))
+        place = 0 if at <= 0 else newline + 1 if newline >= 0 else len(self.data)
+        left, right = self.data[:place], self.data[place:]
+        rows = self.first_row + left.count(b"\n")
+        return (
+            LineChunk(self.source, self.first_row, left) if left else None,
+            LineChunk(self.source, rows, right) if right else None,
+        )
+
+    def add_to(self, digest: Digest) -> None:
+        digest.update(self.data)
+
+
+@dataclass(slots=True)
+class BytesChunk:
+    """Records without a separator: elements of a JSON array, or texts of a .txt file."""
+
+    source: int
+    first_row: int
+    records: list[Any]
+    """bytes or msgspec.Raw, one a row."""
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(len(memoryview(record)) for record in self.records)
+
+    def cut(self, at: int) -> tuple[BytesChunk | None, BytesChunk | None]:
+        lengths = [len(memoryview(record)) for record in self.records]
+        count = int(np.searchsorted(np.cumsum(lengths) - lengths, at))
+        left, right = self.records[:count], self.records[count:]
+        return (
+            BytesChunk(self.source, self.first_row, left) if left else None,
+            BytesChunk(self.source, self.first_row + count, right) if right else None,
+        )
+
+    def add_to(self, digest: Digest) -> None:
+        for record in self.records:
+            view = memoryview(record)
+            digest.update(view, len(view).to_bytes(8, "little"))
+
+
+@dataclass(slots=True)
+class ColumnChunk:
+    """Rows of Arrow columns, each a large_string array."""
+
+    source: int
+    first_row: int
+    columns: list[pa.LargeStringArray]
+
+    def _row_bytes(self) -> NDArray[np.int64]:
+        return sum((_string_lengths(column) for column in self.columns), np.zeros(len(self.columns[0]), dtype=np.int64))
+
+    @property
+    def num_bytes(self) -> int:
+        return int(self._row_bytes().sum())
+
+    def cut(self, at: int) -> tuple[ColumnChunk | None, ColumnChunk | None]:
+        lengths = self._row_bytes()
+        count = int(np.searchsorted(np.cumsum(lengths) - lengths, at))
+        total = len(self.columns[0])
+        left = ColumnChunk(self.source, self.first_row, [column[:count] for column in self.columns])
+        right = ColumnChunk(self.source, self.first_row + count, [column[count:] for column in self.columns])
+        return (left if count else None, right if count < total else None)
+
+    def add_to(self, digest: Digest) -> None:
+        for column in self.columns:
+            offsets, data = _string_buffers(column)
+            lengths = np.where(np.asarray(column.is_valid()), np.diff(offsets), -1)
+            digest.update(data, lengths.tobytes())
+
+
+Chunk: TypeAlias = LineChunk | BytesChunk | ColumnChunk
+"""Some whole rows of one source: `source`, `first_row`, `num_bytes`, and
+
+cut(at)           the rows that start before byte `at` of the chunk, and the others
+add_to(digest)    adds the rows to a digest
+"""
+
+
+def _cut(chunk: Chunk, at: int) -> tuple[Chunk | None, Chunk | None]:
+    return chunk.cut(at)
+
+
+def _string_buffers(column: pa.LargeStringArray) -> tuple[NDArray[np.int64], memoryview]:
+    _, offsets, data = column.buffers()
+    ends = np.frombuffer(offsets, dtype=np.int64, count=len(column) + 1, offset=8 * column.offset)
+    return ends, memoryview(data)[ends[0] : ends[-1]] if data is not None else memoryview(b"")
+
+
+def _string_lengths(column: pa.LargeStringArray) -> NDArray[np.int64]:
+    return np.diff(_string_buffers(column)[0])
+
+
+@dataclass(slots=True)
+class Meter:
+    """How many bytes of the files have been read: progress only, nothing depends on it."""
+
+    file_bytes: int = 0
+
+
+class Part:
+    """The rows of one shard. Exhaust `chunks` (or `skip`) before the next part is asked for."""
+
+    def __init__(self, index: int, reader: _PartReader, hashed: bool) -> None:
+        self.index = index
+        self.is_last = False
+        """Known once the chunks are exhausted."""
+        self.num_bytes = 0
+        self._digest = Digest() if hashed else None
+        self._reader = reader
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the rows, once the chunks are exhausted."""
+        if self._digest is None:
+            raise AssertionError("this part was read without a digest")
+        return self._digest.hexdigest()
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The chunks of this part, in order."""
+        for chunk in self._reader.take():
+            self.num_bytes += chunk.num_bytes
+            if self._digest is not None:
+                chunk.add_to(self._digest)
+            yield chunk
+        self.is_last = self._reader.pending is None
+
+    def skip(self, *, hashed: bool = False) -> None:
+        """Passes over the rows."""
+        if not hashed:
+            self._digest = None
+        for _ in self.chunks():
+            pass
+
+
+class _PartReader:
+    """Cuts a stream of chunks at the first row that starts at or after each multiple of unit_bytes."""
+
+    def __init__(self, chunks: Iterable[Chunk], unit_bytes: int) -> None:
+        self._chunks = iter(chunks)
+        self._unit_bytes = unit_bytes
+        self._offset = 0
+        self.pending: Chunk | None = next(self._chunks, None)
+
+    def take(self) -> Iterator[Chunk]:
+        limit = (self._offset // self._unit_bytes + 1) * self._unit_bytes
+        while self.pending is not None:
+            chunk: Chunk = self.pending
+            after: Chunk | None = None
+            if self._offset + chunk.num_bytes > limit:
+                head, after = _cut(chunk, limit - self._offset)
+                if head is None:
+                    return
+                chunk = head
+            self._offset += chunk.num_bytes
+            self.pending = after if after is not None else next(self._chunks, None)
+            yield chunk
+            if after is not None or self._offset >= limit:
+                return
+
+
+def read_parts(
+    unit: Unit,
+    sources: Sequence[Source],
+    fields: Sequence[str],
+    *,
+    unit_bytes: int,
+    split_on: str | None = None,
+    hashed: bool = True,
+    meter: Meter | None = None,
+) -> Iterator[Part]:
+    """The parts of a unit, at least one.
+
+    Args:
+        unit: Which spans to read.
+        sources: All sources of the run.
+        fields: The columns to read from Parquet and Arrow files.
+        unit_bytes: A part ends with the row that crosses a multiple of this.
+        split_on: Where .txt files are cut into documents.
+        hashed: Whether parts have a digest.
+        meter: Is kept up to date while the chunks are read.
+
+    Raises:
+        StorageError: a file is damaged or cannot be read.
+    """
+    reader = _PartReader(_read_unit(unit, sources, fields, split_on, meter or Meter()), unit_bytes)
+    index = 0
+    while index == 0 or reader.pending is not None:
+        part = Part(index, reader, hashed)
+        yield part
+        index += 1
+
+
+def digest_parts(
+    unit: Unit, sources: Sequence[Source], fields: Sequence[str], *, unit_bytes: int, split_on: str | None
+) -> list[str]:
+    """The digest of every part of a unit, without decoding a row."""
+    digests = []
+    for part in read_parts(unit, sources, fields, unit_bytes=unit_bytes, split_on=split_on):
+        part.skip(hashed=True)
+        digests.append(part.digest)
+    return digests
+
+
+def _read_unit(
+    unit: Unit, sources: Sequence[Source], fields: Sequence[str], split_on: str | None, meter: Meter
+) -> Iterator[Chunk]:
+    for span in unit.spans:
+        source = sources[span.source]
+        try:
+            if source.format == "parquet":
+                yield from _read_parquet(span, source, fields, meter)
+            elif source.format == "arrow":
+                yield from _read_arrow(span, source, fields)
+                meter.file_bytes += source.num_bytes
+            elif source.format == "txt":
+                yield from _read_txt(span, source, split_on, meter)
+            else:
+                yield from _read_json(span, source, meter)
+        except (pa.ArrowException, OSError) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise StorageError(
+                f"{source.name}: the file is damaged or cannot be read: {reason}",
+                "nothing was lost of what was committed; mend the file and run the same command again",
+            ) from error
+
+
+def _blocks(span: Span, source: Source, meter: Meter) -> Iterator[bytes]:
+    """The bytes of a span after decompression, block by block."""
+    if source.compression:
+        # pyarrow notices a stream that is cut short; python-zstandard's streaming readers do not.
+        before = meter.file_bytes
+        with pa.OSFile(source.path) as file, pa.CompressedInputStream(file, source.compression) as stream:
+            while block := stream.read(BLOCK_BYTES):
+                meter.file_bytes = before + file.tell()
+                yield block
+        return
+    with open(source.path, "rb", buffering=0) as file:
+        file.seek(span.start)
+        left = (source.num_bytes if span.stop is None else span.stop) - span.start
+        while left > 0:
+            block = file.read(min(BLOCK_BYTES, left))
+            if not block:
+                raise OSError(f"it has become shorter than {source.num_bytes} bytes while it was read")
+            left -= len(block)
+            meter.file_bytes += len(block)
+            yield block
+
+
+def _read_json(span: Span, source: Source, meter: Meter) -> Iterator[Chunk]:
+    pending: list[bytes] = []
+    row = span.first_row
+    at_start = span.start == 0
+    for block in _blocks(span, source, meter):
+        if at_start:
+            if begins_array(block):
+                yield from _read_array(span, source, meter)
+                return
+            block = block.removeprefix(b"\xef\xbb\xbf")
+            at_start = False
+        end = block.rfind(b"\n") + 1
+        if not end:
+            pending.append(block)
+            continue
+        chunk = LineChunk(span.source, row, b"".join((*pending, block[:end])))
+        row += chunk.data.count(b"\n")
+        pending = [block[end:]] if end < len(block) else []
+        yield chunk
+    if pending:
+        yield LineChunk(span.source, row, b"".join(pending))
+
+
+def _read_array(span: Span, source: Source, meter: Meter) -> Iterator[Chunk]:
+    """The elements of one JSON array: the only format besides whole .txt files that is held in memory."""
+    from packcli.readers.fields import split_array
+
+    elements = split_array(b"".join(_blocks(span, source, meter)), source)
+    for first in range(0, len(elements), BATCH_ROWS):
+        yield BytesChunk(span.source, first, elements[first : first + BATCH_ROWS])
+
+
+def _read_txt(span: Span, source: Source, split_on: str | None, meter: Meter) -> Iterator[Chunk]:
+    blocks = _blocks(span, source, meter)
+    if split_on is None:
+        yield BytesChunk(span.source, 0, [b"".join(blocks)])
+        return
+    separator = split_on.encode()
+    row = 0
+    tail = b""
+    for block in blocks:
+        *records, tail = (tail + block).split(separator)
+        if records:
+            yield BytesChunk(span.source, row, records)
+            row += len(records)
+    if tail:
+        yield BytesChunk(span.source, row, [tail])
+
+
+def _read_parquet(span: Span, source: Source, fields: Sequence[str], meter: Meter) -> Iterator[Chunk]:
+    file = open_parquet(source)
+    check_columns(source, file.schema_arrow, fields)
+    groups = range(span.start, file.metadata.num_row_groups if span.stop is None else span.stop)
+    batches = file.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=list(fields), use_threads=False)
+    for chunk in _column_chunks(span, batches, fields):
+        meter.file_bytes += source.num_bytes * len(chunk.columns[0]) // max(file.metadata.num_rows, 1)
+        yield chunk
+
+
+def _read_arrow(span: Span, source: Source, fields: Sequence[str]) -> Iterator[Chunk]:
+    with open_arrow(source) as reader:
+        check_columns(source, reader.schema, fields)
+        yield from _column_chunks(span, _arrow_batches(reader), fields)
+
+
+def open_arrow(source: Source) -> pa.ipc.RecordBatchStreamReader | pa.ipc.RecordBatchFileReader:
+    """Opens an Arrow IPC file or stream, mapped; raises StorageError when it is neither."""
+    mapped = pa.memory_map(source.path)
+    try:
+        if mapped.read(6) == b"ARROW1":
+            return pa.ipc.open_file(mapped)
+        mapped.seek(0)
+        return pa.ipc.open_stream(mapped)
+    except pa.ArrowException as error:
+        raise StorageError(f"{source.path}: not a readable Arrow file ({str(error).splitlines()[0]})") from None
+
+
+def _arrow_batches(
+    reader: pa.ipc.RecordBatchStreamReader | pa.ipc.RecordBatchFileReader,
+) -> Iterator[pa.RecordBatch]:
+    if isinstance(reader, pa.ipc.RecordBatchFileReader):
+        for index in range(reader.num_record_batches):
+            yield reader.get_batch(index)
+    else:
+        yield from reader
+
+
+def _column_chunks(span: Span, batches: Iterable[pa.RecordBatch], fields: Sequence[str]) -> Iterator[ColumnChunk]:
+    row = span.first_row
+    for batch in batches:
+        for first in range(0, batch.num_rows, BATCH_ROWS):
+            rows = batch.slice(first, BATCH_ROWS)
+            columns = [pc.cast(rows.column(name), pa.large_string()) for name in fields]
+            yield ColumnChunk(span.source, row, columns)
+            row += rows.num_rows
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether an Arrow type holds text: any of the string types, also behind a dictionary."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def check_columns(source: Source, schema: pa.Schema, fields: Sequence[str]) -> None:
+    """Raises FieldError when a field is missing from the schema, or is not text."""
+    for name in fields:
+        found = ", ".join(f"{column.name} ({column.type})" for column in schema)
+        if schema.get_field_index(name) < 0:
+            raise FieldError(f"{source.name}: no column {name!r}; it has {found}", "choose one with --text-field")
+        if not is_text(schema.field(name).type):
+            raise FieldError(
+                f"{source.name}: column {name!r} is {schema.field(name).type}, not text; it has {found}",
+                "choose one with --text-field",
+            )

@@ -1,0 +1,234 @@
+"""Inputs as the user names them -> sources, one a file, in an order that does not depend on the spelling."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from packcli.errors import NoInputError, StorageError, UsageError
+
+STDIN = "-"
+
+FORMATS = {
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".txt": "txt",
+}
+"""Suffix -> format. A .json file holds lines or one array; its first character tells."""
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+"""Suffix -> codec, after the suffix of json and txt files."""
+
+FAMILIES = (
+    frozenset({".jsonl", ".ndjson", ".parquet", ".arrow"}),
+    frozenset({".json"}),
+    frozenset({".txt"}),
+)
+"""In a directory the first family that is there is the data; the others are rather about the data."""
+
+OUTPUT_MARK = ".packcli"
+"""Every output of packcli has this directory; a walk through a directory of inputs passes such places over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One input file."""
+
+    name: str
+    """Path below the deepest directory that holds all inputs, with /: it stands in the manifest."""
+    path: str
+    """Where this machine finds it."""
+    format: str
+    """json, parquet, arrow or txt."""
+    compression: str | None
+    """gzip, zstd or None."""
+    num_bytes: int
+    """Size of the file."""
+
+
+def find_sources(inputs: Sequence[str], warn: list[str]) -> list[Source]:
+    """Every file that the inputs mean.
+
+    Explicit inputs keep their order, matches of a glob and files of a directory are sorted by path. A
+    file that is named twice, also through a link, is read once.
+
+    Args:
+        inputs: Files, directories, globs. `-` is not among them: see spool_stdin.
+        warn: Gets a line for each thing that was passed over.
+
+    Raises:
+        NoInputError: nothing is there, or nothing matches.
+        UsageError: a file whose suffix says nothing.
+        StorageError: no permission to look.
+    """
+    if not inputs:
+        raise NoInputError("no input", "name a file, a directory, a quoted glob, or - for standard input")
+    paths: list[str] = []
+    for each in inputs:
+        paths += _expand(each, warn)
+    seen: set[str] = set()
+    unique = []
+    for path in paths:
+        real = os.path.realpath(path)
+        if real in seen:
+            warn.append(f"{path} is named twice: it is read once")
+            continue
+        seen.add(real)
+        unique.append(os.path.abspath(path))
+    names = _names(unique)
+    sources = [_source(name, path) for name, path in zip(names, unique, strict=True)]
+    for source in sources:
+        if source.num_bytes == 0:
+            warn.append(f"{source.name} is empty")
+    if all(source.num_bytes == 0 for source in sources):
+        raise NoInputError(f"{_list(inputs)}: every input file is empty")
+    return sources
+
+
+def _expand(each: str, warn: list[str]) -> list[str]:
+    path = Path(each)
+    if path.is_dir():
+        found = _expand_directory(path, warn)
+        if not found:
+            raise NoInputError(f"{each}: no file that packcli reads in this directory", f"it reads {_suffixes()}")
+        return found
+    if path.exists():
+        if not path.is_file():
+            raise UsageError(f"{each} is not a regular file", "use - to read JSONL from standard input")
+        return [each]
+    if glob.has_magic(each):
+        matches = sorted(glob.glob(each, recursive=True))
+        if not matches:
+            raise NoInputError(f"{each}: no file matches", "check the pattern; quote it so that packcli expands it")
+        return [file for match in matches for file in _expand(match, warn)]
+    close = _nearest_file(path)
+    raise NoInputError(f"{each}: no such file or directory" + (f"; did you mean {close}?" if close else ""))
+
+
+def _nearest_file(path: Path) -> str | None:
+    from packcli.errors import nearest
+
+    if not path.parent.is_dir():
+        return None
+    close = nearest(path.name, (entry.name for entry in path.parent.iterdir()))
+    return str(path.parent / close) if close else None
+
+
+def _expand_directory(root: Path, warn: list[str]) -> list[str]:
+    saved = _saved_dataset(root)
+    if saved is not None:
+        return saved
+    files: list[str] = []
+
+    def refuse(error: OSError) -> None:
+        raise StorageError(f"{error.filename}: {error.strerror}") from error
+
+    for folder, folders, names in os.walk(root, onerror=refuse):
+        if OUTPUT_MARK in folders:
+            warn.append(f"{folder} is an output of packcli: passed over")
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+        files += [os.path.join(folder, name) for name in names if not name.startswith((".", "_"))]
+    by_family: list[list[str]] = [[] for _ in FAMILIES]
+    for file in files:
+        suffix = _split_suffix(file)[0]
+        for family, members in enumerate(FAMILIES):
+            if suffix in members:
+                by_family[family].append(file)
+    for family, found in enumerate(by_family):
+        if found:
+            left_out = sum(map(len, by_family[family + 1 :]))
+            if left_out:
+                warn.append(f"{root}: {left_out} .json or .txt files left out beside {len(found)} data files")
+            return sorted(found)
+    return []
+
+
+def _saved_dataset(root: Path) -> list[str] | None:
+    """The shards of a directory made by datasets' save_to_disk, in row order; None for other directories."""
+    splits_file, state_file = root / "dataset_dict.json", root / "state.json"
+    try:
+        if splits_file.is_file():
+            splits = json.loads(splits_file.read_bytes())["splits"]
+            if len(splits) != 1:
+                raise UsageError(f"{root} holds the splits {', '.join(splits)}", f"name one: {root / splits[0]}")
+            return _saved_dataset(root / splits[0])
+        if state_file.is_file() and (root / "dataset_info.json").is_file():
+            return [str(root / each["filename"]) for each in json.loads(state_file.read_bytes())["_data_files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{root}: damaged save_to_disk directory ({error})") from None
+    return None
+
+
+def _split_suffix(path: str) -> tuple[str, str | None]:
+    """'x.jsonl.gz' -> ('.jsonl', 'gzip')."""
+    stem, last = os.path.splitext(path.lower())
+    if last in COMPRESSIONS:
+        inner = os.path.splitext(stem)[1]
+        return inner, COMPRESSIONS[last]
+    return last, None
+
+
+def _source(name: str, path: str) -> Source:
+    suffix, compression = _split_suffix(path)
+    format_ = FORMATS.get(suffix)
+    if format_ is None or (compression and format_ not in ("json", "txt")):
+        raise UsageError(f"{path}: cannot tell the format from the name", f"packcli reads {_suffixes()}")
+    try:
+        size = os.stat(path).st_size
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}", "check the path and its permissions") from None
+    return Source(name, path, format_, compression, size)
+
+
+def _suffixes() -> str:
+    return ".jsonl .ndjson .json .txt (each also .gz .zst), .parquet, .arrow, and save_to_disk directories"
+
+
+def _names(paths: list[str]) -> list[str]:
+    if len(paths) == 1:
+        return [os.path.basename(paths[0])]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return [os.path.relpath(path, root).replace(os.sep, "/") for path in paths]
+
+
+def _list(inputs: Iterable[str]) -> str:
+    return ", ".join(inputs)
+
+
+def default_output_name(inputs: Sequence[str]) -> str:
+    """`data.jsonl.zst` -> `data-packed`; a directory gives its own name, - gives stdin."""
+    first = inputs[0]
+    if first == STDIN:
+        return "stdin-packed"
+    base = os.path.basename(os.path.abspath(first))
+    if glob.has_magic(first):
+        base = os.path.basename(os.path.dirname(os.path.abspath(first.split("*")[0] + "x"))) or base
+    elif not os.path.isdir(first):
+        base = base.split(".")[0] or base
+    return f"{base or 'data'}-packed"
+
+
+def spool_stdin(stream: BinaryIO, path: Path) -> Source:
+    """Copies standard input to a file, so that it can be cut into units, resumed and verified like any other."""
+    try:
+        with open(path, "wb") as file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+    except OSError as error:
+        raise StorageError(f"cannot keep standard input in {path}: {error.strerror}") from error
+    size = path.stat().st_size
+    if size == 0:
+        raise NoInputError("standard input is empty")
+    return Source("stdin.jsonl", str(path), "json", None, size)

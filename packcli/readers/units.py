@@ -1,0 +1,144 @@
+"""Sources -> units, by a rule that depends on the inputs and unit_bytes only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from packcli.errors import StorageError
+from packcli.readers.sources import Source
+
+COMPRESSION_GUESS = 4
+"""Text bytes a compressed byte stands for, when small files are put together in units."""
+
+SCAN_BYTES = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A slice of one source: bytes for plain JSONL, row groups for Parquet, else the whole file."""
+
+    source: int
+    """Index of the source."""
+    start: int = 0
+    stop: int | None = None
+    """None reads to the end."""
+    first_row: int = 0
+    """Row number, in the source, of the first row of the span."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The scope of planning, work, retry and resume: spans that are read one after the other."""
+
+    index: int
+    spans: tuple[Span, ...]
+
+
+def cut_units(sources: Sequence[Source], unit_bytes: int) -> list[Unit]:
+    """Cuts the sources into units of about unit_bytes of text.
+
+    Plain JSONL: a line belongs to the unit in which it starts, units start at multiples of unit_bytes.
+    Parquet: runs of row groups up to unit_bytes. Compressed, Arrow and array files: one unit a file, which
+    gives several parts. Small files of any kind share a unit, in order, up to unit_bytes.
+    """
+    units: list[Unit] = []
+    pending: list[Span] = []
+    weight = 0
+
+    def flush() -> None:
+        nonlocal pending, weight
+        if pending:
+            units.append(Unit(len(units), tuple(pending)))
+        pending, weight = [], 0
+
+    for index, source in enumerate(sources):
+        if source.num_bytes == 0:
+            continue
+        guess = source.num_bytes * (COMPRESSION_GUESS if source.compression or source.format == "parquet" else 1)
+        if guess > unit_bytes:
+            flush()
+            for span in _cut_source(index, source, unit_bytes):
+                units.append(Unit(len(units), (span,)))
+            continue
+        if weight + guess > unit_bytes:
+            flush()
+        pending.append(Span(index))
+        weight += guess
+    flush()
+    return units
+
+
+def _cut_source(index: int, source: Source, unit_bytes: int) -> list[Span]:
+    if source.format == "parquet":
+        return _cut_parquet(index, source, unit_bytes)
+    if source.format == "json" and source.compression is None and not is_json_array(source):
+        return _cut_lines(index, source, unit_bytes)
+    return [Span(index)]
+
+
+def _cut_lines(index: int, source: Source, unit_bytes: int) -> list[Span]:
+    """Byte ranges snapped to newlines, with the number of the first row of each: one pass over the file."""
+    starts = [(0, 0)]  # (byte, row)
+    with open(source.path, "rb", buffering=0) as file:
+        position = row = 0
+        target = unit_bytes
+        while block := file.read(SCAN_BYTES):
+            counted = 0
+            # A line that starts at exactly `target` belongs to the next unit: look from the byte before.
+            while target - 1 < position + len(block):
+                newline = block.find(b"\n", max(target - 1 - position, 0))
+                if newline < 0:
+                    break
+                row += block.count(b"\n", counted, newline + 1)
+                counted = newline + 1
+                start = position + counted
+                starts.append((start, row))
+                target = (start // unit_bytes + 1) * unit_bytes
+            row += block.count(b"\n", counted)
+            position += len(block)
+    starts = [(byte, row) for byte, row in starts if byte < position]
+    stops = [byte for byte, _ in starts[1:]] + [position]
+    return [Span(index, byte, stop, row) for (byte, row), stop in zip(starts, stops, strict=True)]
+
+
+def _cut_parquet(index: int, source: Source, unit_bytes: int) -> list[Span]:
+    metadata = open_parquet(source).metadata
+    spans: list[Span] = []
+    first_group = first_row = row = weight = 0
+    for group in range(metadata.num_row_groups):
+        size = metadata.row_group(group).total_byte_size
+        if weight and weight + size > unit_bytes:
+            spans.append(Span(index, first_group, group, first_row))
+            first_group, first_row, weight = group, row, 0
+        weight += size
+        row += metadata.row_group(group).num_rows
+    spans.append(Span(index, first_group, metadata.num_row_groups, first_row))
+    return spans
+
+
+def open_parquet(source: Source) -> pq.ParquetFile:
+    """Opens a Parquet file; raises StorageError when it is damaged or not one."""
+    try:
+        return pq.ParquetFile(source.path, memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(f"{source.path}: not a readable Parquet file ({_first_line(error)})") from None
+
+
+def is_json_array(source: Source) -> bool:
+    """Whether a plain json file holds one array instead of lines."""
+    with open(source.path, "rb") as file:
+        return begins_array(file.read(4096))
+
+
+def begins_array(head: bytes) -> bool:
+    """Whether JSON text begins with an array."""
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

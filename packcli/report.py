@@ -1,0 +1,191 @@
+"""Stats -> stats.json and the dataset card; and back again for `packcli stats`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packcli.errors import OutputError
+from packcli.manifest import Output, read_manifest
+from packcli.stats import Stats, derived
+
+STATS = "stats.json"
+SCHEMA_VERSION = 1
+"""Version of the keys of stats.json and of --json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run gave. `packcli.pack` returns it, and the closing table shows it."""
+
+    output: Path
+    manifest: dict[str, Any]
+    stats: Stats
+    status: str
+    """packed, resumed or up to date; `recorded` when read from a directory."""
+    run: dict[str, Any]
+    """How this run was carried out: seconds, workers, engine and why. Empty when nothing is known."""
+
+    @property
+    def max_len(self) -> int:
+        """Positions of a pack."""
+        return int(self.manifest["config"]["max_len"])
+
+    @property
+    def derived(self) -> dict[str, Any]:
+        """Utilisation, padding ratio, percentiles: see stats.derived."""
+        return derived(self.stats, self.max_len)
+
+    @property
+    def load_line(self) -> str:
+        """The line of Python that loads the dataset."""
+        path = json.dumps(str(self.output))
+        whole = "labels" in self.manifest["config"]["columns"]
+        return f"datasets.load_from_disk({path})" if whole else f"packcli.load({path})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that --json prints: what stats.json holds, and how it came about."""
+        return {
+            "output": str(self.output),
+            "status": self.status,
+            **stats_file(self.manifest, self.stats),
+            "fingerprint": self.manifest["fingerprint"],
+            "load": self.load_line,
+            "run": self.run,
+        }
+
+
+def stats_file(manifest: Mapping[str, Any], stats: Stats) -> dict[str, Any]:
+    """The content of stats.json: settings, totals, and the figures derived from them."""
+    config, tokenizer = manifest["config"], manifest["tokenizer"]
+    totals = stats.as_dict()
+    by_source = totals.pop("by_source")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "max_len": config["max_len"],
+        "strategy": config["strategy"],
+        "overlong": config["overlong"],
+        "tokenizer": {"name": tokenizer["name"], "sha256": tokenizer["sha256"]},
+        "derived": derived(stats, config["max_len"]),
+        "totals": totals,
+        "sources": [
+            {"name": source["name"], **by_source.get(str(index), {"num_documents": 0, "num_tokens_in": 0})}
+            for index, source in enumerate(manifest["inputs"])
+        ],
+    }
+
+
+def write_report(output: Output, manifest: Mapping[str, Any], stats: Stats) -> None:
+    """Writes stats.json and README.md."""
+    content = stats_file(manifest, stats)
+    output.write_text(STATS, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    output.write_text("README.md", dataset_card(manifest, stats))
+
+
+def read_report(root: Path) -> Report:
+    """The report of a finished output.
+
+    Raises:
+        OutputError: not a finished output, or a damaged one.
+    """
+    manifest = read_manifest(root)
+    try:
+        content = json.loads((root / STATS).read_bytes())
+        by_source = {index: {**each} for index, each in enumerate(content["sources"])}
+        for each in by_source.values():
+            del each["name"]
+        stats = Stats.from_dict({**content["totals"], "by_source": by_source})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{root / STATS}: missing or damaged: {error}", "pack again with --overwrite") from None
+    return Report(root, manifest, stats, "recorded", Output(root).last_run())
+
+
+def dataset_card(manifest: Mapping[str, Any], stats: Stats) -> str:
+    """A README.md for the dataset: figures, and how to train on it."""
+    config, tokenizer = manifest["config"], manifest["tokenizer"]
+    figures = derived(stats, config["max_len"])
+    columns = config["columns"]
+    rows = stats.num_packs
+    sizes = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    size = next((name for limit, name in sizes if rows < limit), "n>1M")
+    dropped = stats.num_documents_empty + stats.num_documents_overlong
+    split_table = "\n".join(
+        f"| {split} | {counts['num_documents']:,} | {counts['num_packs']:,} | {counts['num_tokens_packed']:,} |"
+        for split, counts in stats.by_split.items()
+    )
+    return f"""---
+tags:
+- packed
+- tokenized
+task_categories:
+- text-generation
+size_categories:
+- {size}
+---
+
+# Packed training data
+
+{rows:,} packs of {config["max_len"]:,} tokens, made by packcli (strategy {config["strategy"]}, overlong documents: \
+{config["overlong"]}) with the tokenizer `{tokenizer["name"]}`.
+
+| split | documents | packs | tokens |
+|---|---|---|---|
+{split_table}
+
+- utilisation {figures["utilisation"]:.2%}, padding {figures["padding_ratio"]:.2%} \
+(one document a row: {figures["padding_ratio_unpacked"]:.2%})
+- dropped: {dropped:,} documents, {stats.num_tokens_dropped:,} tokens; truncated {stats.num_documents_truncated:,} \
+and split {stats.num_documents_split:,} documents
+- columns: {", ".join(f"`{name}`" for name in columns)}
+- tokenizer sha256 `{tokenizer["sha256"]}`; EOS id {tokenizer["eos_id"]}, BOS id {tokenizer["bos_id"]}, \
+pad id {tokenizer["pad_id"]}
+
+{_training(columns, config["isolate"])}"""
+
+
+def _training(columns: list[str], isolate: bool) -> str:
+    if "labels" not in columns:
+        return """## Load
+
+Rows are ragged: padding is not stored.
+
+```python
+import packcli
+
+dataset = packcli.load("PATH")  # adds labels and position_ids
+```
+"""
+    if not isolate or "position_ids" not in columns or "seq_lengths" not in columns:
+        return """## Load
+
+```python
+from datasets import load_from_disk
+
+dataset = load_from_disk("PATH").with_format("torch")
+```
+"""
+    return """## Train
+
+Labels are not shifted; they are -100 on padding and on the first token of each document. Documents of one
+pack do not see each other as long as no attention_mask is passed.
+
+```python
+from datasets import load_from_disk
+from transformers import Trainer, TrainingArguments
+
+# attention sdpa, eager or flex_attention, any batch size. In a loop of your own: model(**batch, use_cache=False)
+dataset = load_from_disk("PATH").with_format("torch", columns=["input_ids", "labels", "position_ids"])
+Trainer(model, TrainingArguments("out", per_device_train_batch_size=4), train_dataset=dataset).train()
+```
+
+```python
+from trl import SFTConfig, SFTTrainer
+
+# seq_lengths tells TRL where documents end; padding_free is needed for it
+args = SFTConfig("out", packing=False, padding_free=True, max_length=None)
+SFTTrainer(model, args, train_dataset=load_from_disk("PATH")).train()
+```
+"""

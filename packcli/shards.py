@@ -1,0 +1,243 @@
+"""PackBatch -> Arrow shard, and what makes a directory of shards a dataset. The door to pyarrow's writers and datasets.
+
+A shard is an uncompressed Arrow IPC stream: `datasets.load_from_disk` maps it without a copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from packcli.assemble import Lists, PackBatch, Sources
+from packcli.config import FORMAT_VERSION
+from packcli.errors import OutputError
+
+if TYPE_CHECKING:
+    import datasets
+
+_INT32_LIST = pa.list_(pa.int32())
+_SOURCE = pa.struct([("source", pa.int32()), ("row", pa.int64()), ("start", pa.int32()), ("end", pa.int32())])
+
+Schema = pa.Schema
+"""For callers that pass one on without touching pyarrow."""
+
+TYPES = {
+    "input_ids": _INT32_LIST,
+    "labels": _INT32_LIST,
+    "position_ids": _INT32_LIST,
+    "seq_lengths": _INT32_LIST,
+    "sources": pa.list_(_SOURCE),
+}
+"""Column -> Arrow type."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInfo:
+    """A written shard, as its sidecar and the manifest record it."""
+
+    file: str
+    """Path below the output directory, with /."""
+    num_rows: int
+    num_bytes: int
+    sha256: str
+
+
+@contextlib.contextmanager
+def committed(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a file that appears under its name whole, or not at all.
+
+    Written as `.NAME.<pid>.<uuid>.tmp` beside it, fsynced, renamed; then the directory is fsynced. Two
+    processes that write the same name do no harm when they write the same bytes.
+    """
+    temporary = path.parent / f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:12]}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _fsync_directory(path.parent)
+
+
+def _fsync_directory(path: Path) -> None:
+    if os.name == "nt":  # a directory cannot be opened there
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Commits a JSON file: sorted keys, indented, the same bytes for the same value."""
+    with committed(path) as file:
+        file.write((json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def make_schema(columns: Iterable[str], metadata: Mapping[str, Any]) -> pa.Schema:
+    """The schema of every shard of a run.
+
+    Args:
+        columns: Names of columns.
+        metadata: What stands under the key `packcli`.
+    """
+    columns = list(columns)
+    return pa.schema(
+        [(name, TYPES[name]) for name in columns],
+        metadata={
+            "huggingface": _json({"info": {"features": features(columns)}}),
+            "packcli": _json({**metadata, "format_version": FORMAT_VERSION, "label_shift": 0}),
+        },
+    )
+
+
+def features(columns: Iterable[str]) -> dict[str, Any]:
+    """The features of the columns, as `datasets` 4 and later writes them in JSON."""
+
+    def value(dtype: str) -> dict[str, str]:
+        return {"dtype": dtype, "_type": "Value"}
+
+    out: dict[str, Any] = {}
+    for name in columns:
+        element = TYPES[name].value_type
+        inner = {field.name: value(str(field.type)) for field in element} if name == "sources" else value(str(element))
+        out[name] = {"feature": inner, "_type": "List"}
+    return out
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+class _HashingFile:
+    """Writes to a file and hashes what is written, while it is in the cache."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+        self.num_bytes = 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        self.sha256.update(data)
+        size = len(data)
+        self.num_bytes += size
+        self._file.write(data)
+        return size
+
+    def flush(self) -> None:
+        pass
+
+
+def write_shard(root: Path, name: str, schema: pa.Schema, batches: Iterable[PackBatch]) -> ShardInfo:
+    """Streams batches into a shard and commits it.
+
+    Args:
+        root: The output directory.
+        name: Path of the shard below it.
+        schema: From make_schema.
+        batches: At least none: a shard without rows is valid.
+    """
+    num_rows = 0
+    with committed(root / name) as file:
+        sink = _HashingFile(file)
+        with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
+            for batch in batches:
+                writer.write_batch(to_arrow(batch, schema))
+                num_rows += batch.num_rows
+    return ShardInfo(name, num_rows, sink.num_bytes, sink.sha256.hexdigest())
+
+
+def to_arrow(batch: PackBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch as Arrow columns, without a copy."""
+    return pa.record_batch([_column(getattr(batch, name)) for name in schema.names], schema=schema)
+
+
+def _column(column: Lists | Sources) -> pa.ListArray:
+    if isinstance(column, Lists):
+        return pa.ListArray.from_arrays(pa.array(column.offsets), pa.array(column.values))
+    values = pa.StructArray.from_arrays(
+        [pa.array(getattr(column, field.name)) for field in _SOURCE], fields=list(_SOURCE)
+    )
+    return pa.ListArray.from_arrays(pa.array(column.offsets), values)
+
+
+def write_index(directory: Path, split: str, files: list[str], columns: Iterable[str], fingerprint: str) -> None:
+    """Writes what `load_from_disk` reads: dataset_info.json, then state.json.
+
+    Args:
+        directory: Where the shards of the split are.
+        split: Its name.
+        files: Names of the shards below the directory, in row order.
+        columns: Names of columns.
+        fingerprint: 16 hex digits: they key what `datasets` caches about the dataset.
+    """
+    info = {"citation": "", "description": "", "features": features(columns), "homepage": "", "license": ""}
+    write_json(directory / "dataset_info.json", info)
+    write_json(
+        directory / "state.json",
+        {
+            "_data_files": [{"filename": name} for name in files],
+            "_fingerprint": fingerprint,
+            "_format_columns": None,
+            "_format_kwargs": {},
+            "_format_type": None,
+            "_output_all_columns": False,
+            "_split": split,
+        },
+    )
+
+
+def load(directory: str | os.PathLike[str]) -> datasets.Dataset | datasets.DatasetDict:
+    """Maps a packed directory: a Dataset, or a DatasetDict when it has a validation split.
+
+    A directory without `labels` or `position_ids` (such as --columns compact) gets them on the fly: what
+    seq_lengths says is enough.
+
+    Raises:
+        OutputError: not a finished output of packcli.
+    """
+    import datasets
+
+    root = Path(directory)
+    if not (root / "manifest.json").is_file():
+        raise OutputError(f"{root}: no manifest.json: not an output of packcli, or not finished")
+    data = datasets.load_from_disk(str(root))
+    splits = data.values() if isinstance(data, datasets.DatasetDict) else [data]
+    column_names = next(iter(splits)).column_names
+    isolate = json.loads((root / "manifest.json").read_bytes())["config"]["isolate"]
+    if "seq_lengths" not in column_names or {"labels", "position_ids"} <= set(column_names):
+        return data
+
+    def derive(rows: dict[str, Any]) -> dict[str, Any]:
+        return derive_columns(rows, isolate)
+
+    return data.with_transform(derive)
+
+
+def derive_columns(rows: dict[str, Any], isolate: bool) -> dict[str, Any]:
+    """Adds labels and position_ids to ragged rows, from input_ids and seq_lengths."""
+    positions, labels = [], []
+    for ids, lengths in zip(rows["input_ids"], rows["seq_lengths"], strict=True):
+        runs = np.asarray(lengths, dtype=np.int64)
+        starts = np.cumsum(runs) - runs
+        positions.append((np.arange(int(runs.sum())) - np.repeat(starts, runs)).tolist())
+        masked = np.array(ids, dtype=np.int64)
+        if isolate:
+            masked[starts] = -100
+        labels.append(masked.tolist())
+    return {**rows, "labels": rows.get("labels", labels), "position_ids": rows.get("position_ids", positions)}

@@ -1,0 +1,177 @@
+"""Counters and histograms that add up: every unit counts for itself, the report is the sum.
+
+Conservation, checked on every unit and again on the sum:
+
+    num_tokens_in + num_tokens_special == num_tokens_packed + num_tokens_dropped
+    num_packs * max_len               == num_tokens_packed + num_tokens_padding
+    num_documents                     == num_documents_packed + those dropped by each cause
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Histogram = dict[int, int]
+"""Value -> how often. Long documents fall into buckets, see `bucketed`."""
+
+QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+
+
+@dataclass(slots=True)
+class Stats:
+    """Totals of some units; `a + b` is the totals of both. All counts; lengths are in tokens."""
+
+    num_parts: int = 0
+    """Parts of units: one a shard and split."""
+    num_input_bytes: int = 0
+    """Bytes of input read: lines or text, after decompression."""
+    num_documents: int = 0
+    num_documents_packed: int = 0
+    num_documents_empty: int = 0
+    """Dropped: no text."""
+    num_documents_overlong: int = 0
+    """Dropped: longer than max_len, under the policy `drop`."""
+    num_documents_truncated: int = 0
+    num_documents_split: int = 0
+    """Packed in more than one segment."""
+    num_tokens_in: int = 0
+    """Tokens of the text."""
+    num_tokens_special: int = 0
+    """BOS and EOS that packcli added."""
+    num_tokens_packed: int = 0
+    num_tokens_truncated: int = 0
+    """Dropped from the ends of truncated documents."""
+    num_tokens_overlong: int = 0
+    """Dropped with overlong documents."""
+    num_tokens_padding: int = 0
+    num_eos_in_documents: int = 0
+    """EOS ids that come from the text itself: consumers that look for EOS would see a boundary there."""
+    num_segments: int = 0
+    num_packs: int = 0
+    sum_lower_bound: int = 0
+    """Sum over units of the fewest packs that any packing of the unit needs."""
+    sum_squared_segments: int = 0
+    """Sum of squared segment lengths: attention cost of isolated documents."""
+    documents_by_length: Histogram = field(default_factory=dict)
+    """Tokens of a document (special ones included), before the overlong policy."""
+    segments_by_length: Histogram = field(default_factory=dict)
+    packs_by_documents: Histogram = field(default_factory=dict)
+    """Segments in a pack."""
+    by_source: dict[int, dict[str, int]] = field(default_factory=dict)
+    """Per input file: documents and tokens in (special ones excluded)."""
+    by_split: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Per split: documents, packs and tokens packed."""
+
+    def __add__(self, other: Stats) -> Stats:
+        """Totals of both."""
+        merged: dict[str, Any] = {}
+        for each in dataclasses.fields(Stats):
+            merged[each.name] = _add(getattr(self, each.name), getattr(other, each.name))
+        return Stats(**merged)
+
+    @property
+    def num_tokens_dropped(self) -> int:
+        """Tokens that are in no pack."""
+        return self.num_tokens_truncated + self.num_tokens_overlong
+
+    def check(self, max_len: int) -> None:
+        """Raises AssertionError when the sums of the module docstring do not hold: a bug, whatever the input."""
+        if self.num_tokens_in + self.num_tokens_special != self.num_tokens_packed + self.num_tokens_dropped:
+            raise AssertionError("tokens in + special != packed + dropped")
+        if self.num_packs * max_len != self.num_tokens_packed + self.num_tokens_padding:
+            raise AssertionError("packs * max_len != packed + padding")
+        dropped = self.num_documents_empty + self.num_documents_overlong
+        if self.num_documents != self.num_documents_packed + dropped:
+            raise AssertionError("documents != packed + dropped")
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values; histograms become sorted [value, count] pairs."""
+        out: dict[str, Any] = {}
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if each.name in HISTOGRAMS:
+                value = [[key, value[key]] for key in sorted(value)]
+            elif each.name == "by_source":
+                value = {str(key): value[key] for key in sorted(value)}
+            out[each.name] = value
+        return out
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Stats:
+        """The inverse of as_dict."""
+        values = dict(data)
+        for name in HISTOGRAMS:
+            values[name] = {int(key): int(count) for key, count in values[name]}
+        values["by_source"] = {int(key): dict(counts) for key, counts in values["by_source"].items()}
+        return cls(**values)
+
+
+HISTOGRAMS = ("documents_by_length", "segments_by_length", "packs_by_documents")
+
+
+def _add(left: Any, right: Any) -> Any:
+    if isinstance(left, dict):
+        out = {key: dict(value) if isinstance(value, dict) else value for key, value in left.items()}
+        for key, value in right.items():
+            out[key] = _add(out[key], value) if key in out else value
+        return out
+    return left + right
+
+
+def histogram(values: NDArray[np.integer]) -> Histogram:
+    """Counts of each value that is there."""
+    if not len(values):
+        return {}
+    found, counts = np.unique(values, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+
+def bucketed(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rounds values of 1024 and more down to 10 significant bits (0.2 %), so that histograms stay small."""
+    _, exponent = np.frexp(values.astype(np.float64))
+    shift = np.maximum(exponent.astype(np.int64) - 10, 0)
+    return (values >> shift) << shift
+
+
+def quantiles(counts: Histogram) -> dict[str, int]:
+    """The values at QUANTILES (nearest rank), keyed p0, p1, ... p100; empty for no values."""
+    if not counts:
+        return {}
+    values = sorted(counts)
+    ranks = np.cumsum([counts[value] for value in values])
+    total = int(ranks[-1])
+    return {
+        f"p{quantile * 100:g}": values[int(np.searchsorted(ranks, max(1, int(np.ceil(quantile * total)))))]
+        for quantile in QUANTILES
+    }
+
+
+def derived(stats: Stats, max_len: int) -> dict[str, Any]:
+    """The figures that people read, from the sums. Ratios lie in 0..1 and are rounded to 6 decimals."""
+
+    def ratio(part: float, whole: float) -> float:
+        return round(part / whole, 6) if whole else 0.0
+
+    positions = stats.num_packs * max_len
+    alone = stats.num_segments * max_len
+    total = stats.num_tokens_in + stats.num_tokens_special
+    return {
+        "utilisation": ratio(stats.num_tokens_packed, positions),
+        "padding_ratio": ratio(stats.num_tokens_padding, positions),
+        "padding_ratio_unpacked": ratio(alone - stats.num_tokens_packed, alone),
+        "num_packs_above_lower_bound": stats.num_packs - stats.sum_lower_bound,
+        "drop_ratio": ratio(stats.num_tokens_dropped, total),
+        "split_ratio": ratio(stats.num_documents_split, stats.num_documents_packed),
+        "attention_ratio": ratio(stats.sum_squared_segments, stats.num_packs * max_len**2),
+        "mean_documents_per_pack": ratio(stats.num_segments, stats.num_packs),
+        "mean_document_length": ratio(total, stats.num_documents),
+        "document_length": quantiles(stats.documents_by_length),
+        "segment_length": quantiles(stats.segments_by_length),
+        "documents_per_pack": quantiles(stats.packs_by_documents),
+    }

@@ -1,0 +1,63 @@
+"""Strategies: which segments share a pack.
+
+A strategy is a pure function of lengths, one a file:
+
+    (lengths: int32[S], capacity, *, max_docs=0, seed=0) -> (order: int64[S], pack_offsets: int64[P+1])
+
+Pack p holds the segments order[pack_offsets[p]:pack_offsets[p+1]]. Every length is in 1..capacity. The
+result depends on the arguments only, on any machine and with any version of NumPy. A new strategy is one
+file and one line here; the tests of every invariant are parametrised over STRATEGIES.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from packcli.errors import unknown_name
+from packcli.strategies.best_fit import best_fit
+from packcli.strategies.concat import concat
+from packcli.strategies.first_fit import first_fit
+from packcli.strategies.next_fit import next_fit
+from packcli.strategies.pad import pad
+from packcli.strategies.shuffle_fit import shuffle_fit
+
+
+class StrategyFunction(Protocol):
+    """The signature that every strategy has."""
+
+    def __call__(
+        self, lengths: NDArray[np.int32], capacity: int, *, max_docs: int = 0, seed: int = 0
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Lengths to (order, pack_offsets)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """A strategy and what the planner must know about it."""
+
+    function: StrategyFunction
+    cuts_stream: bool = False
+    """The segments are the joined stream cut at every multiple of capacity."""
+    shuffles_packs: bool = False
+    """The packs come out sorted in some way, so their order is shuffled; else it is the input's."""
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "concat": Strategy(concat, cuts_stream=True),
+    "best-fit": Strategy(best_fit, shuffles_packs=True),
+    "shuffle-fit": Strategy(shuffle_fit, shuffles_packs=True),
+    "first-fit": Strategy(first_fit),
+    "next-fit": Strategy(next_fit),
+    "pad": Strategy(pad),
+}
+
+
+def get_strategy(name: str) -> Strategy:
+    """The strategy of that name; raises UnknownNameError, naming the nearest."""
+    if name not in STRATEGIES:
+        raise unknown_name("strategy", name, STRATEGIES)
+    return STRATEGIES[name]

@@ -1,0 +1,43 @@
+"""Seeded random order that never changes: SplitMix64 in NumPy.
+
+NumPy keeps the stream of a Generator only within a version (NEP 19), and the order of packs is part of
+the bytes that packcli promises. Source: Steele, Lea and Flood, "Fast Splittable Pseudorandom Number
+Generators", OOPSLA 2014; constants as in the reference C code by Vigna.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_MASK = (1 << 64) - 1
+
+
+def mix(*parts: int) -> int:
+    """One 64-bit seed from several integers: mix(seed, unit, part) differs when any of them does."""
+    state = 0
+    for part in parts:
+        state = (state + part + _GOLDEN) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state ^= state >> 31
+    return state
+
+
+def random_uint64(count: int, seed: int) -> NDArray[np.uint64]:
+    """The first `count` outputs of SplitMix64 seeded with `seed`, uint64[count]."""
+    state = np.arange(1, count + 1, dtype=np.uint64)
+    state *= np.uint64(_GOLDEN)
+    state += np.uint64(seed & _MASK)
+    state ^= state >> np.uint64(30)
+    state *= np.uint64(0xBF58476D1CE4E5B9)
+    state ^= state >> np.uint64(27)
+    state *= np.uint64(0x94D049BB133111EB)
+    state ^= state >> np.uint64(31)
+    return state
+
+
+def permutation(count: int, seed: int) -> NDArray[np.int64]:
+    """A random order of range(count), int64[count]; the same for ever for the same seed."""
+    return np.argsort(random_uint64(count, seed), kind="stable")

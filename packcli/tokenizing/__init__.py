@@ -1,0 +1,22 @@
+"""Tokenizer files -> texts -> token ids. The door to tokenizers and fastokens.
+
+--tokenizer     spec.find_tokenizer    -> TokenizerSpec: the file, its sha256, EOS, BOS and pad ids
+TokenizerSpec   engines.make_engine    -> encode(texts) -> (ids uint32[T], offsets int64[D+1])
+both engines    guard.choose_engine    -> the fast one where it is proven equal, else the reference
+during the run  guard.SpotCheck        -> fails hard on the first difference
+"""
+
+from packcli.tokenizing.engines import BATCH_DOCUMENTS, Engine, make_engine
+from packcli.tokenizing.guard import Choice, SpotCheck, choose_engine
+from packcli.tokenizing.spec import TokenizerSpec, find_tokenizer
+
+__all__ = [
+    "BATCH_DOCUMENTS",
+    "Choice",
+    "Engine",
+    "SpotCheck",
+    "TokenizerSpec",
+    "choose_engine",
+    "find_tokenizer",
+    "make_engine",
+]

@@ -1,0 +1,1 @@
+"""The builtin tokenizer: data files, and train.py, which made them."""

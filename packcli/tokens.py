@@ -1,0 +1,97 @@
+"""Token ids of many documents in two flat arrays.
+
+Legend: D documents, T tokens.
+
+    ids      uint32[T]    all documents, one after the other, BOS and EOS included
+    offsets  int64[D+1]   document d is ids[offsets[d]:offsets[d+1]]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_TOKEN_ID = 2**31 - 1
+"""Ids are stored as int32 in the shards."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Token ids of D documents."""
+
+    ids: NDArray[np.uint32]
+    offsets: NDArray[np.int64]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each document, int64[D]."""
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        """The number of documents D."""
+        return len(self.offsets) - 1
+
+
+class TokenBuffer:
+    """Grows a TokenBatch call by call, without ever holding the tokens twice.
+
+    The array is enlarged in place (realloc moves pages, it does not copy them), so the peak is the
+    batch itself. `special` counts the BOS and EOS added so far.
+    """
+
+    def __init__(self, *, bos: int | None = None, eos: int | None = None, capacity: int = 1 << 16) -> None:
+        self._bos = bos
+        self._eos = eos
+        self._ids: NDArray[np.uint32] = np.empty(max(capacity, 16), dtype=np.uint32)
+        self._num_tokens = 0
+        self._lengths: list[NDArray[np.int64]] = []
+        self.num_special = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens held so far, special ones included."""
+        return self._num_tokens
+
+    def append(self, ids: NDArray[np.uint32], offsets: NDArray[np.int64]) -> None:
+        """Adds D documents, each with BOS before and EOS after it as the buffer was told.
+
+        Args:
+            ids: uint32[T], without special tokens.
+            offsets: int64[D+1], from 0 to T.
+        """
+        num_docs = len(offsets) - 1
+        lengths = np.diff(offsets)
+        extra = (self._bos is not None) + (self._eos is not None)
+        total = len(ids) + extra * num_docs
+        out = self._reserve(total)
+        if not extra:
+            out[:] = ids
+        else:
+            ends = np.cumsum(lengths + extra)
+            is_text = np.ones(total, dtype=np.bool_)
+            if self._eos is not None:
+                is_text[ends - 1] = False
+                out[ends - 1] = self._eos
+            if self._bos is not None:
+                starts = ends - lengths - extra
+                is_text[starts] = False
+                out[starts] = self._bos
+            out[is_text] = ids
+        self._num_tokens += total
+        self.num_special += extra * num_docs
+        self._lengths.append(lengths + extra)
+
+    def _reserve(self, count: int) -> NDArray[np.uint32]:
+        need = self._num_tokens + count
+        if need > len(self._ids):
+            self._ids.resize(max(need, len(self._ids) + (len(self._ids) >> 2)), refcheck=False)
+        return self._ids[self._num_tokens : need]
+
+    def finish(self) -> TokenBatch:
+        """Everything appended so far; the buffer must not be used after it."""
+        lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, dtype=np.int64)
+        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        return TokenBatch(self._ids[: self._num_tokens], offsets)
