@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import string
 import sys
 import types
@@ -185,8 +186,11 @@ class PackConfig:
         lines = ["[pack]"]
         for name, value in self.as_dict().items():
             if value is not None:
-                # A JSON string, number, boolean or list of strings is TOML, but for the escape of DEL.
-                lines.append(f"{name} = {json.dumps(value).replace(chr(127), chr(92) + 'u007f')}")
+                # A JSON string, number, boolean or list of strings is TOML, but for the escape of DEL, and for
+                # characters past U+FFFF, which JSON escapes as two halves; so they stand as they are.
+                text = json.dumps(value, ensure_ascii=False)
+                text = re.sub("[\x7f\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+                lines.append(f"{name} = {text}")
         return "\n".join(lines) + "\n"
 
 

@@ -24,9 +24,12 @@ class OverlongDocumentError(ValueError):
     """A document is longer than max_len and the policy is `error`; `document` is its index."""
 
     def __init__(self, document: int, length: int) -> None:
-        super().__init__(f"document {document} has {length} tokens")
+        super().__init__(document, length)
         self.document = document
         self.length = length
+
+    def __str__(self) -> str:
+        return f"document {self.document} has {self.length} tokens"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,8 @@ from packcli.tokens import TokenBuffer
 
 TRAIN, VALIDATION = "train", "validation"
 
-GUARD_SHARE = 200
-"""The first 1/200 of the input is encoded by both engines at start, but no less and no more than these."""
+GUARD_SHARE = 500
+"""The first 1/500 of the input is encoded by both engines at start, but no less and no more than these."""
 GUARD_MIN_CHARS = 1 << 17
 GUARD_MAX_CHARS = 1 << 20
 GUARD_TEXT_CHARS = 1 << 12
@@ -493,7 +493,7 @@ def _count(plan: Plan, lengths: NDArray[np.int64], config: PackConfig, split: st
 
 
 def _sample(described: _Described, config: PackConfig) -> list[str]:
-    """Texts from the beginning of the input for the guard, long ones cut, about 1/200 of the input."""
+    """Texts from the beginning of the input for the guard, long ones cut, about 1/500 of the input."""
     size = sum(source.num_bytes * (1 if source.compression is None else 4) for source in described.sources)
     left = min(max(size // GUARD_SHARE, GUARD_MIN_CHARS), GUARD_MAX_CHARS)
     extract = readers.TextExtractor(described.fields, described.sources)

@@ -5,13 +5,14 @@ Legend: D documents, S segments, P packs, L max_len.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from packcli.config import CANNOT_CAP_DOCS, canonical_strategy
-from packcli.errors import UsageError
+from packcli.config import CANNOT_CAP_DOCS, OVERLONG, canonical_strategy
+from packcli.errors import UsageError, unknown_name
 from packcli.overlong import Segments, cut_stream, kept_lengths, split_documents
 from packcli.strategies import get_strategy
 from packcli.strategies.random import mix, permutation
@@ -89,16 +90,23 @@ def make_plan(
         seed: Seed of every random choice.
 
     Raises:
-        UsageError: an unknown name, a negative length, or a limit that the strategy cannot keep.
+        UsageError: an unknown name, a negative length or limit, or a limit that the strategy cannot keep.
         OverlongDocumentError: overlong is "error" and a document is too long.
     """
     name = canonical_strategy(strategy)
     chosen = get_strategy(name)
     if max_docs_per_pack and name in CANNOT_CAP_DOCS:
         raise UsageError(f"strategy {name!r} cannot keep max_docs_per_pack")
-    docs = np.asarray(lengths, dtype=np.int64)
-    if docs.ndim != 1 or (len(docs) and docs.min() < 0):
+    if overlong not in OVERLONG:
+        raise unknown_name("overlong policy", overlong, OVERLONG)
+    # Strategies shift Python's integers by them: NumPy's would overflow.
+    max_len, max_docs_per_pack, seed = map(operator.index, (max_len, max_docs_per_pack, seed))
+    if max_len < 1 or max_docs_per_pack < 0:
+        raise UsageError("max_len must be at least 1, and max_docs_per_pack at least 0")
+    found = np.asarray(lengths)
+    if found.ndim != 1 or (len(found) and (found.dtype.kind not in "iu" or found.min() < 0)):
         raise UsageError("lengths must be a flat list of integers that are not negative")
+    docs = np.asarray(found, dtype=np.int64)
     kept = kept_lengths(docs, max_len, overlong)
     segments = cut_stream(kept, max_len) if chosen.cuts_stream else split_documents(kept, max_len)
     order, pack_offsets = chosen.function(segments.length, max_len, max_docs=max_docs_per_pack, seed=mix(seed, 1))

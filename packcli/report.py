@@ -10,6 +10,7 @@ from typing import Any
 
 from packcli.errors import OutputError
 from packcli.manifest import Output, read_manifest
+from packcli.shards import to_json
 from packcli.stats import Stats, derived
 
 STATS = "stats.json"
@@ -81,7 +82,7 @@ def stats_file(manifest: Mapping[str, Any], stats: Stats) -> dict[str, Any]:
 def write_report(output: Output, manifest: Mapping[str, Any], stats: Stats) -> None:
     """Writes stats.json and README.md."""
     content = stats_file(manifest, stats)
-    output.write_text(STATS, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    output.write_text(STATS, to_json(content) + "\n")
     output.write_text("README.md", dataset_card(manifest, stats))
 
 

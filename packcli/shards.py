@@ -83,9 +83,21 @@ def _fsync_directory(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Commits a JSON file: sorted keys, indented, the same bytes for the same value."""
+    """Commits a JSON file; the same bytes for the same value."""
     with committed(path) as file:
-        file.write((json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+        file.write((to_json(value) + "\n").encode())
+
+
+def to_json(value: Any, depth: int = 3) -> str:
+    """JSON with objects indented down to `depth`, and the rest on one line; keys keep their order.
+
+    People look at the upper levels; histograms below them would be thousands of lines, slowly made.
+    """
+    if isinstance(value, dict) and value and depth:
+        lines = [f"{json.dumps(key)}: {to_json(value[key], depth - 1)}" for key in value]
+        inner = ",\n".join(lines).replace("\n", "\n ")
+        return "{\n " + inner + "\n}"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def make_schema(columns: Iterable[str], metadata: Mapping[str, Any]) -> pa.Schema:

@@ -38,7 +38,7 @@ class TokenBuffer:
     """Grows a TokenBatch call by call, without ever holding the tokens twice.
 
     The array is enlarged in place (realloc moves pages, it does not copy them), so the peak is the
-    batch itself. `special` counts the BOS and EOS added so far.
+    batch itself. `num_special` counts the BOS and EOS added so far.
     """
 
     def __init__(self, *, bos: int | None = None, eos: int | None = None, capacity: int = 1 << 16) -> None:

@@ -102,7 +102,7 @@ def _describe(found: dict[str, str]) -> str:
 def _schema(source: Source) -> pa.Schema:
     if source.format == "parquet":
         return open_parquet(source).schema_arrow
-    with open_arrow(source) as reader:
+    with open_arrow(source)[0] as reader:
         return reader.schema
 
 
@@ -277,7 +277,7 @@ def _bad_row(source: Source, row: int, record: Any, error: Exception) -> BadRowE
     raw = bytes(record)
     shown = raw[:EXCERPT].decode("utf-8", "backslashreplace") + ("..." if len(raw) > EXCERPT else "")
     if isinstance(error, UnicodeDecodeError):
-        cause = f"not UTF-8: {error.reason} at byte {error.start} of the line"
+        cause = f"not UTF-8: {error.reason} at byte {_first_bad_byte(raw)} of the line"
     elif isinstance(error, msgspec.ValidationError):
         cause = str(error)
     elif isinstance(error, RecursionError):
@@ -287,6 +287,15 @@ def _bad_row(source: Source, row: int, record: Any, error: Exception) -> BadRowE
     else:
         cause = f"not valid JSON: {error}"
     return BadRowError(f"{source.name}:{row + 1}: {cause}\n    {shown!a}", _BAD_ROW_HINT)
+
+
+def _first_bad_byte(raw: bytes) -> int:
+    """Where a line stops being UTF-8; msgspec counts from the beginning of the string."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return len(raw)
 
 
 def _holds_lone_surrogate(raw: bytes) -> bool:

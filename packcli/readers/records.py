@@ -26,23 +26,29 @@ BLOCK_BYTES = 1 << 20
 BATCH_ROWS = 1024
 """Rows taken at once from Parquet and Arrow files."""
 
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+"""What ends an Arrow IPC stream."""
+
 
 class Digest:
     """sha256 over what the rows hold; the same however the rows are cut into chunks."""
 
     def __init__(self) -> None:
-        self._lengths = hashlib.sha256()
-        self._data = hashlib.sha256()
+        self._columns = [(hashlib.sha256(), hashlib.sha256())]
+        """Lengths and data of each column."""
 
-    def update(self, data: bytes | memoryview, lengths: bytes = b"") -> None:
+    def update(self, data: bytes | memoryview, lengths: bytes = b"", column: int = 0) -> None:
         """Adds the bytes of some rows and, where nothing in them says where a row ends, their lengths."""
-        self._data.update(data)
+        while column >= len(self._columns):
+            self._columns.append((hashlib.sha256(), hashlib.sha256()))
+        self._columns[column][1].update(data)
         if lengths:
-            self._lengths.update(lengths)
+            self._columns[column][0].update(lengths)
 
     def hexdigest(self) -> str:
-        """One digest of both."""
-        return hashlib.sha256(self._lengths.digest() + self._data.digest()).hexdigest()
+        """One digest of all."""
+        digests = (part.digest() for column in self._columns for part in column)
+        return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 @dataclass(slots=True)
@@ -123,10 +129,10 @@ class ColumnChunk:
         return (left if count else None, right if count < total else None)
 
     def add_to(self, digest: Digest) -> None:
-        for column in self.columns:
+        for index, column in enumerate(self.columns):
             offsets, data = _string_buffers(column)
             lengths = np.where(np.asarray(column.is_valid()), np.diff(offsets), -1)
-            digest.update(data, lengths.tobytes())
+            digest.update(data, lengths.tobytes(), index)
 
 
 Chunk: TypeAlias = LineChunk | BytesChunk | ColumnChunk
@@ -367,19 +373,34 @@ def _read_parquet(span: Span, source: Source, fields: Sequence[str], meter: Mete
 
 
 def _read_arrow(span: Span, source: Source, fields: Sequence[str]) -> Iterator[Chunk]:
-    with open_arrow(source) as reader:
+    reader, mapped = open_arrow(source)
+    with reader:
         check_columns(source, reader.schema, fields)
         yield from _column_chunks(span, _arrow_batches(reader), fields)
+        if isinstance(reader, pa.ipc.RecordBatchStreamReader):
+            _check_end(mapped)
 
 
-def open_arrow(source: Source) -> pa.ipc.RecordBatchStreamReader | pa.ipc.RecordBatchFileReader:
+def _check_end(mapped: pa.MemoryMappedFile) -> None:
+    """Raises OSError when a stream stops between two batches, or goes on after its end: Arrow is silent about both."""
+    end = mapped.tell()
+    if end != mapped.size():
+        raise OSError("there is more after the end of the Arrow stream")
+    mapped.seek(max(end - len(END_OF_STREAM), 0))
+    if mapped.read() != END_OF_STREAM:
+        raise OSError("the Arrow stream is cut short: it has no end mark")
+
+
+def open_arrow(
+    source: Source,
+) -> tuple[pa.ipc.RecordBatchStreamReader | pa.ipc.RecordBatchFileReader, pa.MemoryMappedFile]:
     """Opens an Arrow IPC file or stream, mapped; raises StorageError when it is neither."""
     mapped = pa.memory_map(source.path)
     try:
         if mapped.read(6) == b"ARROW1":
-            return pa.ipc.open_file(mapped)
+            return pa.ipc.open_file(mapped), mapped
         mapped.seek(0)
-        return pa.ipc.open_stream(mapped)
+        return pa.ipc.open_stream(mapped), mapped
     except pa.ArrowException as error:
         raise StorageError(f"{source.path}: not a readable Arrow file ({str(error).splitlines()[0]})") from None
 

@@ -6,6 +6,7 @@ import glob
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,7 +166,7 @@ def _saved_dataset(root: Path) -> list[str] | None:
             return _saved_dataset(root / splits[0])
         if state_file.is_file() and (root / "dataset_info.json").is_file():
             return [str(root / each["filename"]) for each in json.loads(state_file.read_bytes())["_data_files"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise StorageError(f"{root}: damaged save_to_disk directory ({error})") from None
     return None
 
@@ -185,12 +186,14 @@ def _source(name: str, path: str) -> Source:
     if format_ is None or (compression and format_ not in ("json", "txt")):
         raise UsageError(f"{path}: cannot tell the format from the name", f"packcli reads {_suffixes()}")
     try:
-        size = os.stat(path).st_size
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # to open a FIFO would wait for its writer
+            raise UsageError(f"{path} is not a regular file", "use - to read JSONL from standard input")
         with open(path, "rb"):
             pass
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}", "check the path and its permissions") from None
-    return Source(name, path, format_, compression, size)
+    return Source(name, path, format_, compression, status.st_size)
 
 
 def _suffixes() -> str:
@@ -214,7 +217,7 @@ def default_output_name(inputs: Sequence[str]) -> str:
     if first == STDIN:
         return "stdin-packed"
     base = os.path.basename(os.path.abspath(first))
-    if glob.has_magic(first):
+    if glob.has_magic(first) and not os.path.exists(first):
         base = os.path.basename(os.path.dirname(os.path.abspath(first.split("*")[0] + "x"))) or base
     elif not os.path.isdir(first):
         base = base.split(".")[0] or base

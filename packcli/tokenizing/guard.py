@@ -25,6 +25,8 @@ SPOT_CHECK_EVERY = 1 << 20
 """Characters between two spot checks."""
 SPOT_CHECK_CHARS = 1 << 10
 """Characters of a spot check, at most: 0.1 % of the text."""
+SPOT_CHECK_STRIDE = 2_654_435_761
+"""A prime, 2^32 over the golden ratio: the cuts of long texts lie all over them, not only near the beginning."""
 
 MakeEngine = Callable[..., Engine]
 
@@ -204,7 +206,7 @@ class SpotCheck:
             if np.array_equal(given, self._reference.encode([text])[0]):
                 return
         else:
-            begin = (self._turn * 7919) % (len(text) - SPOT_CHECK_CHARS)
+            begin = (self._turn * SPOT_CHECK_STRIDE) % (len(text) - SPOT_CHECK_CHARS)
             text = text[begin : begin + SPOT_CHECK_CHARS]
             if first_difference(self._engine, self._reference, [text]) is None:
                 return

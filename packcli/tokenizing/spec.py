@@ -201,7 +201,7 @@ def _read(path: Path) -> bytes:
 def _parse(path: Path, raw: bytes) -> dict[str, Any]:
     hint = "--tokenizer takes the tokenizer.json that tokenizers or transformers writes, or a directory with one"
     try:
-        data = json.loads(raw)
+        data = json.loads(raw.decode())
     except (ValueError, RecursionError) as error:
         raise TokenizerError(f"{path}: not a tokenizer.json: {error}", hint) from None
     if not isinstance(data, dict) or not isinstance(data.get("model"), dict) or "vocab" not in data["model"]:
@@ -215,7 +215,7 @@ def _vocabulary(path: Path, data: Mapping[str, Any]) -> dict[str, int]:
         ids = {piece: index for index, (piece, _) in enumerate(vocab)} if isinstance(vocab, list) else dict(vocab)
         for token in data.get("added_tokens") or []:
             ids[token["content"]] = token["id"]
-        if not ids or not all(isinstance(index, int) and 0 <= index < 2**31 for index in ids.values()):
+        if set(map(type, ids.values())) != {int} or min(ids.values()) < 0 or max(ids.values()) >= 2**31:
             raise ValueError("ids must be integers in 0..2^31-1")
     except (ValueError, TypeError, KeyError) as error:
         raise TokenizerError(f"{path}: not a usable tokenizer.json: {error}") from None

@@ -1,0 +1,49 @@
+"""What every test has: no network, a steady hypothesis, and a tiny tokenizer."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "packcli",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("packcli")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Fails whatever connects to a machine; sockets of the system itself (AF_UNIX) stay."""
+    connect = socket.socket.connect
+
+    def refuse(self: socket.socket, address: object) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            raise AssertionError(f"a test went to the network: {address}")
+        connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        patch.setattr(socket.socket, "connect_ex", refuse)
+        yield
+
+
+@pytest.fixture(scope="session")
+def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level BPE of 300 tokens with EOS 0, pad 1, BOS 2, in a directory as save_pretrained writes it."""
+    from packcli.tokenizing.builtin.train import train
+
+    tokenizer = train(["the cat sat on the mat, and the dog ran after the cat. " * 20, "0 1 2 12 123 " * 20], 300)
+    directory = tmp_path_factory.mktemp("tokenizer")
+    (directory / "tokenizer.json").write_text(tokenizer.to_str())
+    names = {"eos_token": "<|endoftext|>", "pad_token": "<|pad|>", "bos_token": "<|im_start|>"}
+    (directory / "tokenizer_config.json").write_text(json.dumps(names))
+    return directory
