@@ -20,9 +20,10 @@ from packcli.config import (
     TOKENIZER_ENGINES,
     PackConfig,
     RunOptions,
+    parse_size,
     read_toml,
 )
-from packcli.errors import PackcliError, StorageError, UsageError
+from packcli.errors import PackcliError, StorageError
 
 CONFIG_FILE = "packcli.toml"
 DEFAULTS = PackConfig()
@@ -191,34 +192,32 @@ def pack(
 
     Running the same command again resumes what was interrupted, and does nothing when it is up to date.
     """
-    given = {
-        "max_len": max_len,
-        "strategy": strategy,
-        "overlong": overlong,
-        "max_docs_per_pack": max_docs_per_pack,
-        "tokenizer": tokenizer,
-        "text_field": text_field,
-        "text_template": _unescape(text_template),
-        "split_on": _unescape(split_on),
-        "eos_token": eos_token,
-        "add_eos": eos,
-        "add_bos": bos,
-        "pad_token": pad_token,
-        "allow_special": allow_special,
-        "isolate": isolate,
-        "columns": columns,
-        "val_fraction": val_fraction,
-        "seed": seed,
-        "workers": workers,
-        "unit_bytes": unit_bytes,
-        "tokenizer_engine": tokenizer_engine,
-        "allow_network": allow_network,
-        "overwrite": overwrite,
-    }
     with _Errors(debug) as errors:
+        given = {
+            "max_len": max_len,
+            "strategy": strategy,
+            "overlong": overlong,
+            "max_docs_per_pack": max_docs_per_pack,
+            "tokenizer": tokenizer,
+            "text_field": text_field,
+            "text_template": _unescape(text_template),
+            "split_on": _unescape(split_on),
+            "eos_token": eos_token,
+            "add_eos": eos,
+            "add_bos": bos,
+            "pad_token": pad_token,
+            "allow_special": allow_special,
+            "isolate": isolate,
+            "columns": columns,
+            "val_fraction": val_fraction,
+            "seed": seed,
+            "workers": workers,
+            "unit_bytes": None if unit_bytes is None else parse_size(unit_bytes),
+            "tokenizer_engine": tokenizer_engine,
+            "allow_network": allow_network,
+            "overwrite": overwrite,
+        }
         settings = _read_config(config) | {name: value for name, value in given.items() if value is not None}
-        if isinstance(settings.get("unit_bytes"), str):
-            settings["unit_bytes"] = parse_size(settings["unit_bytes"])
         for one, other in (("text_field", "text_template"), ("text_template", "text_field")):
             if given[one] is not None and given[other] is None:  # a flag replaces either one of the file
                 settings.pop(other, None)
@@ -250,15 +249,6 @@ def stats(
             console.print_json(found.as_dict())
         else:
             console.show_report(errors.console, found, percentiles=True)
-
-
-def parse_size(text: str) -> int:
-    """'128MiB' -> 134217728; also k, M, G, kB, KiB, ... and plain bytes. Raises UsageError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)", text.strip(), re.IGNORECASE)
-    if match is None:
-        raise UsageError(f"{text!r} is not a size", "for example 64MiB or 100MB")
-    number, prefix, binary, _ = match.groups()
-    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix.lower() or " "))
 
 
 def _unescape(text: str | None) -> str | None:
@@ -303,7 +293,7 @@ class _Errors:
             raise typer.Exit(error.exit_code)
         if isinstance(error, KeyboardInterrupt):
             self.console.print("interrupted: committed units are kept, the same command resumes")
-            raise typer.Exit(130)
+            raise typer.Exit(143 if isinstance(error, _TerminatedError) else 130)
 
 
 class _TerminatedError(KeyboardInterrupt):

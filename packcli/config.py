@@ -219,6 +219,15 @@ TOKENIZER_ENGINES = ("auto", "fastokens", "tokenizers")
 """Choices of `RunOptions.tokenizer_engine`."""
 
 
+def parse_size(text: str) -> int:
+    """'128MiB' -> 134217728; also k, M, G, kB, KiB, ... and plain bytes. Raises UsageError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise UsageError(f"{text!r} is not a size", "for example 64MiB or 100MB")
+    number, prefix, binary, _ = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix.lower() or " "))
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The [pack] table of a packcli.toml: PackConfig and RunOptions fields by name.
 
@@ -246,6 +255,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         if name not in types_of:
             close = nearest(name, types_of)
             raise UsageError(f"{path}: unknown key {key!r}" + (f"; did you mean {close!r}?" if close else ""))
+        if name == "unit_bytes" and isinstance(value, str):
+            value = parse_size(value)
         settings[name] = _toml_value(path, key, value, types_of[name])
     return settings
 

@@ -23,23 +23,26 @@ from rich.progress import (
 from rich.table import Table
 
 from packcli.errors import PackcliError
-from packcli.pipeline import Progress as ProgressEvent
 from packcli.pipeline import Started, Warned
 from packcli.report import Report
+from packcli.work import Progress as ProgressEvent
 
 LOG_EVERY_S = 10.0
+PLAIN_WIDTH = 200
+"""Columns of a log file; a terminal knows its own."""
 
 
 def make_console() -> Console:
     """A console on stderr that honours NO_COLOR and never fails on a character that the terminal lacks."""
     if hasattr(sys.stderr, "reconfigure"):
         sys.stderr.reconfigure(errors="backslashreplace")
-    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PLAIN_WIDTH)
 
 
 def print_json(value: Any) -> None:
     """One JSON object on stdout."""
     sys.stdout.write(json.dumps(value, ensure_ascii=True, indent=1) + "\n")
+    sys.stdout.flush()  # a closed pipe is noticed here, not at exit
 
 
 def show_error(console: Console, error: PackcliError) -> None:

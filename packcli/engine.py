@@ -66,17 +66,16 @@ def processes(work: Work[Item, Result], items: Iterable[Item], *, workers: int, 
                     _drain(events, emit)
                 _drain(events, emit)
                 yield waiting.popleft().result()
-        pool.shutdown()
     except concurrent.futures.process.BrokenProcessPool:
         raise PackcliError(
             "a worker process died, perhaps for want of memory",
             "committed units are kept: run the same command again, with fewer --workers or a smaller --unit-bytes",
         ) from None
     finally:
-        if sys.exc_info()[0] is not None or waiting:
-            pool.shutdown(wait=False, cancel_futures=True)
+        if waiting or sys.exc_info()[0] is not None:  # an error, or nobody wants the rest
             for process in multiprocessing.active_children():
                 process.terminate()
+        pool.shutdown(cancel_futures=True)
         events.close()
         events.cancel_join_thread()
 

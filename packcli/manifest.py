@@ -138,7 +138,7 @@ class Output:
     def log(self, **entry: Any) -> None:
         """Appends a line to the run log: times, workers, paths, versions; nothing that is hashed."""
         with open(self._state / "run.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            file.write(json.dumps(entry) + "\n")
 
     def last_run(self) -> dict[str, Any]:
         """The newest entry of the run log; empty when there is none."""
@@ -248,7 +248,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 def _mtime(source: Source) -> list[Any]:
     stat = os.stat(source.path)
-    return [os.path.realpath(source.path), stat.st_mtime_ns, stat.st_size]
+    return [os.fsencode(os.path.realpath(source.path)).hex(), stat.st_mtime_ns, stat.st_size]
 
 
 def _first_difference(then: Any, now: Any, place: str = "") -> tuple[str, str, str] | None:

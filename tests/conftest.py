@@ -20,20 +20,38 @@ settings.register_profile(
 settings.load_profile("packcli")
 
 
+_REFUSED: list[object] = []
+"""Whatever a test tried to reach."""
+
+
 @pytest.fixture(scope="session", autouse=True)
-def no_network() -> Iterator[None]:
-    """Fails whatever connects to a machine; sockets of the system itself (AF_UNIX) stay."""
+def blocked_sockets() -> Iterator[None]:
+    """Refuses to look up or connect to a machine; sockets of the system itself (AF_UNIX) stay."""
     connect = socket.socket.connect
 
     def refuse(self: socket.socket, address: object) -> None:
         if self.family in (socket.AF_INET, socket.AF_INET6):
-            raise AssertionError(f"a test went to the network: {address}")
+            _REFUSED.append(address)
+            raise OSError(f"tests have no network: {address}")
         connect(self, address)
+
+    def refuse_name(host: object, *args: object, **settings: object) -> None:
+        _REFUSED.append(host)
+        raise OSError(f"tests have no network: {host}")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", refuse)
         patch.setattr(socket.socket, "connect_ex", refuse)
+        patch.setattr(socket, "getaddrinfo", refuse_name)
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_network(blocked_sockets: None) -> Iterator[None]:
+    """Fails a test that went to the network, even when the code under test made nothing of the error."""
+    _REFUSED.clear()
+    yield
+    assert not _REFUSED, f"went to the network: {_REFUSED}"
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +59,8 @@ def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level BPE of 300 tokens with EOS 0, pad 1, BOS 2, in a directory as save_pretrained writes it."""
     from packcli.tokenizing.builtin.train import train
 
-    tokenizer = train(["the cat sat on the mat, and the dog ran after the cat. " * 20, "0 1 2 12 123 " * 20], 300)
+    words = "the cat sat on the mat and the dog ran after it while seven birds were singing in some other garden"
+    tokenizer = train([f"{words}, {words.title()}. 0 1 2 12 123 \n" * 3], 300)
     directory = tmp_path_factory.mktemp("tokenizer")
     (directory / "tokenizer.json").write_text(tokenizer.to_str())
     names = {"eos_token": "<|endoftext|>", "pad_token": "<|pad|>", "bos_token": "<|im_start|>"}

@@ -77,6 +77,8 @@ def find_fields(sources: Sequence[Source], text_field: str | None, text_template
             meant = f"; did you mean {close!r}?" if close else ""
             option = "--text-template" if text_template else "--text-field"
             raise FieldError(f"{source.name}: no field {name!r}{meant}", f"{option} can use {_describe(found)}")
+        if any(each.format == "json" for each in structured) and any(mark in '"\\' or mark < " " for mark in name):
+            raise FieldError(f"{source.name}: field {name!r} has a quote, backslash or control character in its name")
     for each in structured:
         if each.format in ("parquet", "arrow"):
             check_columns(each, _schema(each), wanted)
@@ -153,7 +155,8 @@ class TextExtractor:
         self._sources = sources
         self._fields = fields
         self._join = _joiner(fields)
-        self._decode: Callable[[Any], Any] = _decoder(fields.names) if fields.names else msgspec.json.decode
+        holds_json = any(source.format == "json" for source in sources)
+        self._decode: Callable[[Any], Any] = _decoder(fields.names) if holds_json else msgspec.json.decode
 
     def __call__(self, chunk: Chunk) -> tuple[list[str], NDArray[np.int64]]:
         """The texts of a chunk and the row number of each, int64[D].

@@ -84,7 +84,8 @@ def find_sources(inputs: Sequence[str], warn: list[str]) -> list[Source]:
             warn.append(f"{path} is named twice: it is read once")
             continue
         seen.add(real)
-        unique.append(os.path.abspath(path))
+        # The directory without links and .., the name as it is spelled: a cache's links hide the suffix.
+        unique.append(os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)))
     names = _names(unique)
     sources = [_source(name, path) for name, path in zip(names, unique, strict=True)]
     for source in sources:
@@ -201,10 +202,10 @@ def _suffixes() -> str:
 
 
 def _names(paths: list[str]) -> list[str]:
-    if len(paths) == 1:
-        return [os.path.basename(paths[0])]
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
-    return [os.path.relpath(path, root).replace(os.sep, "/") for path in paths]
+    names = (os.path.relpath(path, root).replace(os.sep, "/") for path in paths)
+    # The bytes of a name are what the locale does not change.
+    return [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
 
 
 def _list(inputs: Iterable[str]) -> str:

@@ -151,10 +151,10 @@ def _locate(tokenizer: str, allow_network: bool) -> tuple[Path, str]:
                 f"{tokenizer}: no {TOKENIZER_FILE} in this directory; it holds {', '.join(found) or 'nothing'}",
                 "packcli reads the tokenizer.json of a model; save_pretrained of a fast tokenizer writes it",
             )
-        return path / TOKENIZER_FILE, path.resolve().name
+        return path / TOKENIZER_FILE, _name(path)
     if path.is_file():
         absolute = path.resolve()
-        return path, absolute.parent.name if absolute.name == TOKENIZER_FILE else absolute.name
+        return path, _name(absolute.parent if absolute.name == TOKENIZER_FILE else absolute)
     if tokenizer.startswith((".", "/", "~")) or path.suffix == ".json" or tokenizer.count("/") > 1:
         close = nearest(path.name, (e.name for e in path.parent.iterdir())) if path.parent.is_dir() else None
         raise TokenizerError(
@@ -163,12 +163,22 @@ def _locate(tokenizer: str, allow_network: bool) -> tuple[Path, str]:
     return _locate_on_hub(tokenizer, allow_network), tokenizer
 
 
+def _name(path: Path) -> str:
+    return os.fsencode(path.resolve().name).decode("utf-8", "backslashreplace")
+
+
 def _locate_on_hub(name: str, allow_network: bool) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError
 
     def get(file: str) -> Path:
-        return Path(huggingface_hub.hf_hub_download(name, file, local_files_only=not allow_network))
+        if allow_network:
+            return Path(huggingface_hub.hf_hub_download(name, file))
+        # hf_hub_download asks the hub for a list of agents, even with local_files_only.
+        found = huggingface_hub.try_to_load_from_cache(name, file)
+        if not isinstance(found, str):
+            raise FileNotFoundError(file)
+        return Path(found)
 
     try:
         path = get(TOKENIZER_FILE)

@@ -1,0 +1,261 @@
+"""The work on one unit: read -> tokenize -> plan -> assemble -> write -> commit.
+
+`run_unit` is pure: the same job and unit give the same bytes in any process, on any machine, however often it
+runs. Engines of execution call it, and know nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from packcli import readers, tokenizing
+from packcli.assemble import Assembler, Layout, Origin
+from packcli.config import PackConfig
+from packcli.errors import BadRowError
+from packcli.manifest import Output, Sidecar
+from packcli.overlong import OverlongDocumentError, kept_lengths
+from packcli.planner import Plan, make_plan
+from packcli.shards import Schema, ShardInfo, make_schema, write_shard
+from packcli.stats import Stats, bucketed, histogram
+from packcli.strategies.random import mix
+from packcli.tokens import TokenBuffer
+
+TRAIN, VALIDATION = "train", "validation"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Event: so much more has been read and tokenized."""
+
+    file_bytes: int
+    num_documents: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """Everything that run_unit needs besides the unit; picklable."""
+
+    config: PackConfig
+    root: Path
+    sources: tuple[readers.Source, ...]
+    fields: readers.Fields
+    tokenizer: tokenizing.TokenizerSpec
+    engine: str
+    """Engine of tokenization."""
+    threads: int
+    """Threads of that engine in one process."""
+    committed: frozenset[tuple[int, int]]
+    """(unit, part) of the parts that need not be done again."""
+
+    @property
+    def encoder_key(self) -> object:
+        """What decides whether a loaded engine can be used again."""
+        return self.tokenizer, self.engine, self.threads
+
+
+def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> list[Sidecar]:
+    """Packs one unit and commits its parts; parts that are committed already are passed over.
+
+    Returns:
+        The sidecars of the parts that were done here.
+    """
+    encode, spot_check = _encoder(job)
+    extract = readers.TextExtractor(job.fields, job.sources)
+    meter = readers.Meter()
+    sidecars = []
+    for part in readers.read_parts(
+        unit,
+        job.sources,
+        job.fields.names,
+        unit_bytes=job.config.unit_bytes,
+        split_on=job.config.split_on,
+        meter=meter,
+    ):
+        if (unit.index, part.index) in job.committed:
+            part.skip()
+            continue
+        documents = _Documents(job, encode, spot_check)
+        seen = meter.file_bytes
+        for chunk in part.chunks():
+            num_documents = documents.add(chunk.source, *extract(chunk))
+            emit(Progress(meter.file_bytes - seen, num_documents))
+            seen = meter.file_bytes
+        shards, stats = _write_part(job, unit, part, documents)
+        sidecar = Sidecar(unit.index, part.index, part.is_last, part.digest, shards, stats)
+        Output(job.root).commit(sidecar)
+        sidecars.append(sidecar)
+    return sidecars
+
+
+ENCODERS: dict[object, tuple[tokenizing.Engine, tokenizing.SpotCheck]] = {}
+"""The loaded engine of this process; a worker keeps it from unit to unit."""
+
+
+def _encoder(job: Job) -> tuple[tokenizing.Engine, tokenizing.SpotCheck]:
+    if job.encoder_key not in ENCODERS:
+        engine = tokenizing.make_engine(job.engine, job.tokenizer, threads=job.threads)
+        ENCODERS[job.encoder_key] = engine, tokenizing.SpotCheck(job.tokenizer, engine)
+    return ENCODERS[job.encoder_key]
+
+
+class _Documents:
+    """The documents of one part: tokens, where they come from, and to which split they go."""
+
+    def __init__(self, job: Job, engine: tokenizing.Engine, spot_check: tokenizing.SpotCheck) -> None:
+        self._engine, self._spot_check = engine, spot_check
+        self._config = job.config
+        self._eos = job.tokenizer.eos_id
+        # Rather too large: pages that are never written take no memory.
+        capacity = job.config.unit_bytes // 3
+        self.tokens = TokenBuffer(bos=job.tokenizer.bos_id, eos=job.tokenizer.eos_id, capacity=capacity)
+        self.stats = Stats()
+        self._sources: list[NDArray[np.int32]] = []
+        self._rows: list[NDArray[np.int64]] = []
+        self._validation: list[bool] = []
+
+    def add(self, source: int, texts: list[str], rows: NDArray[np.int64]) -> int:
+        """Tokenizes texts of one source; returns how many there were, empty ones included."""
+        num_read = len(texts)
+        if not all(texts):
+            full = [index for index, text in enumerate(texts) if text]
+            texts, rows = [texts[index] for index in full], rows[full]
+        stats = self.stats
+        before = self.tokens.num_tokens - self.tokens.num_special
+        for first in range(0, len(texts), tokenizing.BATCH_DOCUMENTS):
+            batch = texts[first : first + tokenizing.BATCH_DOCUMENTS]
+            ids, offsets = self._engine.encode(batch)
+            self._spot_check.look(batch, ids, offsets)
+            if self._eos is not None:
+                stats.num_eos_in_documents += int(np.count_nonzero(ids == self._eos))
+            self.tokens.append(ids, offsets.astype(np.int64, copy=False))
+        if self._config.val_fraction:
+            self._validation += _to_validation(texts, self._config)
+        self._sources.append(np.full(len(texts), source, dtype=np.int32))
+        self._rows.append(rows)
+        num_tokens = self.tokens.num_tokens - self.tokens.num_special - before
+        stats.num_documents += num_read
+        stats.num_documents_empty += num_read - len(texts)
+        stats.num_tokens_in += num_tokens
+        counts = stats.by_source.setdefault(source, {"num_documents": 0, "num_tokens_in": 0})
+        counts["num_documents"] += num_read
+        counts["num_tokens_in"] += num_tokens
+        return num_read
+
+    def origin(self) -> Origin:
+        """Where each document comes from."""
+        if not self._rows:
+            return Origin(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64))
+        return Origin(np.concatenate(self._sources), np.concatenate(self._rows))
+
+    def of_split(self, split: str, num_documents: int) -> NDArray[np.int64]:
+        """Indices of the documents of a split."""
+        if not self._config.val_fraction:
+            return np.arange(num_documents)
+        return np.flatnonzero(np.array(self._validation, dtype=np.bool_) == (split == VALIDATION))
+
+
+def _to_validation(texts: list[str], config: PackConfig) -> list[bool]:
+    import xxhash
+
+    limit = int(config.val_fraction * 2**64)
+    digest, seed = xxhash.xxh3_64_intdigest, config.seed
+    return [digest(text.encode(), seed) < limit for text in texts]
+
+
+def _write_part(
+    job: Job, unit: readers.Unit, part: readers.Part, documents: _Documents
+) -> tuple[dict[str, ShardInfo], Stats]:
+    """Plans, assembles and writes the documents of a part; returns its shards by split, and its counts."""
+    config, stats = job.config, documents.stats
+    batch = documents.tokens.finish()
+    origin = documents.origin()
+    layout = Layout(columns=config.columns, pad_id=job.tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged)
+    schema = run_schema(config, job.tokenizer)
+    shards = {}
+    for number, split in enumerate(splits_of(config)):
+        docs = documents.of_split(split, len(batch))
+        lengths = batch.lengths[docs]
+        here = Origin(origin.source[docs], origin.row[docs])
+        try:
+            plan = make_plan(
+                lengths,
+                config.max_len,
+                strategy=config.strategy,
+                overlong=config.overlong,
+                max_docs_per_pack=config.max_docs_per_pack,
+                seed=mix(config.seed, unit.index, part.index, number),
+            )
+        except OverlongDocumentError as error:
+            source, row = job.sources[here.source[error.document]], here.row[error.document]
+            raise BadRowError(
+                f"{source.name}: row {row}: {error.length} tokens, over --max-len {config.max_len}",
+                "--overlong split, truncate or drop; or a larger --max-len",
+            ) from None
+        stats += _count(plan, lengths, config, split)
+        if plan.num_packs:
+            assembler = Assembler(plan, batch.ids, batch.offsets[docs], here, layout)
+            name = f"{folder_of(config, split)}data-{unit.index:05d}-{part.index:03d}.arrow"
+            shards[split] = write_shard(job.root, name, schema, assembler.batches())
+    stats.num_parts = 1
+    stats.num_input_bytes = part.num_bytes
+    stats.num_tokens_special = documents.tokens.num_special
+    stats.check(config.max_len)
+    return shards, stats
+
+
+def _count(plan: Plan, lengths: NDArray[np.int64], config: PackConfig, split: str) -> Stats:
+    """What a plan does to the documents of a split."""
+    kept = kept_lengths(lengths, config.max_len, config.overlong)
+    too_long = lengths > config.max_len
+    truncated, dropped = too_long & (kept > 0) & (kept < lengths), kept == 0
+    segments_of_doc = np.bincount(plan.segments.doc, minlength=len(lengths))
+    num_tokens, num_packed = plan.num_tokens, int((~dropped).sum())
+    squares = plan.segments.length.astype(np.int64) ** 2
+    return Stats(
+        num_documents_packed=num_packed,
+        num_documents_overlong=int(dropped.sum()),
+        num_documents_truncated=int(truncated.sum()),
+        num_documents_split=int((segments_of_doc > 1).sum()),
+        num_tokens_packed=num_tokens,
+        num_tokens_truncated=int((lengths - kept)[truncated].sum()),
+        num_tokens_overlong=int(lengths[dropped].sum()),
+        num_tokens_padding=plan.num_packs * config.max_len - num_tokens,
+        num_segments=len(plan.segments),
+        num_packs=plan.num_packs,
+        sum_lower_bound=plan.lower_bound,
+        sum_squared_segments=int(squares.sum()),
+        documents_by_length=histogram(bucketed(lengths)),
+        segments_by_length=histogram(bucketed(plan.segments.length.astype(np.int64))),
+        packs_by_documents=histogram(plan.docs_per_pack),
+        by_split={split: {"num_documents": num_packed, "num_packs": plan.num_packs, "num_tokens_packed": num_tokens}},
+    )
+
+
+def run_schema(config: PackConfig, tokenizer: tokenizing.TokenizerSpec) -> Schema:
+    """The schema of every shard of a run."""
+    return make_schema(
+        config.columns,
+        {
+            "max_len": config.max_len,
+            "pad_id": tokenizer.pad_id,
+            "eos_id": tokenizer.eos_id,
+            "isolate": config.isolate,
+            "ragged": config.ragged,
+            "tokenizer_sha256": tokenizer.sha256,
+        },
+    )
+
+
+def splits_of(config: PackConfig) -> tuple[str, ...]:
+    """The splits of a run, in order."""
+    return (TRAIN, VALIDATION) if config.val_fraction else (TRAIN,)
+
+
+def folder_of(config: PackConfig, split: str) -> str:
+    """Where the shards of a split are, below the output: '' or 'train/'."""
+    return f"{split}/" if config.val_fraction else ""

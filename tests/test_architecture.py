@@ -1,0 +1,125 @@
+"""The import order of the house, and what may be imported where. Without it the layers would melt into each other."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "packcli"
+
+LINE = """errors config tokens overlong strategies planner assemble stats
+          readers tokenizing shards manifest work report engine pipeline console cli __main__""".split()
+"""Modules and packages from the bottom up: each imports only what stands before it."""
+
+PURE = LINE[: LINE.index("readers")]
+
+DOORS = {
+    "typer": {"cli"},
+    "rich": {"console"},
+    "tokenizers": {"tokenizing"},
+    "fastokens": {"tokenizing"},
+    "huggingface_hub": {"tokenizing"},
+    "msgspec": {"readers", "tokenizing"},  # the training script of the builtin tokenizer reads rows on its own
+    "pyarrow": {"readers", "shards", "tokenizing"},
+    "datasets": {"shards"},
+    "filelock": {"manifest"},
+    "xxhash": {"work"},
+}
+SCRIPTS_ONLY = {("tokenizing", "msgspec"), ("tokenizing", "pyarrow")}
+"""Doors that are open to packcli/tokenizing/builtin/train.py only."""
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def imported_names(tree):
+    for node in ast.walk(tree):  # also sees imports hidden in functions
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            whole = node.module in ("packcli", "packcli.strategies")
+            for alias in node.names:
+                yield (f"{node.module}.{alias.name}" if whole else node.module), node.lineno
+
+
+def test_imports_flow_one_way_and_heavy_libraries_stay_at_their_door():
+    seen = set()
+    for path in MODULES:
+        relative = path.relative_to(PACKAGE)
+        stage = relative.parts[0].removesuffix(".py")
+        seen.add(stage)
+        for name, line in imported_names(ast.parse(path.read_text(encoding="utf-8"))):
+            place = f"{relative}:{line}"
+            top, _, rest = name.partition(".")
+            if top == "packcli" and rest and rest != "__version__":
+                other = rest.split(".")[0]
+                assert other == stage or LINE.index(other) < LINE.index(stage), f"{place} imports {other}"
+            assert stage in DOORS.get(top, {stage}), f"{place} imports {top}"
+            if (stage, top) in SCRIPTS_ONLY:
+                assert path.name == "train.py", f"{place} imports {top}"
+    assert seen == set(LINE)
+
+
+def test_pure_modules_open_no_file_and_import_only_numpy():
+    """Planning must work on lengths alone: in notebooks, in the what-if table, anywhere. (config reads TOML.)"""
+    checked = 0
+    for path in MODULES:
+        relative = path.relative_to(PACKAGE)
+        if relative.parts[0].removesuffix(".py") not in set(PURE) - {"config"}:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for name, _ in imported_names(tree):
+            top = name.split(".")[0]
+            assert top in {"packcli", "numpy"} or top in sys.stdlib_module_names, f"{relative} imports {top}"
+            assert top not in {"os", "io", "pathlib", "shutil", "tempfile"}, f"{relative} imports {top}"
+        calls = {
+            node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert "open" not in calls, relative
+        checked += 1
+    assert checked > 12
+
+
+def test_only_cli_exits_and_only_console_and_scripts_print():
+    for path in MODULES:
+        stage = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        names = {
+            node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call)
+        }
+        if stage not in {"console"} and path.name != "train.py":
+            assert "print" not in names - ({"print"} if stage == "cli" else set()), path
+        if stage != "cli":
+            assert not names & {"exit", "Exit"}, path
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import packcli",
+        "from packcli import cli",
+        "from packcli.cli import app; from typer.testing import CliRunner; CliRunner().invoke(app, ['pack', '--help'])",
+    ],
+)
+def test_nothing_heavy_is_imported_before_it_is_used(statement):
+    """`packcli --help` would take a second."""
+    heavy = ["numpy", "pyarrow", "datasets", "tokenizers", "fastokens", "msgspec", "rich", "huggingface_hub", "torch"]
+    code = f"{statement}\nimport sys\nprint([name for name in {heavy} if name in sys.modules])"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.splitlines()[-1] == "[]"
+
+
+def test_planning_loads_no_reader_and_no_tokenizer():
+    code = "import packcli, sys; packcli.plan([3, 4], 8); print({'pyarrow', 'tokenizers'} & {*sys.modules})"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output == "set()\n"
+
+
+def test_no_module_is_long():
+    """A module over about 400 lines is telling us something."""
+    for path in MODULES:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 450, path

@@ -1,0 +1,306 @@
+"""Stats: without these tests the report could lose tokens between units, or say what is not so."""
+
+import copy
+import dataclasses
+import json
+import math
+from collections import Counter
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from packcli.stats import HISTOGRAMS, QUANTILES, Stats, bucketed, derived, histogram, quantiles
+
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+
+counts = st.integers(0, 10**15)
+histograms = st.dictionaries(st.integers(0, 2**24), st.integers(1, 10**12), max_size=4)
+COUNTERS = [field.name for field in dataclasses.fields(Stats) if field.type == "int"]
+MAX_LEN = 8
+
+
+@st.composite
+def totals(draw):
+    """Any Stats; every field is filled, so that a new one is tested too."""
+    fields = {name: draw(counts) for name in COUNTERS} | {name: draw(histograms) for name in HISTOGRAMS}
+    tally = st.dictionaries(st.sampled_from(["num_documents", "num_tokens_in"]), counts)
+    fields["by_source"] = draw(st.dictionaries(st.integers(0, 3), tally, max_size=3))
+    fields["by_split"] = draw(st.dictionaries(st.sampled_from(["train", "validation"]), tally))
+    return Stats(**fields)
+
+
+def good():
+    """Hand-made: 7 documents, one empty, one overlong, one truncated; 23 tokens in 3 packs of 8."""
+    return Stats(
+        num_parts=1,
+        num_documents=7,
+        num_documents_packed=5,
+        num_documents_empty=1,
+        num_documents_overlong=1,
+        num_documents_truncated=1,
+        num_documents_split=1,
+        num_tokens_in=40,
+        num_tokens_special=6,
+        num_tokens_packed=23,
+        num_tokens_truncated=3,
+        num_tokens_overlong=20,
+        num_tokens_padding=1,
+        num_segments=6,
+        num_packs=3,
+        sum_lower_bound=3,
+        sum_squared_segments=97,
+        documents_by_length={3: 2, 4: 2, 11: 1, 20: 1},
+        segments_by_length={3: 3, 4: 2, 6: 1},
+        packs_by_documents={2: 3},
+        by_source={0: {"num_documents": 7, "num_tokens_in": 40}},
+        by_split={"train": {"num_documents": 5, "num_packs": 3, "num_tokens_packed": 23}},
+    )
+
+
+def test_every_field_is_a_counter_a_histogram_or_a_table():
+    """A field of another kind would need its own way to add up and to be stored."""
+    named = [*COUNTERS, *HISTOGRAMS, "by_source", "by_split"]
+    assert sorted(named) == sorted(field.name for field in dataclasses.fields(Stats))
+    assert len(COUNTERS) > 15
+
+
+# Sums.
+
+
+def test_a_sum_by_hand():
+    one = Stats(
+        num_packs=2, packs_by_documents={1: 1, 2: 1}, by_source={0: {"num_documents": 3}}, by_split={"train": {"a": 1}}
+    )
+    other = Stats(num_packs=3, packs_by_documents={2: 3}, by_source={0: {"num_documents": 1}, 1: {"num_documents": 4}})
+    both = one + other
+    assert both.num_packs == 5
+    assert both.packs_by_documents == {1: 1, 2: 4}
+    assert both.by_source == {0: {"num_documents": 4}, 1: {"num_documents": 4}}
+    assert both.by_split == {"train": {"a": 1}}
+    assert both.num_documents == 0
+
+
+@PROPERTY
+@given(a=totals(), b=totals(), c=totals())
+def test_units_may_be_added_in_any_order(a, b, c):
+    """Workers finish in any order; the report may not depend on it."""
+    before = copy.deepcopy((a, b, c))
+    assert a + b == b + a
+    assert (a + b) + c == a + (b + c)
+    assert a + Stats() == Stats() + a == a
+    assert (a, b, c) == before
+
+
+@PROPERTY
+@given(a=totals(), b=totals())
+def test_a_sum_loses_nothing(a, b):
+    both = a + b
+    for name in COUNTERS:
+        assert getattr(both, name) == getattr(a, name) + getattr(b, name)
+    for name in HISTOGRAMS:
+        assert getattr(both, name) == dict(Counter(getattr(a, name)) + Counter(getattr(b, name)))
+    for name in ("by_source", "by_split"):
+        left, right, found = (getattr(each, name) for each in (a, b, both))
+        assert set(found) == set(left) | set(right)
+        for key, tally in found.items():
+            parts = (left.get(key, {}), right.get(key, {}))
+            assert set(tally) == set(parts[0]) | set(parts[1])
+            assert all(value == sum(part.get(what, 0) for part in parts) for what, value in tally.items())
+
+
+def test_adding_to_a_sum_changes_no_earlier_one():
+    """Totals of finished units are added again after a resume."""
+    first = Stats() + good()
+    second = first + good()
+    second.by_source[0]["num_documents"] += 1
+    second.documents_by_length[3] += 1
+    assert first == good()
+
+
+# Storage.
+
+
+@PROPERTY
+@given(stats=totals())
+def test_json_round_trip(stats):
+    """A sidecar is read again on resume: what it loses, the report of a resumed run lacks."""
+    data = json.loads(json.dumps(stats.as_dict()))
+    again = Stats.from_dict(data)
+    assert again == stats
+    assert json.dumps(again.as_dict()) == json.dumps(stats.as_dict())
+    assert again + stats == stats + stats
+
+
+def test_as_dict_is_sorted():
+    """Same totals, same bytes, whatever the order in which units were added."""
+    stats = Stats(documents_by_length={7: 1, 2: 3}, by_source={10: {"n": 1}, 2: {"n": 2}})
+    found = stats.as_dict()
+    assert found["documents_by_length"] == [[2, 3], [7, 1]]
+    assert list(found["by_source"].items()) == [("2", {"n": 2}), ("10", {"n": 1})]
+    assert list(found) == [field.name for field in dataclasses.fields(Stats)]
+
+
+# Conservation.
+
+
+def test_good_sums_pass():
+    good().check(MAX_LEN)
+    Stats().check(MAX_LEN)
+    (good() + good() + Stats()).check(MAX_LEN)
+    assert good().num_tokens_dropped == 23
+
+
+BROKEN_BY = {
+    "num_tokens_in": "tokens in",
+    "num_tokens_special": "tokens in",
+    "num_tokens_packed": "tokens in",
+    "num_tokens_truncated": "tokens in",
+    "num_tokens_overlong": "tokens in",
+    "num_packs": "packs",
+    "num_tokens_padding": "packs",
+    "num_documents": "documents",
+    "num_documents_packed": "documents",
+    "num_documents_empty": "documents",
+    "num_documents_overlong": "documents",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_BY)
+@pytest.mark.parametrize("step", [1, -1])
+def test_one_token_pack_or_document_too_many_is_found(name, step):
+    stats = good()
+    setattr(stats, name, getattr(stats, name) + step)
+    with pytest.raises(AssertionError, match=f"^{BROKEN_BY[name]}"):
+        stats.check(MAX_LEN)
+    with pytest.raises(AssertionError, match=f"^{BROKEN_BY[name]}"):
+        (good() + stats).check(MAX_LEN)  # and again on the sum
+
+
+def test_another_max_len_is_found():
+    with pytest.raises(AssertionError, match="packs \\* max_len"):
+        good().check(MAX_LEN + 1)
+
+
+# Histograms and quantiles.
+
+
+def test_histogram_by_hand():
+    assert histogram(np.array([3, 1, 3, 3])) == {1: 1, 3: 3}
+    assert histogram(np.array([], dtype=np.int64)) == {}
+
+
+@PROPERTY
+@given(values=st.lists(st.integers(0, 50)))
+def test_histogram_equals_a_counter(values):
+    found = histogram(np.array(values, dtype=np.int64))
+    assert found == Counter(values)
+    assert list(found) == sorted(found)
+    assert all(type(each) is int for pair in found.items() for each in pair)  # NumPy's do not go into JSON
+
+
+@pytest.mark.parametrize(
+    ("value", "bucket"),
+    [(0, 0), (1, 1), (1023, 1023), (1024, 1024), (1025, 1024), (2047, 2046), (2048, 2048), (2051, 2048), (2052, 2052)],
+)
+def test_bucketed_by_hand(value, bucket):
+    assert bucketed(np.array([value])).tolist() == [bucket]
+
+
+@settings(PROPERTY, max_examples=200)
+@given(values=st.lists(st.integers(0, 2**52) | st.integers(0, 5000), max_size=20))
+def test_bucketed_keeps_ten_bits(values):
+    found = bucketed(np.array(values, dtype=np.int64))
+    assert found.dtype == np.int64
+    shifts = [max(value.bit_length() - 10, 0) for value in values]
+    assert found.tolist() == [value >> shift << shift for value, shift in zip(values, shifts, strict=True)]
+    assert all(0 <= value - low <= value * 0.002 for value, low in zip(values, found.tolist(), strict=True))
+
+
+def test_histograms_stay_small():
+    """Every length up to 16 Mi: a sidecar must not hold a row for each."""
+    assert len(np.unique(bucketed(np.arange(2**20)))) <= 1024 + 10 * 512
+
+
+def test_quantiles_by_hand():
+    """Nearest rank: of 1..100 the median is the 50th, p1 the first."""
+    assert quantiles(dict.fromkeys(range(1, 101), 1)) == {
+        "p0": 1,
+        "p1": 1,
+        "p5": 5,
+        "p25": 25,
+        "p50": 50,
+        "p75": 75,
+        "p95": 95,
+        "p99": 99,
+        "p100": 100,
+    }
+    assert quantiles({4: 1, 9: 1})["p50"] == 4
+    assert set(quantiles({7: 10**12}).values()) == {7}
+    assert quantiles({}) == {}
+
+
+@settings(PROPERTY, max_examples=150)
+@given(counts=st.dictionaries(st.integers(0, 100), st.integers(1, 60), min_size=1, max_size=10))
+def test_quantiles_equal_the_sorted_list(counts):
+    """The twin writes every value out and takes the rank with exact fractions."""
+    values = sorted(Counter(counts).elements())
+    expected = {}
+    for quantile in QUANTILES:
+        exact = Fraction(str(quantile))
+        expected[f"p{quantile * 100:g}"] = values[max(1, math.ceil(exact * len(values))) - 1]
+    found = quantiles(counts)
+    assert found == expected
+    assert list(found.values()) == sorted(found.values())
+    assert all(type(value) is int for value in found.values())
+
+
+# What people read.
+
+
+def test_derived_by_hand():
+    assert derived(good(), MAX_LEN) == {
+        "utilisation": 0.958333,  # 23 / 24
+        "padding_ratio": 0.041667,  # 1 / 24
+        "padding_ratio_unpacked": 0.520833,  # 25 / 48: six segments, a row each
+        "num_packs_above_lower_bound": 0,
+        "drop_ratio": 0.5,  # 23 / 46
+        "split_ratio": 0.2,  # 1 / 5
+        "attention_ratio": 0.505208,  # 97 / 192
+        "mean_documents_per_pack": 2.0,
+        "mean_document_length": 6.571429,  # 46 / 7
+        "document_length": quantiles(good().documents_by_length),
+        "segment_length": quantiles(good().segments_by_length),
+        "documents_per_pack": quantiles(good().packs_by_documents),
+    }
+
+
+def test_nothing_packed_divides_by_nothing():
+    found = derived(Stats(), MAX_LEN)
+    assert all(value in (0, {}) for value in found.values())
+    json.dumps(found)
+
+
+@PROPERTY
+@given(packs=st.lists(st.lists(st.integers(1, MAX_LEN), min_size=1, max_size=4).filter(lambda p: sum(p) <= MAX_LEN)))
+def test_ratios_lie_between_0_and_1(packs):
+    lengths = np.array([length for pack in packs for length in pack], dtype=np.int64)
+    stats = Stats(
+        num_documents=len(lengths),
+        num_documents_packed=len(lengths),
+        num_tokens_in=int(lengths.sum()),
+        num_tokens_packed=int(lengths.sum()),
+        num_tokens_padding=len(packs) * MAX_LEN - int(lengths.sum()),
+        num_segments=len(lengths),
+        num_packs=len(packs),
+        sum_squared_segments=int((lengths**2).sum()),
+    )
+    stats.check(MAX_LEN)
+    found = derived(stats, MAX_LEN)
+    ratios = [value for name, value in found.items() if name.endswith("_ratio") or name == "utilisation"]
+    assert len(ratios) == 5
+    assert all(0.0 <= ratio <= 1.0 for ratio in ratios)
+    if packs:
+        assert found["utilisation"] + found["padding_ratio"] == pytest.approx(1, abs=2e-6)
