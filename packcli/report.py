@@ -141,8 +141,8 @@ size_categories:
 - dropped: {dropped:,} documents, {stats.num_tokens_dropped:,} tokens; truncated {stats.num_documents_truncated:,} \
 and split {stats.num_documents_split:,} documents
 - columns: {", ".join(f"`{name}`" for name in columns)}
-- tokenizer sha256 `{tokenizer["sha256"]}`; EOS id {tokenizer["eos_id"]}, BOS id {tokenizer["bos_id"]}, \
-pad id {tokenizer["pad_id"]}
+- tokenizer sha256 `{tokenizer["sha256"]}`; EOS `{tokenizer["eos_token"]}` ({tokenizer["eos_id"]}), \
+BOS `{tokenizer["bos_token"]}` ({tokenizer["bos_id"]}), pad `{tokenizer["pad_token"]}` ({tokenizer["pad_id"]})
 
 {_training(columns, config["isolate"])}"""
 

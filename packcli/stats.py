@@ -52,6 +52,8 @@ class Stats:
     num_tokens_padding: int = 0
     num_eos_in_documents: int = 0
     """EOS ids that come from the text itself: consumers that look for EOS would see a boundary there."""
+    num_rows_unpacked: int = 0
+    """Rows if every document had its own, padded to max_len, long ones cut: what packing is compared with."""
     num_segments: int = 0
     num_packs: int = 0
     sum_lower_bound: int = 0
@@ -159,7 +161,7 @@ def derived(stats: Stats, max_len: int) -> dict[str, Any]:
         return round(part / whole, 6) if whole else 0.0
 
     positions = stats.num_packs * max_len
-    alone = stats.num_segments * max_len
+    alone = stats.num_rows_unpacked * max_len
     total = stats.num_tokens_in + stats.num_tokens_special
     return {
         "utilisation": ratio(stats.num_tokens_packed, positions),

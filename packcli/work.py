@@ -225,6 +225,7 @@ def _count(plan: Plan, lengths: NDArray[np.int64], config: PackConfig, split: st
         num_tokens_truncated=int((lengths - kept)[truncated].sum()),
         num_tokens_overlong=int(lengths[dropped].sum()),
         num_tokens_padding=plan.num_packs * config.max_len - num_tokens,
+        num_rows_unpacked=int((-(-kept // config.max_len)).sum()),
         num_segments=len(plan.segments),
         num_packs=plan.num_packs,
         sum_lower_bound=plan.lower_bound,

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import SAMPLE
 
 PACKAGE = Path(__file__).parents[1] / "packcli"
 
@@ -111,6 +112,16 @@ def test_nothing_heavy_is_imported_before_it_is_used(statement):
     code = f"{statement}\nimport sys\nprint([name for name in {heavy} if name in sys.modules])"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.splitlines()[-1] == "[]"
+
+
+def test_packing_loads_neither_pandas_nor_datasets(tmp_path):
+    """Ten documents would take a second more; pyarrow imports pandas at the slightest touch."""
+    code = f"""
+import packcli, sys
+packcli.pack({str(SAMPLE)!r}, {str(tmp_path / "out")!r}, workers=1)
+print({{"pandas", "datasets", "torch", "huggingface_hub"}} & {{*sys.modules}})"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output == "set()\n"
 
 
 def test_planning_loads_no_reader_and_no_tokenizer():

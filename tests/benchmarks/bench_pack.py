@@ -21,6 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+BUILTIN = Path(__file__).parents[2] / "packcli" / "tokenizing" / "builtin"
 CODECS = {".zst": "zstd", ".gz": "gzip"}
 
 
@@ -99,7 +100,7 @@ def cpu_seconds(arguments: list[str], folder: Path) -> tuple[float, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", type=Path)
-    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--tokenizer", type=Path, default=BUILTIN)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--skip-tokenizers", action="store_true")
     parser.add_argument("--json", action="store_true")

@@ -1,0 +1,68 @@
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+JOBS   ?= 2
+INPUT  ?= sample_data/docs.jsonl
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-train check lint types format bench bench-peers stress smoke clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP) ## Create the environment, pack sample_data twice, show both reports
+	$(BIN)/packcli pack sample_data/docs.jsonl -o demo/concat --strategy concat
+	$(BIN)/packcli pack sample_data/docs.jsonl -o demo/best-fit --strategy best-fit
+	$(BIN)/packcli stats demo/concat
+	$(BIN)/packcli stats demo/best-fit
+
+test: $(STAMP) ## Run the tests
+	$(BIN)/python -m pytest -n $(JOBS)
+
+test-train: ## Run the tests that need torch and transformers, in an environment of their own
+	test -x .venv-train/bin/python || $(PYTHON) -m venv .venv-train
+	.venv-train/bin/python -m pip install --quiet torch==2.13.0
+	.venv-train/bin/python -m pip install --quiet 'transformers[torch]>=5' --editable '.[dev]'
+	.venv-train/bin/python -m pytest tests/train/train_check.py
+
+check: lint types test ## What CI runs first: lint, types, tests
+
+lint: $(STAMP) ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## Check types, strictly
+	$(BIN)/mypy
+
+format: $(STAMP) ## Put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## Measure: INPUT=corpus.jsonl.zst TOKENIZER=dir (defaults: sample_data, builtin)
+	$(BIN)/python tests/benchmarks/bench_assemble.py
+	$(BIN)/python tests/benchmarks/bench_start.py
+	$(BIN)/python tests/benchmarks/bench_pack.py $(INPUT) $(if $(TOKENIZER),--tokenizer $(TOKENIZER))
+
+bench-peers: $(STAMP) ## Measure beside TRL and datatrove, in an environment of their own
+	$(BIN)/python tests/benchmarks/bench_peers.py $(INPUT) $(if $(TOKENIZER),--tokenizer $(TOKENIZER))
+
+stress: $(STAMP) ## The long runs: many kills, two gigabytes
+	PACKCLI_KILLS=100 $(BIN)/python -m pytest tests/test_kill.py -v
+	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT)
+
+smoke: ## Install the wheel alone into a fresh environment and use it
+	rm -rf build/smoke && mkdir -p build/smoke
+	$(PYTHON) -m venv build/smoke/venv
+	build/smoke/venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/smoke .
+	build/smoke/venv/bin/python -m pip install --quiet build/smoke/packcli-*.whl
+	cd build/smoke && venv/bin/packcli pack ../../sample_data/docs.parquet && venv/bin/packcli stats docs-packed
+	cd build/smoke && venv/bin/python -c "import packcli; print(packcli.load('docs-packed'))"
+
+clean: ## Remove what make made
+	rm -rf $(VENV) .venv-* build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
