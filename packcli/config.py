@@ -255,8 +255,13 @@ def read_toml(path: Path) -> dict[str, Any]:
         if name not in types_of:
             close = nearest(name, types_of)
             raise UsageError(f"{path}: unknown key {key!r}" + (f"; did you mean {close!r}?" if close else ""))
+        if name in settings:
+            raise UsageError(f"{path}: {name} is given twice, with dashes and with underscores", "keep one of them")
         if name == "unit_bytes" and isinstance(value, str):
-            value = parse_size(value)
+            try:
+                value = parse_size(value)
+            except UsageError as error:
+                raise UsageError(f"{path}: {key}: {error.message}", error.hint) from None
         settings[name] = _toml_value(path, key, value, types_of[name])
     return settings
 

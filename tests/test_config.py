@@ -19,6 +19,7 @@ from packcli.config import (
     PackConfig,
     RunOptions,
     canonical_strategy,
+    parse_size,
     read_toml,
     resolve_columns,
     template_fields,
@@ -104,6 +105,8 @@ BAD_TOMLS = {
     "an integer for an optional string": ("[pack]\neos_token = 2", "eos_token takes str, not 2"),
     "a list for a string": ("[pack]\nstrategy = ['pad']", "strategy takes str, not ['pad']"),
     "a list of other things": ("[pack]\ncolumns = ['labels', 3]", "columns takes a string or a list of strings, not"),
+    "a key in both spellings": ("[pack]\nmax-len = 3\nmax_len = 4", "max_len is given twice"),
+    "no size": ("[pack]\nunit-bytes = 'many'", "unit-bytes: 'many' is not a size"),
     "a number for columns": ("[pack]\ncolumns = 3", "columns takes a string or a list of strings, not 3"),
 }
 
@@ -150,7 +153,7 @@ def test_every_raise_of_config_fires_in_a_test_above(tmp_path):
     calls = [lambda wrong=row[0]: PackConfig(**wrong) for row in BAD_PACK_CONFIGS.values()]
     calls += [lambda wrong=row[0]: RunOptions(**wrong) for row in BAD_RUN_OPTIONS.values()]
     calls += [lambda text=row[0]: read_toml(write(tmp_path, text)) for row in BAD_TOMLS.values()]
-    calls.append(lambda: read_toml(tmp_path / "no.toml"))
+    calls += [lambda: read_toml(tmp_path / "no.toml"), lambda: parse_size("many")]
     fired = set()
     for call in calls:
         with pytest.raises(UsageError) as caught:
@@ -297,6 +300,24 @@ def test_read_toml_by_hand(tmp_path):
         "columns": ("labels", "input_ids")
     }
     assert read_toml(write(tmp_path, "[pack]")) == read_toml(write(tmp_path, "")) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("4096", 4096), ("64k", 64_000), ("64KiB", 65_536), (" 128 mib ", 2**27), ("1.5 GB", 1_500_000_000)],
+)
+def test_sizes(text, size, tmp_path):
+    """Sizes of units decide what is packed together: 128MiB and 128MB are other bytes."""
+    assert parse_size(text) == size
+    assert read_toml(write(tmp_path, f"[pack]\nunit-bytes = '{text}'")) == {"unit_bytes": size}
+
+
+@pytest.mark.parametrize("text", ["", "many", "-1", "1e3", "12 parsecs", "k", "1.k"])
+def test_what_is_no_size_is_refused(text, tmp_path):
+    with pytest.raises(UsageError, match="is not a size"):
+        parse_size(text)
+    with pytest.raises(UsageError, match="is not a size"):
+        read_toml(write(tmp_path, f"[pack]\nunit_bytes = '{text}'"))
 
 
 def test_to_toml_by_hand():

@@ -50,6 +50,7 @@ def good():
         num_tokens_padding=1,
         num_segments=6,
         num_packs=3,
+        num_rows_unpacked=6,
         sum_lower_bound=3,
         sum_squared_segments=97,
         documents_by_length={3: 2, 4: 2, 11: 1, 20: 1},
@@ -264,7 +265,7 @@ def test_derived_by_hand():
     assert derived(good(), MAX_LEN) == {
         "utilisation": 0.958333,  # 23 / 24
         "padding_ratio": 0.041667,  # 1 / 24
-        "padding_ratio_unpacked": 0.520833,  # 25 / 48: six segments, a row each
+        "padding_ratio_unpacked": 0.520833,  # 25 / 48: six rows of 8 without packing
         "num_packs_above_lower_bound": 0,
         "drop_ratio": 0.5,  # 23 / 46
         "split_ratio": 0.2,  # 1 / 5
@@ -294,6 +295,7 @@ def test_ratios_lie_between_0_and_1(packs):
         num_tokens_packed=int(lengths.sum()),
         num_tokens_padding=len(packs) * MAX_LEN - int(lengths.sum()),
         num_segments=len(lengths),
+        num_rows_unpacked=len(lengths),
         num_packs=len(packs),
         sum_squared_segments=int((lengths**2).sum()),
     )

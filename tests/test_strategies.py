@@ -4,6 +4,8 @@ Every invariant is parametrised over STRATEGIES: a new strategy inherits them al
 against the slow, obvious twins of packcli/strategies/reference.py.
 """
 
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -204,6 +206,14 @@ def test_every_alias_leads_to_a_strategy_and_every_strategy_has_its_name():
     assert all(STRATEGY_ALIASES[name] == name for name in STRATEGIES)
     assert set(STRATEGIES) > CANNOT_CAP_DOCS
     assert {name for name, strategy in STRATEGIES.items() if strategy.cuts_stream} == CANNOT_CAP_DOCS
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_has_the_same_signature(name):
+    """Without options: no limit, and seed 0."""
+    parameters = inspect.signature(STRATEGIES[name].function).parameters
+    assert list(parameters) == ["lengths", "capacity", "max_docs", "seed"]
+    assert (parameters["max_docs"].default, parameters["seed"].default) == (0, 0)
 
 
 def test_get_strategy():
