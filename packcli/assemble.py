@@ -29,12 +29,12 @@ IGNORE = -100
 BLOCK_TOKENS = 1 << 15
 """Positions gathered at once: indices, ids and positions of a block fit the second-level cache."""
 
-BATCH_TOKENS = 1 << 20
-"""Positions in a record batch, about; rows_per_batch keeps between 16 and 1000 rows."""
+BATCH_TOKENS = 1 << 18
+"""Positions in a record batch, about: its columns are hashed and written while they are in the cache."""
 
 
 def rows_per_batch(max_len: int) -> int:
-    """Rows of a record batch: 512 at L = 2048; many rows load faster, few keep long rows out of memory."""
+    """Rows of a record batch, 16 to 1000: 128 at L = 2048. Single rows load slowly, many long ones fill memory."""
     return min(max(BATCH_TOKENS // max_len, 16), 1000)
 
 

@@ -50,8 +50,8 @@ class Sidecar:
     part: int
     is_last: bool
     """Whether the unit ends with this part."""
-    input_sha256: str
-    """Of the rows that were read: raw lines, or the text columns."""
+    input_xxh3: str
+    """XXH3-128 of the rows that were read: raw lines, or the text columns."""
     shards: dict[str, ShardInfo]
     """By split; a split without rows has no shard."""
     stats: Stats
@@ -59,7 +59,7 @@ class Sidecar:
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
-            **{name: getattr(self, name) for name in ("unit", "part", "is_last", "input_sha256")},
+            **{name: getattr(self, name) for name in ("unit", "part", "is_last", "input_xxh3")},
             "shards": {split: dataclasses.asdict(shard) for split, shard in self.shards.items()},
             "stats": self.stats.as_dict(),
         }
@@ -69,7 +69,7 @@ class Sidecar:
         """The inverse of as_dict."""
         shards = {split: ShardInfo(**shard) for split, shard in data["shards"].items()}
         stats = Stats.from_dict(data["stats"])
-        return cls(data["unit"], data["part"], data["is_last"], data["input_sha256"], shards, stats)
+        return cls(data["unit"], data["part"], data["is_last"], data["input_xxh3"], shards, stats)
 
 
 def describe_run(
@@ -224,7 +224,7 @@ class Output:
             for split, shard in sidecar.shards.items():
                 entry = {**dataclasses.asdict(shard), "unit": sidecar.unit, "part": sidecar.part}
                 splits.setdefault(split, []).append(entry)
-        parts = [{"unit": each.unit, "part": each.part, "input_sha256": each.input_sha256} for each in sidecars]
+        parts = [{"unit": each.unit, "part": each.part, "input_xxh3": each.input_xxh3} for each in sidecars]
         write_json(self.root / MANIFEST, {**run, "splits": splits, "parts": parts})
 
 

@@ -28,7 +28,7 @@ from packcli.work import ENCODERS, Job, folder_of, run_schema, run_unit, splits_
 
 GUARD_SHARE = 500
 """The first 1/500 of the input is encoded by both engines at start, but no less and no more than these."""
-GUARD_MIN_CHARS = 1 << 17
+GUARD_MIN_CHARS = 1 << 16
 GUARD_MAX_CHARS = 1 << 20
 GUARD_TEXT_CHARS = 1 << 12
 """Of one text, so that the sample holds many."""
@@ -227,7 +227,7 @@ class _Line:
             return
         recorded: dict[int, dict[int, str]] = {}
         for each in sidecars:
-            recorded.setdefault(each.unit, {})[each.part] = each.input_sha256
+            recorded.setdefault(each.unit, {})[each.part] = each.input_xxh3
         for unit in described.units:
             names = [described.sources[span.source].name for span in unit.spans if span.source in changed]
             if unit.index not in recorded or not names:
@@ -240,12 +240,12 @@ class _Line:
                 unit_bytes=config.unit_bytes,
                 split_on=config.split_on,
             )
-            for part, sha256 in recorded[unit.index].items():
+            for part, before in recorded[unit.index].items():
                 now = digests[part] if part < len(digests) else "nothing"
-                if now != sha256:
+                if now != before:
                     raise MismatchError(
                         f"{self.target.root} was made from other rows: {', '.join(names)} has changed "
-                        f"(sha256 of unit {unit.index} part {part} was {sha256[:12]}, now it is {now[:12]})",
+                        f"(unit {unit.index} part {part}: XXH3 was {before[:12]}, now it is {now[:12]})",
                         "use another -o, or --overwrite to replace it",
                     )
 

@@ -85,6 +85,7 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
             num_documents = documents.add(chunk.source, *extract(chunk))
             emit(Progress(meter.file_bytes - seen, num_documents))
             seen = meter.file_bytes
+        spot_check.settle()
         shards, stats = _write_part(job, unit, part, documents)
         sidecar = Sidecar(unit.index, part.index, part.is_last, part.digest, shards, stats)
         Output(job.root).commit(sidecar)

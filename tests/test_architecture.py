@@ -26,7 +26,7 @@ DOORS = {
     "pyarrow": {"readers", "shards", "tokenizing"},
     "datasets": {"shards"},
     "filelock": {"manifest"},
-    "xxhash": {"work"},
+    "xxhash": {"readers", "work"},
 }
 SCRIPTS_ONLY = {("tokenizing", "msgspec"), ("tokenizing", "pyarrow")}
 """Doors that are open to packcli/tokenizing/builtin/train.py only."""

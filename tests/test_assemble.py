@@ -181,7 +181,7 @@ def test_no_packs_no_batches(name):
     assert list(made.batches()) == []
 
 
-@pytest.mark.parametrize(("max_len", "rows"), [(2, 1000), (1048, 1000), (2048, 512), (65536, 16), (2**24, 16)])
+@pytest.mark.parametrize(("max_len", "rows"), [(2, 1000), (262, 1000), (2048, 128), (65536, 16), (2**24, 16)])
 def test_rows_per_batch(max_len, rows):
     """100 to 1000 rows a record batch, fewer only for very long rows: it is part of the bytes."""
     assert rows_per_batch(max_len) == rows

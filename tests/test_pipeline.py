@@ -9,13 +9,14 @@ import pyarrow as pa
 import pytest
 import tokenizers
 from datasets import Dataset, DatasetDict, load_from_disk
-from helpers import BUILTIN, SAMPLE, tree_hash
+from helpers import BUILTIN, SAMPLE, big_input, tree_hash
 
 import packcli
 from packcli import errors, pipeline
 from packcli.config import COLUMNS, PackConfig, RunOptions
 from packcli.manifest import Output
 from packcli.strategies import STRATEGIES
+from packcli.tokenizing.engines import FastEngine
 
 
 def pack(output, inputs=SAMPLE, **settings):
@@ -361,6 +362,42 @@ def test_special_tokens_in_text_stay_text_in_every_worker(tmp_path, reference):
     report = pack(tmp_path / "allowed", tmp_path / "data.jsonl", allow_special=True)
     assert report.stats.num_eos_in_documents == 60
     assert np.count_nonzero(np.array(load_from_disk(str(report.output))["input_ids"]) == 0) == 120
+
+
+def plant(monkeypatch, wrong):
+    """Makes the fast engine give another first id for the texts that `wrong` picks."""
+    real = FastEngine.encode
+
+    def encode(self, texts):
+        ids, offsets = real(self, texts)
+        ids = ids.copy()
+        for index, text in enumerate(texts):
+            if text and wrong(text):
+                ids[offsets[index]] ^= 1
+        return ids, offsets
+
+    monkeypatch.setattr(FastEngine, "encode", encode)
+
+
+def test_a_wrong_engine_is_caught_at_start_and_the_output_is_right(tmp_path, monkeypatch):
+    expected = tree_hash(pack(tmp_path / "right").output)
+    for number, wrong in enumerate((lambda text: "\u180e" in text, lambda text: "bicycle" in text)):
+        with monkeypatch.context() as patch:
+            plant(patch, wrong)
+            report = pack(tmp_path / str(number))
+        assert report.run["tokenizer_engine"] == "tokenizers"
+        assert "it differs from tokenizers on" in report.run["tokenizer_engine_reason"]
+        assert tree_hash(report.output) == expected
+
+
+def test_an_engine_that_goes_wrong_later_ends_the_run_before_anything_wrong_is_committed(tmp_path, monkeypatch):
+    source = big_input(tmp_path / "big.jsonl", copies=12)
+    plant(monkeypatch, lambda text: text.startswith(("5 ", "6 ", "7 ", "8 ", "9 ", "10 ", "11 ")))
+    with pytest.raises(errors.EngineError, match="gives other ids than tokenizers") as caught:
+        pack(tmp_path / "out", source)
+    assert caught.value.exit_code == 1
+    assert not list((tmp_path / "out" / "units").iterdir())
+    assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_both_engines_give_the_same_bytes(tmp_path):

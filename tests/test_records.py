@@ -27,8 +27,8 @@ from packcli.readers import (
     read_parts,
     records,
 )
-from packcli.readers.records import BytesChunk, Chunk, Digest, LineChunk
-from packcli.readers.records import ColumnChunk as Columns
+from packcli.readers.chunks import BytesChunk, Chunk, Digest, LineChunk
+from packcli.readers.chunks import ColumnChunk as Columns
 
 DOCS = [
     "plain",

@@ -152,6 +152,14 @@ def test_a_dataset_dict_with_two_splits_asks_for_one(tmp_path: Path) -> None:
     assert find(tmp_path / "test") == ["test.arrow"]
 
 
+def test_a_saved_dataset_below_an_input_directory_is_its_shards(tmp_path: Path) -> None:
+    """Caches that datasets leaves beside the shards would be packed as data."""
+    put(tmp_path, "in/a.jsonl")
+    datasets.Dataset.from_dict({"text": ["b"]}).save_to_disk(str(tmp_path / "in" / "saved"))
+    write_arrow(tmp_path / "in" / "saved" / "cache-0123.arrow", ["c"])
+    assert find(tmp_path / "in") == ["a.jsonl", "saved/data-00000-of-00001.arrow"]
+
+
 def test_what_datasets_itself_saves_is_found(tmp_path: Path) -> None:
     """The hand-made directories above must be like the real ones."""
     datasets.disable_progress_bars()

@@ -9,8 +9,9 @@ A unit that is plain JSONL or Parquet is one part. A compressed or otherwise seq
 that gives several parts, each about unit_bytes of text, because nobody knows its size beforehand.
 """
 
+from packcli.readers.chunks import Chunk
 from packcli.readers.fields import Fields, TextExtractor, find_fields
-from packcli.readers.records import Chunk, Meter, Part, digest_parts, read_parts
+from packcli.readers.records import Meter, Part, digest_parts, read_parts
 from packcli.readers.sources import Source, default_output_name, find_sources, spool_stdin
 from packcli.readers.units import Span, Unit, cut_units
 

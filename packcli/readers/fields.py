@@ -16,16 +16,8 @@ from numpy.typing import NDArray
 
 from packcli.config import template_fields
 from packcli.errors import BadRowError, FieldError, NoInputError, StorageError, nearest
-from packcli.readers.records import (
-    BytesChunk,
-    Chunk,
-    ColumnChunk,
-    LineChunk,
-    check_columns,
-    is_text,
-    open_arrow,
-    read_parts,
-)
+from packcli.readers.chunks import BytesChunk, Chunk, ColumnChunk, LineChunk
+from packcli.readers.records import check_columns, is_text, open_arrow, read_parts
 from packcli.readers.sources import Source
 from packcli.readers.units import Span, Unit, open_parquet
 
@@ -255,9 +247,7 @@ def _records(chunk: Chunk) -> tuple[list[Any], NDArray[np.int64]]:
         return records, np.arange(chunk.first_row, chunk.first_row + len(records), dtype=np.int64)
     if not isinstance(chunk, LineChunk):
         raise TypeError(f"no records in {type(chunk).__name__}")
-    lines = chunk.data.split(b"\n")
-    if not lines[-1]:
-        lines.pop()
+    lines = chunk.lines
     rows = np.arange(chunk.first_row, chunk.first_row + len(lines), dtype=np.int64)
     if not all(lines):
         full = [index for index, line in enumerate(lines) if line]

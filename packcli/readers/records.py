@@ -1,22 +1,18 @@
 """Units -> chunks of rows, cut into parts of unit_bytes.
 
-A chunk is some whole rows of one source, still as raw bytes or Arrow columns: cheap to hash, to skip and to
-cut. Decoding is left to fields.TextExtractor, so that parts which are committed already cost no decoding.
+Decoding is left to fields.TextExtractor, so that parts which are committed already cost no decoding.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from packcli.errors import FieldError, StorageError
+from packcli.readers.chunks import BytesChunk, Chunk, ColumnChunk, Digest, LineChunk, cut_chunk
 from packcli.readers.sources import Source
 from packcli.readers.units import Span, Unit, begins_array, open_parquet
 
@@ -28,133 +24,6 @@ BATCH_ROWS = 1024
 
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 """What ends an Arrow IPC stream."""
-
-
-class Digest:
-    """sha256 over what the rows hold; the same however the rows are cut into chunks."""
-
-    def __init__(self) -> None:
-        self._columns = [(hashlib.sha256(), hashlib.sha256())]
-        """Lengths and data of each column."""
-
-    def update(self, data: bytes | memoryview, lengths: bytes = b"", column: int = 0) -> None:
-        """Adds the bytes of some rows and, where nothing in them says where a row ends, their lengths."""
-        while column >= len(self._columns):
-            self._columns.append((hashlib.sha256(), hashlib.sha256()))
-        self._columns[column][1].update(data)
-        if lengths:
-            self._columns[column][0].update(lengths)
-
-    def hexdigest(self) -> str:
-        """One digest of all."""
-        digests = (part.digest() for column in self._columns for part in column)
-        return hashlib.sha256(b"".join(digests)).hexdigest()
-
-
-@dataclass(slots=True)
-class LineChunk:
-    """Lines of JSON, each with its newline."""
-
-    source: int
-    first_row: int
-    data: bytes
-
-    @property
-    def num_bytes(self) -> int:
-        return len(self.data)
-
-    def cut(self, at: int) -> tuple[LineChunk | None, LineChunk | None]:
-        newline = self.data.find(b"\n", max(at - 1, 0))
-        place = 0 if at <= 0 else newline + 1 if newline >= 0 else len(self.data)
-        left, right = self.data[:place], self.data[place:]
-        rows = self.first_row + left.count(b"\n")
-        return (
-            LineChunk(self.source, self.first_row, left) if left else None,
-            LineChunk(self.source, rows, right) if right else None,
-        )
-
-    def add_to(self, digest: Digest) -> None:
-        digest.update(self.data)
-
-
-@dataclass(slots=True)
-class BytesChunk:
-    """Records without a separator: elements of a JSON array, or texts of a .txt file."""
-
-    source: int
-    first_row: int
-    records: list[Any]
-    """bytes or msgspec.Raw, one a row."""
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(len(memoryview(record)) for record in self.records)
-
-    def cut(self, at: int) -> tuple[BytesChunk | None, BytesChunk | None]:
-        lengths = [len(memoryview(record)) for record in self.records]
-        count = int(np.searchsorted(np.cumsum(lengths) - lengths, at))
-        left, right = self.records[:count], self.records[count:]
-        return (
-            BytesChunk(self.source, self.first_row, left) if left else None,
-            BytesChunk(self.source, self.first_row + count, right) if right else None,
-        )
-
-    def add_to(self, digest: Digest) -> None:
-        for record in self.records:
-            view = memoryview(record)
-            digest.update(view, len(view).to_bytes(8, "little"))
-
-
-@dataclass(slots=True)
-class ColumnChunk:
-    """Rows of Arrow columns, each a large_string array."""
-
-    source: int
-    first_row: int
-    columns: list[pa.LargeStringArray]
-
-    def _row_bytes(self) -> NDArray[np.int64]:
-        return sum((_string_lengths(column) for column in self.columns), np.zeros(len(self.columns[0]), dtype=np.int64))
-
-    @property
-    def num_bytes(self) -> int:
-        return int(self._row_bytes().sum())
-
-    def cut(self, at: int) -> tuple[ColumnChunk | None, ColumnChunk | None]:
-        lengths = self._row_bytes()
-        count = int(np.searchsorted(np.cumsum(lengths) - lengths, at))
-        total = len(self.columns[0])
-        left = ColumnChunk(self.source, self.first_row, [column[:count] for column in self.columns])
-        right = ColumnChunk(self.source, self.first_row + count, [column[count:] for column in self.columns])
-        return (left if count else None, right if count < total else None)
-
-    def add_to(self, digest: Digest) -> None:
-        for index, column in enumerate(self.columns):
-            offsets, data = _string_buffers(column)
-            lengths = np.where(np.asarray(column.is_valid()), np.diff(offsets), -1)
-            digest.update(data, lengths.tobytes(), index)
-
-
-Chunk: TypeAlias = LineChunk | BytesChunk | ColumnChunk
-"""Some whole rows of one source: `source`, `first_row`, `num_bytes`, and
-
-cut(at)           the rows that start before byte `at` of the chunk, and the others
-add_to(digest)    adds the rows to a digest
-"""
-
-
-def _cut(chunk: Chunk, at: int) -> tuple[Chunk | None, Chunk | None]:
-    return chunk.cut(at)
-
-
-def _string_buffers(column: pa.LargeStringArray) -> tuple[NDArray[np.int64], memoryview]:
-    _, offsets, data = column.buffers()
-    ends = np.frombuffer(offsets, dtype=np.int64, count=len(column) + 1, offset=8 * column.offset)
-    return ends, memoryview(data)[ends[0] : ends[-1]] if data is not None else memoryview(b"")
-
-
-def _string_lengths(column: pa.LargeStringArray) -> NDArray[np.int64]:
-    return np.diff(_string_buffers(column)[0])
 
 
 @dataclass(slots=True)
@@ -177,7 +46,7 @@ class Part:
 
     @property
     def digest(self) -> str:
-        """sha256 of the rows, once the chunks are exhausted."""
+        """XXH3 of the rows, once the chunks are exhausted."""
         if self._digest is None:
             raise AssertionError("this part was read without a digest")
         return self._digest.hexdigest()
@@ -214,7 +83,7 @@ class _PartReader:
             chunk: Chunk = self.pending
             after: Chunk | None = None
             if self._offset + chunk.num_bytes > limit:
-                head, after = _cut(chunk, limit - self._offset)
+                head, after = cut_chunk(chunk, limit - self._offset)
                 if head is None:
                     return
                 chunk = head
@@ -329,7 +198,7 @@ def _read_json(span: Span, source: Source, meter: Meter) -> Iterator[Chunk]:
             pending.append(block)
             continue
         chunk = LineChunk(span.source, row, b"".join((*pending, block[:end])))
-        row += chunk.data.count(b"\n")
+        row += len(chunk.lines)
         pending = [block[end:]] if end < len(block) else []
         yield chunk
     if pending:

@@ -126,9 +126,6 @@ def _nearest_file(path: Path) -> str | None:
 
 
 def _expand_directory(root: Path, warn: list[str]) -> list[str]:
-    saved = _saved_dataset(root)
-    if saved is not None:
-        return saved
     files: list[str] = []
 
     def refuse(error: OSError) -> None:
@@ -137,6 +134,13 @@ def _expand_directory(root: Path, warn: list[str]) -> list[str]:
     for folder, folders, names in os.walk(root, onerror=refuse):
         if OUTPUT_MARK in folders:
             warn.append(f"{folder} is an output of packcli: passed over")
+            folders.clear()
+            continue
+        saved = _saved_dataset(Path(folder))
+        if saved is not None:  # its shards in row order, not what else is there, such as caches
+            if folder == str(root):
+                return saved
+            files += saved
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))

@@ -10,21 +10,23 @@ to differ between engines, 3 is for what has not.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from packcli.errors import EngineError
 from packcli.tokenizing.engines import Engine, make_engine
-from packcli.tokenizing.spec import TokenizerSpec
+from packcli.tokenizing.spec import TokenizerSpec, load_json
 
 SPOT_CHECK_EVERY = 1 << 20
 """Characters between two spot checks."""
 SPOT_CHECK_CHARS = 1 << 10
 """Characters of a spot check, at most: 0.1 % of the text."""
+SPOT_CHECK_TOGETHER = 8
+"""Texts compared in one go."""
 SPOT_CHECK_STRIDE = 2_654_435_761
 """A prime, 2^32 over the golden ratio: the cuts of long texts lie all over them, not only near the beginning."""
 
@@ -170,7 +172,9 @@ def _shown(text: str) -> str:
 class SpotCheck:
     """Compares about 0.1 % of the text with the reference while a run goes on.
 
-    The reference is loaded at the first check, unless it is given.
+    Texts are set aside by `look` and compared together, for a single one finds the reference's tables out of
+    the cache; `settle` compares what is left, before a part is committed. The reference is loaded at the first
+    comparison, unless it is given.
     """
 
     def __init__(self, spec: TokenizerSpec, engine: Engine, *, reference: Engine | None = None) -> None:
@@ -179,12 +183,14 @@ class SpotCheck:
         self._reference = reference
         self._due = 0
         self._turn = 0
+        self._texts: list[str] = []
+        self._given: list[NDArray[np.uint32]] = []
         self.num_checks = 0
 
-    def look(self, texts: Sequence[str], ids: np.ndarray[Any, Any], offsets: np.ndarray[Any, Any]) -> None:
-        """Checks one of these texts when it is due; `ids` and `offsets` are what the engine gave for them.
+    def look(self, texts: Sequence[str], ids: NDArray[np.uint32], offsets: NDArray[np.integer]) -> None:
+        """Sets one of these texts aside when it is due; `ids` and `offsets` are what the engine gave for them.
 
-        A short text is compared with these very ids; of a long one a cut is encoded by both.
+        Of a short text these very ids are compared; of a long one a cut, which the engine encodes again.
 
         Raises:
             EngineError: a difference.
@@ -195,26 +201,36 @@ class SpotCheck:
         while self._due >= SPOT_CHECK_EVERY:
             self._due -= SPOT_CHECK_EVERY
             self._turn += 1
-            self._check(texts[self._turn % len(texts)], self._turn % len(texts), ids, offsets)
+            index = self._turn % len(texts)
+            text = texts[index]
+            if len(text) <= SPOT_CHECK_CHARS:
+                given = ids[offsets[index] : offsets[index + 1]].copy()
+            else:
+                begin = (self._turn * SPOT_CHECK_STRIDE) % (len(text) - SPOT_CHECK_CHARS)
+                text = text[begin : begin + SPOT_CHECK_CHARS]
+                given = self._engine.encode([text])[0]
+            self._texts.append(text)
+            self._given.append(given)
+            if len(self._texts) == SPOT_CHECK_TOGETHER:
+                self.settle()
 
-    def _check(self, text: str, index: int, ids: np.ndarray[Any, Any], offsets: np.ndarray[Any, Any]) -> None:
+    def settle(self) -> None:
+        """Compares what is set aside; raises EngineError when a text differs."""
+        if not self._texts:
+            return
         if self._reference is None:
             self._reference = make_engine("tokenizers", self._spec)
-        self.num_checks += 1
-        if len(text) <= SPOT_CHECK_CHARS:
-            given = ids[offsets[index] : offsets[index + 1]]
-            if np.array_equal(given, self._reference.encode([text])[0]):
-                return
-        else:
-            begin = (self._turn * SPOT_CHECK_STRIDE) % (len(text) - SPOT_CHECK_CHARS)
-            text = text[begin : begin + SPOT_CHECK_CHARS]
-            if first_difference(self._engine, self._reference, [text]) is None:
-                return
-        raise EngineError(
-            f"{self._engine.name} {self._engine.version} gives other ids than tokenizers for {_shown(text)}",
-            "nothing wrong was committed for this unit; start anew with --tokenizer-engine tokenizers --overwrite, "
-            "and please report the text",
-        )
+        ids, offsets = self._reference.encode(self._texts)
+        for index, text in enumerate(self._texts):
+            if not np.array_equal(self._given[index], ids[offsets[index] : offsets[index + 1]]):
+                raise EngineError(
+                    f"{self._engine.name} {self._engine.version} gives other ids than tokenizers for {_shown(text)}",
+                    "this part was not committed; start anew with --tokenizer-engine tokenizers --overwrite, "
+                    "and please report the text",
+                )
+        self.num_checks += len(self._texts)
+        self._texts.clear()
+        self._given.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,15 +275,15 @@ def choose_engine(
 def _try_fast(
     spec: TokenizerSpec, text: str, reference: Engine, sample: Sequence[str], threads: int, make: MakeEngine
 ) -> tuple[Engine | None, str]:
-    data = json.loads(text)
-    reason = unsafe_structure(data)
+    data = load_json(text)
+    reason, awkward = unsafe_structure(data), awkward_strings(data)
+    del data  # as large as the tokenizer
     if reason is not None:
         return None, reason
     try:
         fast = make("fastokens", spec, text=text, threads=threads)
     except Exception as error:  # an engine that does not load is an engine that is not used, whatever it says
         return None, f"it does not load: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-    awkward = awkward_strings(data)
     for texts, what in ((awkward, "awkward strings"), (sample, "the first texts of the input")):
         try:
             different = first_difference(fast, reference, texts)

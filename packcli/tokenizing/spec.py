@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import importlib.resources
 import json
@@ -63,7 +64,7 @@ class TokenizerSpec:
         if hashlib.sha256(raw).hexdigest() != self.sha256:
             raise StorageError(f"{self.path}: the tokenizer has changed during the run")
         if self.needs_edit:
-            data = json.loads(raw)
+            data = load_json(raw.decode())
             _edit(data, self.control_ids)
             return json.dumps(data)
         return raw.decode()
@@ -208,10 +209,21 @@ def _read(path: Path) -> bytes:
         raise StorageError(f"{path}: {error.strerror}") from None
 
 
+def load_json(text: str) -> Any:
+    """json.loads with the collector at rest: it would visit the hundred thousand lists of merges again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return json.loads(text)
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def _parse(path: Path, raw: bytes) -> dict[str, Any]:
     hint = "--tokenizer takes the tokenizer.json that tokenizers or transformers writes, or a directory with one"
     try:
-        data = json.loads(raw.decode())
+        data = load_json(raw.decode())
     except (ValueError, RecursionError) as error:
         raise TokenizerError(f"{path}: not a tokenizer.json: {error}", hint) from None
     if not isinstance(data, dict) or not isinstance(data.get("model"), dict) or "vocab" not in data["model"]:
