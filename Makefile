@@ -4,6 +4,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 JOBS   ?= 2
 INPUT  ?= sample_data/docs.jsonl
+TOKENIZER ?= packcli/tokenizing/builtin
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-train check lint types format bench bench-peers stress smoke clean
@@ -47,14 +48,14 @@ format: $(STAMP) ## Put the code into shape
 bench: $(STAMP) ## Measure: INPUT=corpus.jsonl.zst TOKENIZER=dir (defaults: sample_data, builtin)
 	$(BIN)/python tests/benchmarks/bench_assemble.py
 	$(BIN)/python tests/benchmarks/bench_start.py
-	$(BIN)/python tests/benchmarks/bench_pack.py $(INPUT) $(if $(TOKENIZER),--tokenizer $(TOKENIZER))
+	$(BIN)/python tests/benchmarks/bench_pack.py $(INPUT) --tokenizer $(TOKENIZER)
 
 bench-peers: $(STAMP) ## Measure beside TRL and datatrove, in an environment of their own
-	$(BIN)/python tests/benchmarks/bench_peers.py $(INPUT) $(if $(TOKENIZER),--tokenizer $(TOKENIZER))
+	$(BIN)/python tests/benchmarks/bench_peers.py $(INPUT) --tokenizer $(TOKENIZER)
 
 stress: $(STAMP) ## The long runs: many kills, two gigabytes
 	PACKCLI_KILLS=100 $(BIN)/python -m pytest tests/test_kill.py -v
-	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT)
+	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER)
 
 smoke: ## Install the wheel alone into a fresh environment and use it
 	rm -rf build/smoke && mkdir -p build/smoke
