@@ -1,6 +1,6 @@
 """The output directory as a record of its run: what it is made from, which parts are committed, whether it is whole.
 
-DIR/.packcli/           of this machine: lock, run log, when the inputs were last seen. Never hashed
+DIR/.packcli/           of this machine: lock, run log, settings, when the inputs were last seen. Never hashed
 DIR/.packcli/plan.json  what the run is (its fingerprint), written before the first part
 DIR/units/*.json        a sidecar for each committed part: the commit point of its shards
 DIR/manifest.json       written last: the output is whole
@@ -34,7 +34,6 @@ OURS = (
     "manifest.json",
     "stats.json",
     "README.md",
-    "packcli.toml",
     "dataset_info.json",
     "state.json",
     "dataset_dict.json",
@@ -168,8 +167,11 @@ class Output:
             "use another -o, or --overwrite to replace it",
         )
 
-    def begin(self, run: Mapping[str, Any], sources: Sequence[Source]) -> None:
-        """Makes the directory ready for the run, and sweeps what dead processes left half written."""
+    def begin(self, run: Mapping[str, Any], sources: Sequence[Source], config: PackConfig) -> None:
+        """Makes the directory ready for the run, and sweeps what dead processes left half written.
+
+        The settings are kept as a packcli.toml; it names the tokenizer by its path, so it is not hashed.
+        """
         for directory in (self.root, *(self.root / name for name in OUR_DIRECTORIES)):
             if directory.is_dir():
                 for left_over in directory.glob(".*.tmp"):
@@ -178,6 +180,8 @@ class Output:
         if self.recorded_run() is None:
             write_json(self._state / "plan.json", run)
         self.saw_inputs(sources)
+        (self.root / MANIFEST).unlink(missing_ok=True)  # not whole until it is written anew
+        self.write_text(f"{STATE_DIRECTORY}/packcli.toml", config.to_toml())
 
     def saw_inputs(self, sources: Sequence[Source]) -> None:
         """Remembers when the inputs were last changed."""
@@ -202,11 +206,18 @@ class Output:
         write_json(self._units / f"{sidecar.unit:05d}-{sidecar.part:03d}.json", sidecar.as_dict())
 
     def sidecars(self) -> list[Sidecar]:
-        """Every committed part, by unit and part."""
+        """Every committed part whose shards are there, by unit and part."""
         if not self._units.is_dir():
             return []
         found = [Sidecar.from_dict(json.loads(path.read_bytes())) for path in self._units.glob("[!.]*.json")]
-        return sorted(found, key=lambda sidecar: (sidecar.unit, sidecar.part))
+        present = [each for each in found if all(map(self._has_shard, each.shards.values()))]
+        return sorted(present, key=lambda sidecar: (sidecar.unit, sidecar.part))
+
+    def _has_shard(self, shard: ShardInfo) -> bool:
+        try:
+            return (self.root / shard.file).stat().st_size == shard.num_bytes
+        except FileNotFoundError:
+            return False
 
     def touch(self) -> None:
         """Marks the manifest as new, so that make does not ask again."""
@@ -226,6 +237,17 @@ class Output:
                 splits.setdefault(split, []).append(entry)
         parts = [{"unit": each.unit, "part": each.part, "input_xxh3": each.input_xxh3} for each in sidecars]
         write_json(self.root / MANIFEST, {**run, "splits": splits, "parts": parts})
+
+
+def whole_units(sidecars: Sequence[Sidecar]) -> set[int]:
+    """Units of which every part is committed, up to the last."""
+    parts: dict[int, set[int]] = {}
+    last: dict[int, int] = {}
+    for each in sidecars:
+        parts.setdefault(each.unit, set()).add(each.part)
+        if each.is_last:
+            last[each.unit] = each.part
+    return {unit for unit, part in last.items() if len(parts[unit]) == part + 1}
 
 
 def read_manifest(root: Path) -> dict[str, Any]:

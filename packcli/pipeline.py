@@ -20,7 +20,7 @@ from packcli import readers, tokenizing
 from packcli.config import PackConfig, RunOptions
 from packcli.engine import Emit, get_engine
 from packcli.errors import MismatchError, NoInputError
-from packcli.manifest import Output, Sidecar, describe_run
+from packcli.manifest import Output, Sidecar, describe_run, whole_units
 from packcli.report import Report, write_report
 from packcli.shards import write_index, write_json, write_shard
 from packcli.stats import Stats
@@ -145,17 +145,17 @@ class _Line:
         """Does what is left to do. The lock is held."""
         target, run = self.target, described.run
         sidecars = self._committed(described)
-        if target.is_finished:
+        whole = whole_units(sidecars)
+        todo = [unit for unit in described.units if unit.index not in whole]
+        if target.is_finished and not todo:
             target.saw_inputs(described.sources)
             target.touch()
             return Report(target.root, run, _total(sidecars, self.config), "up to date", target.last_run())
-        target.begin(run, described.sources)
+        target.begin(run, described.sources, self.config)
         for split in splits_of(self.config):
             (target.root / folder_of(self.config, split)).mkdir(exist_ok=True)
 
         num_resumed = len(sidecars)
-        whole = {each.unit for each in sidecars if each.is_last}
-        todo = [unit for unit in described.units if unit.index not in whole]
         workers = self.options.workers or _num_cpus()
         num_processes = max(1, min(workers, len(todo)))
         threads = max(1, workers // num_processes)
@@ -252,8 +252,7 @@ class _Line:
     def _finish(self, described: _Described, sidecars: list[Sidecar]) -> Stats:
         """Checks that every part is there, and writes what makes the shards a dataset; manifest.json last."""
         config, target, run = self.config, self.target, described.run
-        last = {each.unit for each in sidecars if each.is_last}
-        if last != {unit.index for unit in described.units}:
+        if whole_units(sidecars) != {unit.index for unit in described.units}:
             raise AssertionError("a unit is not done")
         stats = _total(sidecars, config)
         if stats.num_documents_packed == 0:
@@ -263,12 +262,11 @@ class _Line:
             folder = folder_of(config, split)
             shards = [each.shards[split].file for each in sidecars if split in each.shards]
             if not shards:  # every split can be loaded
-                shards = [write_shard(target.root, f"{folder}data-empty.arrow".lstrip("./"), schema, []).file]
+                shards = [write_shard(target.root, f"{folder}data-empty.arrow", schema, []).file]
             files = [file.removeprefix(folder) for file in shards]
             write_index(target.root / folder, split, files, config.columns, run["fingerprint"][:16])
         if len(splits_of(config)) > 1:
             write_json(target.root / "dataset_dict.json", {"splits": list(splits_of(config))})
-        target.write_text("packcli.toml", config.to_toml())
         write_report(target, run, stats)
         target.write_manifest(run, sidecars)
         return stats

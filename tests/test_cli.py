@@ -110,7 +110,7 @@ def test_a_config_file_and_flags_that_win(here):
     report = json.loads(result.stdout)
     assert (report["max_len"], report["strategy"]) == (96, "first-fit")
     (here / "packcli.toml").unlink()
-    again = run("pack", "docs.jsonl", "--config", "docs-packed/packcli.toml", "--json", "-q")
+    again = run("pack", "docs.jsonl", "--config", "docs-packed/.packcli/packcli.toml", "--json", "-q")
     assert json.loads(again.stdout)["status"] == "up to date"
 
 

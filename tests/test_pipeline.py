@@ -128,6 +128,7 @@ def test_overlong_error_names_the_row(tmp_path):
 def test_same_bytes_for_any_workers_spelling_and_interruption(tmp_path, monkeypatch, strategy):
     """The promise that the whole unit protocol exists for."""
     settings = {"strategy": strategy, "unit_bytes": 30_000, "val_fraction": 0.1, "seed": 3}
+    settings["tokenizer"] = str(BUILTIN)
     pack(tmp_path / "one", **settings)
     expected = tree_hash(tmp_path / "one")
     for workers in (2, 4):
@@ -136,7 +137,8 @@ def test_same_bytes_for_any_workers_spelling_and_interruption(tmp_path, monkeypa
 
     monkeypatch.chdir(tmp_path)
     os.symlink(SAMPLE.parent, tmp_path / "link")
-    pack("spelled", "./link/../sample_data/docs.jsonl", **settings)
+    os.symlink(BUILTIN.parent, tmp_path / "model")
+    pack("spelled", "./link/../sample_data/docs.jsonl", **{**settings, "tokenizer": "model"})
     assert tree_hash(tmp_path / "spelled") == expected
 
     done = []
@@ -438,6 +440,17 @@ def test_left_overs_of_dead_processes_are_swept(tmp_path):
         path.write_bytes(b"half")
     assert pack(tmp_path / "out").status == "resumed"
     assert not any(path.exists() for path in left)
+
+
+@pytest.mark.parametrize("lost", ["data-00000-001.arrow", "units/00000-001.json", "units/00000-003.json"])
+def test_what_is_lost_from_an_output_is_made_again(tmp_path, lost):
+    """A finished output would stay "up to date" with a hole in it."""
+    (tmp_path / "docs.jsonl.gz").write_bytes(gzip.compress(SAMPLE.read_bytes()))
+    output = pack(tmp_path / "out", tmp_path / "docs.jsonl.gz", unit_bytes=40_000).output
+    expected = tree_hash(output)
+    (output / lost).unlink()
+    assert pack(output, tmp_path / "docs.jsonl.gz", unit_bytes=40_000).status == "resumed"
+    assert tree_hash(output) == expected
 
 
 def test_config_objects_and_keywords_are_the_same(tmp_path):

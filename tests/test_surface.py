@@ -95,7 +95,7 @@ def test_report_keys(tmp_path):
     stored = json.loads((tmp_path / "out" / "stats.json").read_text(encoding="utf-8"))
     assert stored == {key: report[key] for key in stored}
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
-        """.packcli README.md data-00000-000.arrow dataset_info.json manifest.json packcli.toml state.json stats.json
+        """.packcli README.md data-00000-000.arrow dataset_info.json manifest.json state.json stats.json
         units""".split()
     )
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
