@@ -47,6 +47,7 @@ def processes(work: Work[Item, Result], items: Iterable[Item], *, workers: int, 
         PackcliError: a worker died without an exception, such as for want of memory.
     """
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     events: Any = context.Queue()
     waiting: collections.deque[concurrent.futures.Future[Result]] = collections.deque()
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(work, events))
@@ -73,7 +74,7 @@ def processes(work: Work[Item, Result], items: Iterable[Item], *, workers: int, 
         ) from None
     finally:
         if waiting or sys.exc_info()[0] is not None:  # an error, or nobody wants the rest
-            for process in multiprocessing.active_children():
+            for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
         pool.shutdown(cancel_futures=True)
         events.close()

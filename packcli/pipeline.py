@@ -62,6 +62,9 @@ def pack(
 ) -> Report:
     """Packs text into a dataset directory; resumes what was interrupted; does nothing when it is up to date.
 
+    An input of several units starts processes: a script that calls this needs the usual
+    `if __name__ == "__main__":`, or workers=1.
+
     Args:
         inputs: One or several files, directories, globs, or `-` for JSONL on standard input.
         output: The directory to write; by default named after the first input, in the current directory.
