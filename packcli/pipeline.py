@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import importlib.metadata
 import os
@@ -175,7 +176,7 @@ class _Line:
             committed=frozenset((each.unit, each.part) for each in sidecars),
         )
         total_bytes = sum(source.num_bytes for source in described.sources)
-        self.emit(Started(total_bytes, total_bytes - _file_bytes(todo, described.sources), num_processes))
+        self.emit(Started(total_bytes, total_bytes - _file_bytes(todo, described), num_processes))
         if num_processes == 1:
             ENCODERS[job.encoder_key] = (chosen.engine, chosen.spot_check)  # loaded already
         try:
@@ -310,20 +311,12 @@ def _drops(stats: Stats) -> str:
     return f"{stats.num_documents_empty} of them empty, {stats.num_documents_overlong} too long"
 
 
-def _file_bytes(units: list[readers.Unit], sources: Sequence[readers.Source]) -> int:
-    """Bytes of the files that the units cover, for progress."""
-    total = 0
-    for unit in units:
-        for span in unit.spans:
-            source = sources[span.source]
-            if source.format == "json" and span.stop is not None:
-                total += span.stop - span.start
-            elif source.format == "parquet" and span.stop is not None:
-                same = [each for other in units for each in other.spans if each.source == span.source]
-                total += source.num_bytes // len(same)
-            else:
-                total += source.num_bytes
-    return total
+def _file_bytes(units: list[readers.Unit], described: _Described) -> int:
+    """Bytes of the files that the units cover, about, for progress: spans of a file count alike."""
+    num_spans = collections.Counter(span.source for unit in described.units for span in unit.spans)
+    return sum(
+        described.sources[span.source].num_bytes // num_spans[span.source] for unit in units for span in unit.spans
+    )
 
 
 def _num_cpus() -> int:

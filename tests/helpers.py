@@ -1,8 +1,14 @@
 """What several test files need."""
 
+from __future__ import annotations
+
 import hashlib
 import sys
 from pathlib import Path
+
+import numpy as np
+
+from packcli.readers import TextExtractor, cut_units, find_fields, find_sources, read_parts
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "sample_data" / "docs.jsonl"
@@ -27,3 +33,24 @@ def big_input(path, copies=60):
         for number in range(copies):
             file.write(rows.replace(b'"text": "', b'"text": "%d ' % number))
     return path
+
+
+def read(
+    *paths: object,
+    unit_bytes: int = 1 << 20,
+    split_on: str | None = None,
+    field: str | None = None,
+    template: str | None = None,
+) -> list[tuple[int, str]]:
+    """(row, text) of every document, as the pipeline reads them."""
+    sources = find_sources([str(path) for path in paths], [])
+    fields = find_fields(sources, field, template)
+    extract = TextExtractor(fields, sources)
+    out: list[tuple[int, str]] = []
+    for unit in cut_units(sources, unit_bytes):
+        for part in read_parts(unit, sources, fields.names, unit_bytes=unit_bytes, split_on=split_on):
+            for chunk in part.chunks():
+                texts, rows = extract(chunk)
+                assert rows.dtype == np.int64
+                out += zip(rows.tolist(), texts, strict=True)
+    return out

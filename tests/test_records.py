@@ -13,16 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers import read
 from hypothesis import given
 from hypothesis import strategies as st
 
 from packcli.errors import StorageError
 from packcli.readers import (
     Meter,
-    TextExtractor,
     cut_units,
     digest_parts,
-    find_fields,
     find_sources,
     read_parts,
     records,
@@ -44,27 +43,6 @@ DOCS = [
     "x" * 5000,
     "last",
 ]
-
-
-def read(
-    *paths: object,
-    unit_bytes: int = 1 << 20,
-    split_on: str | None = None,
-    field: str | None = None,
-    template: str | None = None,
-) -> list[tuple[int, str]]:
-    """(row, text) of every document, as the pipeline reads them."""
-    sources = find_sources([str(path) for path in paths], [])
-    fields = find_fields(sources, field, template)
-    extract = TextExtractor(fields, sources)
-    out: list[tuple[int, str]] = []
-    for unit in cut_units(sources, unit_bytes):
-        for part in read_parts(unit, sources, fields.names, unit_bytes=unit_bytes, split_on=split_on):
-            for chunk in part.chunks():
-                texts, rows = extract(chunk)
-                assert rows.dtype == np.int64
-                out += zip(rows.tolist(), texts, strict=True)
-    return out
 
 
 def lines(docs: Sequence[str], *, ascii_only: bool = False) -> bytes:
