@@ -16,6 +16,7 @@ from packcli import __version__
 from packcli.config import (
     COLUMN_SETS,
     COLUMNS,
+    EFFORTS,
     OVERLONG,
     TOKENIZER_ENGINES,
     PackConfig,
@@ -102,6 +103,22 @@ def pack(
     ] = None,
     max_docs_per_pack: Annotated[
         int | None, typer.Option(help="Most documents in a pack; 0 is no limit [default: 0].", show_default=False)
+    ] = None,
+    effort: Annotated[
+        str | None,
+        _text_option(
+            "--effort",
+            metavar="LEVEL",
+            help=f"Work for fewer packs (best-fit): {', '.join(EFFORTS)} [default: normal].",
+        ),
+    ] = None,
+    balance: Annotated[
+        bool | None,
+        typer.Option(
+            "--balance/--no-balance",
+            help="Order packs so that every 8 rows cost the same attention [default: no-balance].",
+            show_default=False,
+        ),
     ] = None,
     tokenizer: Annotated[
         str | None,
@@ -198,6 +215,8 @@ def pack(
             "strategy": strategy,
             "overlong": overlong,
             "max_docs_per_pack": max_docs_per_pack,
+            "effort": effort,
+            "balance": balance,
             "tokenizer": tokenizer,
             "text_field": text_field,
             "text_template": _unescape(text_template),

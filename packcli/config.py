@@ -20,7 +20,7 @@ from typing import Any
 
 from packcli.errors import UsageError, nearest, unknown_name
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the bytes packcli writes: the same input and config give other bytes only when it changes."""
 
 COLUMNS = ("input_ids", "labels", "position_ids", "seq_lengths", "sources")
@@ -50,6 +50,12 @@ STRATEGY_ALIASES = {
 
 CANNOT_CAP_DOCS = frozenset({"concat"})
 """Strategies that cannot honour `max_docs_per_pack`: concat cuts a stream wherever a pack is full."""
+
+KEEPS_ORDER = frozenset({"concat", "first-fit", "next-fit"})
+"""Strategies whose packs stand in the order of the input: they cannot honour `balance`."""
+
+EFFORTS = ("fast", "normal", "max")
+"""How much work best-fit may take for fewer packs."""
 
 MIN_UNIT_BYTES = 1024
 BUILTIN_TOKENIZER = "builtin"
@@ -112,6 +118,10 @@ class PackConfig:
     """What becomes of documents longer than max_len: split, truncate, drop, error."""
     max_docs_per_pack: int = 0
     """Most segments in one pack; 0 means no limit."""
+    effort: str = "normal"
+    """How much work best-fit may take for fewer packs: fast, normal, max."""
+    balance: bool = False
+    """Order packs so that groups of eight consecutive ones carry the same attention cost."""
     seed: int = 0
     """Seed of every random choice: order of packs, pack mates, validation split."""
     isolate: bool = True
@@ -158,6 +168,13 @@ class PackConfig:
             raise UsageError(
                 f"--max-docs-per-pack cannot be kept by strategy {self.strategy!r}",
                 "use --strategy best-fit, shuffle-fit, first-fit, next-fit or pad",
+            )
+        if self.effort not in EFFORTS:
+            raise unknown_name("effort", self.effort, EFFORTS)
+        if self.balance and self.strategy in KEEPS_ORDER:
+            raise UsageError(
+                f"--balance cannot be kept by strategy {self.strategy!r}, whose packs stand in the order of the input",
+                "use --strategy best-fit, shuffle-fit or pad",
             )
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed {self.seed} is not in 0..2^63-1")

@@ -144,7 +144,15 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
     row("tokens", f"{stats.num_tokens_in:,} of text + {stats.num_tokens_special:,} special")
     bound = figures["num_packs_above_lower_bound"]
     above = "" if config["strategy"] in ("concat", "pad") else f", {bound:,} above the proven minimum"
-    row("packs", f"{stats.num_packs:,} of {config['max_len']:,} tokens ({config['strategy']}){above}")
+    planners = " + ".join(sorted(stats.plans_by_planner)) or config["strategy"]
+    row("packs", f"{stats.num_packs:,} of {config['max_len']:,} tokens ({planners}){above}")
+    if stats.num_parts > 1 and config["strategy"] in ("best-fit", "shuffle-fit"):
+        window = f"{stats.num_parts:,} parts of up to {config['unit_bytes'] / 2**20:,.4g} MiB, each planned on its own"
+        row("window", f"{window}: {count(figures['num_packs_for_windows'], 'pack')} more than for the whole at most")
+    if config["balance"] or percentiles:
+        cost = f"the most expensive 8 rows cost {figures['group_cost_max_ratio']:.2f} times the mean"
+        without = f"; without --balance {figures['group_cost_max_ratio_unbalanced']:.2f}" if config["balance"] else ""
+        row("balance", cost + without)
     if len(stats.by_split) > 1:
         row(
             "splits", ", ".join(f"{split} {count(each['num_packs'], 'pack')}" for split, each in stats.by_split.items())

@@ -36,51 +36,65 @@ class OverlongDocumentError(ValueError):
 class Segments:
     """Runs of tokens of documents, in input order."""
 
-    doc: NDArray[np.int64]
-    """int64[S]: index of the document."""
-    start: NDArray[np.int64]
-    """int64[S]: first token, counted inside the document."""
     length: NDArray[np.int32]
     """int32[S]: tokens, 1..max_len."""
+    pieces: tuple[NDArray[np.int64], NDArray[np.int64]] | None
+    """doc and start; None when segment s is the whole of document s, as it mostly is: that takes no memory."""
+
+    @property
+    def doc(self) -> NDArray[np.int64]:
+        """int64[S]: index of the document."""
+        return self.pieces[0] if self.pieces else np.arange(len(self.length), dtype=np.int64)
+
+    @property
+    def start(self) -> NDArray[np.int64]:
+        """int64[S]: first token, counted inside the document."""
+        return self.pieces[1] if self.pieces else np.zeros(len(self.length), dtype=np.int64)
 
     def __len__(self) -> int:
         """The number of segments S."""
         return len(self.length)
 
 
-def kept_lengths(lengths: NDArray[np.int64], max_len: int, policy: str) -> NDArray[np.int64]:
-    """Tokens of each document that the policy keeps, int64[D]; `split` keeps all.
+def kept_lengths(lengths: NDArray[np.integer], max_len: int, policy: str) -> NDArray[np.integer]:
+    """Tokens of each document that the policy keeps, integers [D]; `split` keeps all.
 
     Raises:
         OverlongDocumentError: the policy is `error` and a document is too long.
     """
     too_long = lengths > max_len
+    if not too_long.any():
+        return lengths
+    kept: NDArray[np.integer] = lengths.copy()
     if policy == "truncate":
-        return np.minimum(lengths, max_len)
+        kept[too_long] = max_len
     if policy == "drop":
-        return np.where(too_long, 0, lengths)
-    if policy == "error" and too_long.any():
+        kept[too_long] = 0
+    if policy == "error":
         first = int(np.argmax(too_long))
         raise OverlongDocumentError(first, int(lengths[first]))
-    return lengths
+    return kept
 
 
-def split_documents(lengths: NDArray[np.int64], max_len: int) -> Segments:
+def split_documents(lengths: NDArray[np.integer], max_len: int) -> Segments:
     """Cuts every document into pieces of max_len and a remainder; empty documents give none."""
+    if not len(lengths) or (lengths.min() > 0 and lengths.max() <= max_len):
+        return Segments(lengths.astype(np.int32, copy=False), None)
+    lengths = lengths.astype(np.int64, copy=False)
     pieces = -(-lengths // max_len)
     doc = np.repeat(np.arange(len(lengths), dtype=np.int64), pieces)
     piece_of_doc = np.arange(len(doc), dtype=np.int64) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     start = piece_of_doc * max_len
     length = np.minimum(lengths[doc] - start, max_len).astype(np.int32)
-    return Segments(doc, start, length)
+    return Segments(length, (doc, start))
 
 
-def cut_stream(lengths: NDArray[np.int64], max_len: int) -> Segments:
+def cut_stream(lengths: NDArray[np.integer], max_len: int) -> Segments:
     """Cuts the joined stream of all documents at every multiple of max_len and at every document's end."""
-    ends = np.cumsum(lengths)
+    ends = np.cumsum(lengths, dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
     cuts = np.union1d(ends, np.arange(max_len, total, max_len, dtype=np.int64))
     cuts = cuts[cuts > 0]  # leading empty documents end at 0
     begins = np.concatenate((np.zeros(1, dtype=np.int64), cuts[:-1])) if len(cuts) else cuts
     doc = np.searchsorted(ends, begins, side="right").astype(np.int64)
-    return Segments(doc, begins - (ends - lengths)[doc], (cuts - begins).astype(np.int32))
+    return Segments((cuts - begins).astype(np.int32), (doc, begins - (ends - lengths)[doc]))

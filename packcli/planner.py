@@ -5,17 +5,24 @@ Legend: D documents, S segments, P packs, L max_len.
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from packcli.config import CANNOT_CAP_DOCS, OVERLONG, canonical_strategy
+from packcli.config import CANNOT_CAP_DOCS, EFFORTS, KEEPS_ORDER, OVERLONG, canonical_strategy
 from packcli.errors import UsageError, unknown_name
 from packcli.overlong import Segments, cut_stream, kept_lengths, split_documents
 from packcli.strategies import get_strategy
+from packcli.strategies.balancing import balanced_order
+from packcli.strategies.bounds import count_bound
+from packcli.strategies.patterns import count_lengths
 from packcli.strategies.random import mix, permutation
+
+REORDERED = 1 << 16
+"""Packs that are moved at once."""
 
 
 class PlanError(AssertionError):
@@ -30,10 +37,14 @@ class Plan:
     """Capacity L of a pack, in tokens."""
     segments: Segments
     """doc, start and length of every segment, in input order."""
-    order: NDArray[np.int64]
-    """int64[S]: segments, pack by pack."""
+    order: NDArray[np.int32] | NDArray[np.int64]
+    """[S]: segments, pack by pack; int32 from the planners that save memory."""
     pack_offsets: NDArray[np.int64]
     """int64[P+1]."""
+    lower_bound: int
+    """No packing of these segments has fewer packs: proven."""
+    found_by: str
+    """The strategy, and which planner of its portfolio: "next-fit", "best-fit: filling"."""
     max_docs_per_pack: int = 0
     """The limit that the plan keeps; 0 means none."""
 
@@ -53,21 +64,44 @@ class Plan:
         return self.num_tokens / (self.num_packs * self.max_len) if self.num_packs else 0.0
 
     @property
-    def lower_bound(self) -> int:
-        """No packing of these segments has fewer packs."""
-        return lower_bound(self.segments.length, self.max_len, self.max_docs_per_pack)
-
-    @property
     def pack_tokens(self) -> NDArray[np.int64]:
         """Real tokens of each pack, int64[P]."""
+        return self._sums(self.segments.length)
+
+    @property
+    def pack_costs(self) -> NDArray[np.int64]:
+        """Attention cost of each pack, documents isolated: the sum of squared segment lengths, int64[P]."""
+        return self._sums(self.segments.length.astype(np.int64) ** 2)
+
+    def _sums(self, values: NDArray[np.integer]) -> NDArray[np.int64]:
         ends = np.zeros(len(self.order) + 1, dtype=np.int64)
-        np.cumsum(self.segments.length[self.order], out=ends[1:])
+        np.cumsum(values[self.order], out=ends[1:])
         return np.diff(ends[self.pack_offsets])
 
     @property
     def docs_per_pack(self) -> NDArray[np.int64]:
         """Segments in each pack, int64[P]."""
         return np.diff(self.pack_offsets)
+
+    def cu_seqlens(self, pack: int) -> NDArray[np.int32]:
+        """Where each segment of a pack begins, and the end of the last: 3 and 2 tokens give 0 3 5, int32[n+1]."""
+        begin, end = self._range(pack)
+        ends = np.zeros(end - begin + 1, dtype=np.int32)
+        np.cumsum(self.segments.length[self.order[begin:end]], out=ends[1:])
+        return ends
+
+    def segment_ids(self, pack: int) -> NDArray[np.int32]:
+        """The segment of each position, from 1; 0 is padding: 3 and 2 tokens of 6 give 1 1 1 2 2 0, int32[L]."""
+        begin, end = self._range(pack)
+        ids = np.zeros(self.max_len, dtype=np.int32)
+        real = np.repeat(np.arange(1, end - begin + 1, dtype=np.int32), self.segments.length[self.order[begin:end]])
+        ids[: len(real)] = real
+        return ids
+
+    def _range(self, pack: int) -> tuple[int, int]:
+        if not 0 <= pack < self.num_packs:
+            raise IndexError(f"pack {pack} of a plan of {self.num_packs}")
+        return int(self.pack_offsets[pack]), int(self.pack_offsets[pack + 1])
 
 
 def make_plan(
@@ -77,6 +111,8 @@ def make_plan(
     strategy: str = "best-fit",
     overlong: str = "split",
     max_docs_per_pack: int = 0,
+    effort: str = "normal",
+    balance: bool = False,
     seed: int = 0,
 ) -> Plan:
     """Plans packs for documents of the given lengths.
@@ -87,64 +123,68 @@ def make_plan(
         strategy: Name or alias, as on the command line.
         overlong: What becomes of documents longer than max_len.
         max_docs_per_pack: Most segments in one pack; 0 means no limit.
+        effort: How much work best-fit may take for fewer packs: fast, normal, max.
+        balance: Put packs in an order in which groups of eight cost the same, see `balance_plan`.
         seed: Seed of every random choice.
 
     Raises:
-        UsageError: an unknown name, a negative length or limit, or a limit that the strategy cannot keep.
+        UsageError: an unknown name, a negative length or limit, or an option that the strategy cannot keep.
         OverlongDocumentError: overlong is "error" and a document is too long.
     """
     name = canonical_strategy(strategy)
     chosen = get_strategy(name)
     if max_docs_per_pack and name in CANNOT_CAP_DOCS:
         raise UsageError(f"strategy {name!r} cannot keep max_docs_per_pack")
+    if balance and name in KEEPS_ORDER:
+        raise UsageError(f"strategy {name!r} keeps the order of the input, so it cannot balance")
     if overlong not in OVERLONG:
         raise unknown_name("overlong policy", overlong, OVERLONG)
+    if effort not in EFFORTS:
+        raise unknown_name("effort", effort, EFFORTS)
     # Strategies shift Python's integers by them: NumPy's would overflow.
     max_len, max_docs_per_pack, seed = map(operator.index, (max_len, max_docs_per_pack, seed))
     if max_len < 1 or max_docs_per_pack < 0:
         raise UsageError("max_len must be at least 1, and max_docs_per_pack at least 0")
-    found = np.asarray(lengths)
-    if found.ndim != 1 or (len(found) and (found.dtype.kind not in "iu" or found.min() < 0)):
+    docs = np.asarray(lengths)
+    if docs.ndim != 1 or (len(docs) and (docs.dtype.kind not in "iu" or docs.min() < 0)):
         raise UsageError("lengths must be a flat list of integers that are not negative")
-    docs = np.asarray(found, dtype=np.int64)
+    if docs.dtype not in (np.int32, np.int64):  # smaller and unsigned ones would overflow in sums
+        docs = docs.astype(np.int64)
     kept = kept_lengths(docs, max_len, overlong)
     segments = cut_stream(kept, max_len) if chosen.cuts_stream else split_documents(kept, max_len)
-    order, pack_offsets = chosen.function(segments.length, max_len, max_docs=max_docs_per_pack, seed=mix(seed, 1))
+    packs = chosen.function(segments.length, max_len, max_docs=max_docs_per_pack, seed=mix(seed, 1), effort=effort)
+    bound = packs.lower_bound or lower_bound(segments.length, max_len, max_docs_per_pack)
+    found_by = f"{name}: {packs.found_by}" if packs.found_by else name
+    plan = Plan(max_len, segments, packs.order, packs.pack_offsets, bound, found_by, max_docs_per_pack)
     if chosen.shuffles_packs:
-        order, pack_offsets = _reorder(order, pack_offsets, permutation(len(pack_offsets) - 1, mix(seed, 2)))
-    return Plan(max_len, segments, order, pack_offsets, max_docs_per_pack)
+        plan = _reorder(plan, permutation(plan.num_packs, mix(seed, 2)))
+    return balance_plan(plan, seed) if balance else plan
 
 
-def _reorder(
-    order: NDArray[np.int64], pack_offsets: NDArray[np.int64], packs: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    counts = np.diff(pack_offsets)[packs]
-    moved = np.zeros_like(pack_offsets)
-    np.cumsum(counts, out=moved[1:])
-    return order[np.repeat(pack_offsets[packs] - moved[:-1], counts) + np.arange(len(order))], moved
+def balance_plan(plan: Plan, seed: int = 0) -> Plan:
+    """The same packs in another order: every group of eight consecutive ones costs nearly the same (`pack_costs`)."""
+    return _reorder(plan, balanced_order(plan.pack_costs, mix(seed, 3)))
+
+
+def _reorder(plan: Plan, packs: NDArray[np.int64]) -> Plan:
+    counts = plan.docs_per_pack[packs]
+    pack_offsets = np.zeros_like(plan.pack_offsets)
+    np.cumsum(counts, out=pack_offsets[1:])
+    order = np.empty_like(plan.order)
+    for first in range(0, len(packs), REORDERED):  # in parts, since an index takes more memory than the order
+        part = slice(first, first + REORDERED)
+        begin, end = int(pack_offsets[first]), int(pack_offsets[min(first + REORDERED, len(packs))])
+        index = np.repeat(
+            plan.pack_offsets[packs[part]] - pack_offsets[part.start : part.start + len(packs[part])], counts[part]
+        )
+        index += np.arange(begin, end)
+        order[begin:end] = plan.order[index]
+    return dataclasses.replace(plan, order=order, pack_offsets=pack_offsets)
 
 
 def lower_bound(lengths: NDArray[np.int32], max_len: int, max_docs: int = 0) -> int:
-    """The Martello-Toth L2 bound: no packing of the segments needs fewer packs.
-
-    For a threshold a <= L/2: segments over L - a share a pack with nothing of a tokens or more; those over L/2 need
-    a pack each; what of the segments of a..L/2 does not fit beside the latter needs more packs. The
-    bound is the best over all a; a = 0 gives ceil(tokens / L). (Martello and Toth 1990, section 8.3.)
-    """
-    if not len(lengths):
-        return 0
-    histogram = np.bincount(lengths, minlength=max_len + 1).astype(np.int64)
-    count = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(histogram)))
-    tokens = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(histogram * np.arange(max_len + 1))))
-    middle = max_len // 2 + 1
-    a = np.arange(max_len // 2 + 1)
-    top = max_len - a + 1  # lengths >= top stand alone, apart from those below a
-    alone = count[-1] - count[top]
-    halves = count[top] - count[middle]
-    room = halves * max_len - (tokens[top] - tokens[middle])
-    small = tokens[middle] - tokens[a]
-    best = int((alone + halves + np.maximum(0, -(-(small - room) // max_len))).max())
-    return max(best, -(-len(lengths) // max_docs)) if max_docs else best
+    """No packing of the segments needs fewer packs (the Martello-Toth bound, see strategies.bounds)."""
+    return count_bound(count_lengths(lengths, max_len), max_len, max_docs)
 
 
 def check_plan(plan: Plan, kept: NDArray[np.int64]) -> None:

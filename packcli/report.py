@@ -38,7 +38,7 @@ class Report:
     @property
     def derived(self) -> dict[str, Any]:
         """Utilisation, padding ratio, percentiles: see stats.derived."""
-        return derived(self.stats, self.max_len)
+        return derived(self.stats, self.max_len, self.manifest["config"]["max_docs_per_pack"])
 
     @property
     def load_line(self) -> str:
@@ -70,7 +70,7 @@ def stats_file(manifest: Mapping[str, Any], stats: Stats) -> dict[str, Any]:
         "strategy": config["strategy"],
         "overlong": config["overlong"],
         "tokenizer": {"name": tokenizer["name"], "sha256": tokenizer["sha256"]},
-        "derived": derived(stats, config["max_len"]),
+        "derived": derived(stats, config["max_len"], config["max_docs_per_pack"]),
         "totals": totals,
         "sources": [
             {"name": source["name"], **by_source.get(str(index), {"num_documents": 0, "num_tokens_in": 0})}

@@ -1,4 +1,4 @@
-"""Counters and histograms that add up: every unit counts for itself, the report is the sum.
+"""Counters and histograms that add up: every unit counts for itself, the report is the sum (of a maximum, the maximum).
 
 Conservation, checked on every unit and again on the sum:
 
@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from packcli.strategies.bounds import count_bound
 
 Histogram = dict[int, int]
 """Value -> how often. Long documents fall into buckets, see `bucketed`."""
@@ -60,11 +62,21 @@ class Stats:
     """Sum over units of the fewest packs that any packing of the unit needs."""
     sum_squared_segments: int = 0
     """Sum of squared segment lengths: attention cost of isolated documents."""
+    num_groups: int = 0
+    """Groups of eight consecutive rows."""
+    sum_group_cost: int = 0
+    """Their attention cost."""
+    max_group_cost: int = 0
+    """That of the most expensive one."""
+    max_group_cost_unbalanced: int = 0
+    """The same in the order that packs have without `balance`."""
     documents_by_length: Histogram = field(default_factory=dict)
     """Tokens of a document (special ones included), before the overlong policy."""
     segments_by_length: Histogram = field(default_factory=dict)
     packs_by_documents: Histogram = field(default_factory=dict)
     """Segments in a pack."""
+    plans_by_planner: dict[str, int] = field(default_factory=dict)
+    """Who found the plans: strategy, and planner of its portfolio."""
     by_source: dict[int, dict[str, int]] = field(default_factory=dict)
     """Per input file: documents and tokens in (special ones excluded)."""
     by_split: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -74,7 +86,8 @@ class Stats:
         """Totals of both."""
         merged: dict[str, Any] = {}
         for each in dataclasses.fields(Stats):
-            merged[each.name] = _add(getattr(self, each.name), getattr(other, each.name))
+            add = max if each.name.startswith("max_") else _add
+            merged[each.name] = add(getattr(self, each.name), getattr(other, each.name))
         return Stats(**merged)
 
     @property
@@ -154,8 +167,8 @@ def quantiles(counts: Histogram) -> dict[str, int]:
     }
 
 
-def derived(stats: Stats, max_len: int) -> dict[str, Any]:
-    """The figures that people read, from the sums. Ratios lie in 0..1 and are rounded to 6 decimals."""
+def derived(stats: Stats, max_len: int, max_docs: int = 0) -> dict[str, Any]:
+    """The figures that people read, from the sums. Ratios lie in 0..1 (but for group costs) and have 6 decimals."""
 
     def ratio(part: float, whole: float) -> float:
         return round(part / whole, 6) if whole else 0.0
@@ -168,8 +181,13 @@ def derived(stats: Stats, max_len: int) -> dict[str, Any]:
         "padding_ratio": ratio(stats.num_tokens_padding, positions),
         "padding_ratio_unpacked": ratio(alone - stats.num_tokens_packed, alone),
         "num_packs_above_lower_bound": stats.num_packs - stats.sum_lower_bound,
+        "num_packs_for_windows": _window_packs(stats, max_len, max_docs),
         "drop_ratio": ratio(stats.num_tokens_dropped, total),
         "split_ratio": ratio(stats.num_documents_split, stats.num_documents_packed),
+        "group_cost_max_ratio": ratio(stats.max_group_cost * stats.num_groups, stats.sum_group_cost),
+        "group_cost_max_ratio_unbalanced": ratio(
+            stats.max_group_cost_unbalanced * stats.num_groups, stats.sum_group_cost
+        ),
         "attention_ratio": ratio(stats.sum_squared_segments, stats.num_packs * max_len**2),
         "mean_documents_per_pack": ratio(stats.num_segments, stats.num_packs),
         "mean_document_length": ratio(total, stats.num_documents),
@@ -177,3 +195,14 @@ def derived(stats: Stats, max_len: int) -> dict[str, Any]:
         "segment_length": quantiles(stats.segments_by_length),
         "documents_per_pack": quantiles(stats.packs_by_documents),
     }
+
+
+def _window_packs(stats: Stats, max_len: int, max_docs: int) -> int:
+    """What planning part by part costs at most: packs that the parts need, less those that the whole needs."""
+    if stats.num_parts <= 1:
+        return 0
+    lengths = np.zeros(max_len + 1, dtype=np.int64)
+    for length, count in stats.segments_by_length.items():
+        lengths[length] = count  # long ones stand in a bucket of shorter ones: the bound is a little too low
+    whole = max(count_bound(lengths, max_len, max_docs), -(-stats.num_tokens_packed // max_len))
+    return max(stats.sum_lower_bound - whole, 0)

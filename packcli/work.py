@@ -19,9 +19,10 @@ from packcli.config import PackConfig
 from packcli.errors import BadRowError
 from packcli.manifest import Output, Sidecar
 from packcli.overlong import OverlongDocumentError, kept_lengths
-from packcli.planner import Plan, make_plan
+from packcli.planner import Plan, balance_plan, make_plan
 from packcli.shards import Schema, ShardInfo, make_schema, write_shard
 from packcli.stats import Stats, bucketed, histogram
+from packcli.strategies.balancing import group_costs
 from packcli.strategies.random import mix
 from packcli.tokens import TokenBuffer
 
@@ -189,7 +190,8 @@ def _write_part(
                 strategy=config.strategy,
                 overlong=config.overlong,
                 max_docs_per_pack=config.max_docs_per_pack,
-                seed=mix(config.seed, unit.index, part.index, number),
+                effort=config.effort,
+                seed=(seed := mix(config.seed, unit.index, part.index, number)),
             )
         except OverlongDocumentError as error:
             source, row = job.sources[here.source[error.document]], here.row[error.document]
@@ -197,7 +199,10 @@ def _write_part(
                 f"{source.name}: row {row}: {error.length} tokens, over --max-len {config.max_len}",
                 "--overlong split, truncate or drop; or a larger --max-len",
             ) from None
-        stats += _count(plan, lengths, config, split)
+        unbalanced = int(group_costs(plan.pack_costs).max(initial=0))
+        if config.balance:
+            plan = balance_plan(plan, seed)
+        stats += _count(plan, lengths, config, split, unbalanced)
         if plan.num_packs:
             assembler = Assembler(plan, batch.ids, batch.offsets[docs], here, layout)
             name = f"{folder_of(config, split)}data-{unit.index:05d}-{part.index:03d}.arrow"
@@ -209,14 +214,17 @@ def _write_part(
     return shards, stats
 
 
-def _count(plan: Plan, lengths: NDArray[np.int64], config: PackConfig, split: str) -> Stats:
+def _count(
+    plan: Plan, lengths: NDArray[np.int64], config: PackConfig, split: str, max_group_cost_unbalanced: int
+) -> Stats:
     """What a plan does to the documents of a split."""
     kept = kept_lengths(lengths, config.max_len, config.overlong)
     too_long = lengths > config.max_len
     truncated, dropped = too_long & (kept > 0) & (kept < lengths), kept == 0
     segments_of_doc = np.bincount(plan.segments.doc, minlength=len(lengths))
     num_tokens, num_packed = plan.num_tokens, int((~dropped).sum())
-    squares = plan.segments.length.astype(np.int64) ** 2
+    costs = plan.pack_costs
+    groups = group_costs(costs)
     return Stats(
         num_documents_packed=num_packed,
         num_documents_overlong=int(dropped.sum()),
@@ -230,10 +238,15 @@ def _count(plan: Plan, lengths: NDArray[np.int64], config: PackConfig, split: st
         num_segments=len(plan.segments),
         num_packs=plan.num_packs,
         sum_lower_bound=plan.lower_bound,
-        sum_squared_segments=int(squares.sum()),
+        sum_squared_segments=int(costs.sum()),
+        num_groups=len(groups),
+        sum_group_cost=int(groups.sum()),
+        max_group_cost=int(groups.max(initial=0)),
+        max_group_cost_unbalanced=max_group_cost_unbalanced,
         documents_by_length=histogram(bucketed(lengths)),
         segments_by_length=histogram(bucketed(plan.segments.length.astype(np.int64))),
         packs_by_documents=histogram(plan.docs_per_pack),
+        plans_by_planner={plan.found_by: 1} if plan.num_packs else {},
         by_split={split: {"num_documents": num_packed, "num_packs": plan.num_packs, "num_tokens_packed": num_tokens}},
     )
 

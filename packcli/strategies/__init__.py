@@ -2,7 +2,7 @@
 
 A strategy is a pure function of lengths, one a file:
 
-    (lengths: int32[S], capacity, *, max_docs=0, seed=0) -> (order: int64[S], pack_offsets: int64[P+1])
+    (lengths: int32[S], capacity, *, max_docs=0, seed=0, effort="normal") -> Packs(order, pack_offsets, ...)
 
 Pack p holds the segments order[pack_offsets[p]:pack_offsets[p+1]]. Every length is in 1..capacity. The
 result depends on the arguments only, on any machine and with any version of NumPy. A new strategy is one
@@ -23,6 +23,7 @@ from packcli.strategies.concat import concat
 from packcli.strategies.first_fit import first_fit
 from packcli.strategies.next_fit import next_fit
 from packcli.strategies.pad import pad
+from packcli.strategies.patterns import Packs
 from packcli.strategies.shuffle_fit import shuffle_fit
 
 
@@ -30,9 +31,9 @@ class StrategyFunction(Protocol):
     """The signature that every strategy has."""
 
     def __call__(
-        self, lengths: NDArray[np.int32], capacity: int, *, max_docs: int = 0, seed: int = 0
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Lengths to (order, pack_offsets)."""
+        self, lengths: NDArray[np.int32], capacity: int, *, max_docs: int = 0, seed: int = 0, effort: str = "normal"
+    ) -> Packs:
+        """Lengths to packs."""
 
 
 @dataclass(frozen=True, slots=True)

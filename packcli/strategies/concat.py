@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from packcli.strategies.patterns import Packs
+
 
 def concat(
-    lengths: NDArray[np.int32], capacity: int, *, max_docs: int = 0, seed: int = 0
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    lengths: NDArray[np.int32], capacity: int, *, max_docs: int = 0, seed: int = 0, effort: str = "normal"
+) -> Packs:
     """Packs segments in order, each pack exactly full but the last.
 
     The segments come from `overlong.cut_stream`, so that ends of packs are ends of segments:
@@ -26,4 +28,4 @@ def concat(
     pack_offsets = np.concatenate((np.zeros(1, dtype=np.int64), last + 1))
     if total % capacity:
         pack_offsets = np.append(pack_offsets, len(lengths))
-    return np.arange(len(lengths), dtype=np.int64), pack_offsets.astype(np.int64)
+    return Packs(np.arange(len(lengths), dtype=np.int64), pack_offsets.astype(np.int64))

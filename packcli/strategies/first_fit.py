@@ -5,19 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-
-def packs_to_csr(pack_of: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The pack of each segment, int64[S], every pack from 0 up used -> (order, pack_offsets)."""
-    order = np.argsort(pack_of, kind="stable")
-    counts = np.bincount(pack_of) if len(pack_of) else np.empty(0, dtype=np.int64)
-    pack_offsets = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=pack_offsets[1:])
-    return order, pack_offsets
+from packcli.strategies.patterns import Packs, packs_to_csr
 
 
 def first_fit(
-    lengths: NDArray[np.int32], capacity: int, *, max_docs: int = 0, seed: int = 0
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    lengths: NDArray[np.int32], capacity: int, *, max_docs: int = 0, seed: int = 0, effort: str = "normal"
+) -> Packs:
     """Greedy first fit in input order.
 
     3 4 2 1 1 with capacity 5 gives 3 2 | 4 1 | 1.
@@ -49,4 +42,4 @@ def first_fit(
                 break
             room[node] = most
             node >>= 1
-    return packs_to_csr(pack_of)
+    return Packs(*packs_to_csr(pack_of))

@@ -5,13 +5,22 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from packcli.strategies.patterns import Packs
+
 
 def next_fit(
-    lengths: NDArray[np.int32], capacity: int, *, max_docs: int = 0, seed: int = 0
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    lengths: NDArray[np.int32], capacity: int, *, max_docs: int = 0, seed: int = 0, effort: str = "normal"
+) -> Packs:
     """Keeps the stream's order, for curricula.
 
     3 2 4 1 1 with capacity 5 gives 3 2 | 4 1 | 1: pack_offsets 0 2 4 5.
+    """
+    ends = pack_ends(lengths, capacity, max_docs)
+    return Packs(np.arange(len(lengths), dtype=np.int64), np.concatenate((np.zeros(1, dtype=np.int64), ends)))
+
+
+def pack_ends(lengths: NDArray[np.int32], capacity: int, max_docs: int = 0) -> NDArray[np.int64]:
+    """Where each pack of next fit ends, int64[P]; a segment over the capacity is a pack of its own.
 
     For every segment one search tells where a pack that starts there would end; the packs are then a
     walk along those ends, one step a pack.
@@ -20,10 +29,12 @@ def next_fit(
     before = np.zeros(num_segments + 1, dtype=np.int64)
     np.cumsum(lengths, out=before[1:])
     ends = np.searchsorted(before, before[:-1] + capacity, side="right") - 1
+    np.maximum(ends, np.arange(1, num_segments + 1), out=ends)
     if max_docs:
-        ends = np.minimum(ends, np.arange(num_segments) + max_docs)
+        np.minimum(ends, np.arange(num_segments) + max_docs, out=ends)
     end_of = ends.tolist()
-    pack_offsets = [0]
-    while pack_offsets[-1] < num_segments:
-        pack_offsets.append(end_of[pack_offsets[-1]])
-    return np.arange(num_segments, dtype=np.int64), np.array(pack_offsets, dtype=np.int64)
+    found, place = [], 0
+    while place < num_segments:
+        place = end_of[place]
+        found.append(place)
+    return np.array(found, dtype=np.int64)

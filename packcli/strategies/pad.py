@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from packcli.strategies.patterns import Packs
+
 
 def pad(
-    lengths: NDArray[np.int32], capacity: int, *, max_docs: int = 0, seed: int = 0
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    lengths: NDArray[np.int32], capacity: int, *, max_docs: int = 0, seed: int = 0, effort: str = "normal"
+) -> Packs:
     """Every segment alone: order 0 1 2, pack_offsets 0 1 2 3."""
-    return np.arange(len(lengths), dtype=np.int64), np.arange(len(lengths) + 1, dtype=np.int64)
+    return Packs(np.arange(len(lengths), dtype=np.int64), np.arange(len(lengths) + 1, dtype=np.int64))
