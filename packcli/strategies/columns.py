@@ -66,9 +66,15 @@ class Limits:
     """Column generation is for plans that are above the bound by more than this share."""
 
     def for_tokens(self, num_tokens: int) -> Limits:
-        """Less for a small input, which is read and tokenized sooner: a fourth of it, and all from 32 Mi tokens up."""
-        share = min(0.25 + 0.75 * num_tokens / 2**25, 1.0)
-        return Limits(fill_work=int(self.fill_work * share), simplex_work=int(self.simplex_work * share), gap=self.gap)
+        """Less for a small input, which is read and tokenized sooner: a fourth of it for the smallest.
+
+        Filling is for the last few packs and runs on most text; columns are for gaps that are worth more time.
+        """
+        return Limits(
+            fill_work=int(self.fill_work * min(0.25 + 0.75 * num_tokens / 2**27, 1.0)),
+            simplex_work=int(self.simplex_work * min(0.25 + 0.75 * num_tokens / 2**25, 1.0)),
+            gap=self.gap,
+        )
 
 
 class _Knapsack:
