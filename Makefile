@@ -7,10 +7,10 @@ INPUT  ?= sample_data/docs.jsonl
 TOKENIZER ?= packcli/tokenizing/builtin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-train check lint types format bench bench-peers stress smoke clean
+.PHONY: help demo test test-train check lint types format bench bench-peers bench-planner stress smoke clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -52,6 +52,9 @@ bench: $(STAMP) ## Measure: INPUT=corpus.jsonl.zst TOKENIZER=dir (defaults: samp
 
 bench-peers: $(STAMP) ## Measure beside TRL and datatrove, in an environment of their own
 	$(BIN)/python tests/benchmarks/bench_peers.py $(INPUT) --tokenizer $(TOKENIZER)
+
+bench-planner: $(STAMP) ## Measure the planner: LENGTHS='a.npy ...' adds lengths, OPTIONS=--help shows more
+	$(BIN)/python tests/benchmarks/bench_planner.py $(LENGTHS) $(OPTIONS)
 
 stress: $(STAMP) ## The long runs: many kills, two gigabytes
 	PACKCLI_KILLS=100 $(BIN)/python -m pytest tests/test_kill.py -v

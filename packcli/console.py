@@ -149,10 +149,6 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
     if stats.num_parts > 1 and config["strategy"] in ("best-fit", "shuffle-fit"):
         window = f"{stats.num_parts:,} parts of up to {config['unit_bytes'] / 2**20:,.4g} MiB, each planned on its own"
         row("window", f"{window}: {count(figures['num_packs_for_windows'], 'pack')} more than for the whole at most")
-    if config["balance"] or percentiles:
-        cost = f"the most expensive 8 rows cost {figures['group_cost_max_ratio']:.2f} times the mean"
-        without = f"; without --balance {figures['group_cost_max_ratio_unbalanced']:.2f}" if config["balance"] else ""
-        row("balance", cost + without)
     if len(stats.by_split) > 1:
         row(
             "splits", ", ".join(f"{split} {count(each['num_packs'], 'pack')}" for split, each in stats.by_split.items())
@@ -167,6 +163,10 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
     truncated = f" (lost {stats.num_tokens_truncated:,} tokens)" if stats.num_documents_truncated else ""
     row("truncated", count(stats.num_documents_truncated, "document") + truncated)
     row("split", f"{count(stats.num_documents_split, 'document')} over several packs")
+    if config["balance"] or percentiles:
+        cost = f"the most expensive 8 rows cost {figures['group_cost_max_ratio']:.2f} times the mean"
+        without = f"; without --balance {figures['group_cost_max_ratio_unbalanced']:.2f}" if config["balance"] else ""
+        row("balance", cost + without)
     if stats.num_eos_in_documents:
         row("warning", f"{stats.num_eos_in_documents:,} EOS ids come from the text itself")
     if percentiles:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 
+import pyarrow
+import pyarrow.ipc
 import pytest
 from helpers import BUILTIN, PACKCLI, SAMPLE, big_input
 from typer.testing import CliRunner
@@ -88,6 +90,80 @@ def test_stats_prints_the_report_again(here):
     assert "(recorded)" in result.stderr
 
 
+def stored(directory, column):
+    """A column of the only shard, row by row."""
+    (shard,) = directory.glob("*.arrow")
+    with pyarrow.ipc.open_stream(shard) as reader:
+        return reader.read_all()[column].to_pylist()
+
+
+def group_ratio(directory):
+    """Attention cost of the dearest eight rows over the mean of all groups, from the rows as they are stored."""
+    costs = [sum(length**2 for length in lengths) for lengths in stored(directory, "seq_lengths")]
+    groups = [sum(costs[first : first + 8]) for first in range(0, len(costs) - 7, 8)]
+    return max(groups) / (sum(groups) / len(groups))
+
+
+def test_balanced_rows_cost_alike(here):
+    """The whole way: the rows on the disk are balanced as stats.json says, and they are the same rows."""
+    common = ["docs.jsonl", "--strategy", "best-fit", "--max-len", 256, "--columns", "compact", "-w", 1, "--json"]
+    result = invoke("pack", *common, "-o", "balanced", "--balance")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    on_disk = json.loads((here / "balanced" / "stats.json").read_text(encoding="utf-8"))
+    assert on_disk["derived"] == report["derived"]
+    derived, totals = on_disk["derived"], on_disk["totals"]
+    assert 1.0 <= derived["group_cost_max_ratio"] < derived["group_cost_max_ratio_unbalanced"]
+    assert derived["num_packs_for_windows"] == 0
+    assert totals["num_groups"] == totals["num_packs"] // 8 > 4
+    assert sum(totals["plans_by_planner"].values()) == totals["num_parts"] == 1
+    assert all(planner.startswith("best-fit: ") for planner in totals["plans_by_planner"])
+    said = re.sub(r"\s+", " ", result.stderr)
+    assert f"the most expensive 8 rows cost {derived['group_cost_max_ratio']:.2f} times the mean" in said
+    assert f"without --balance {derived['group_cost_max_ratio_unbalanced']:.2f}" in said
+
+    plain = invoke("pack", *common, "-o", "plain", "--no-balance")
+    unbalanced = json.loads(plain.stdout)["derived"]
+    assert unbalanced["group_cost_max_ratio"] == unbalanced["group_cost_max_ratio_unbalanced"]
+    assert unbalanced["group_cost_max_ratio"] == derived["group_cost_max_ratio_unbalanced"]
+    assert "without --balance" not in plain.stderr
+    balanced_rows, rows = (stored(here / name, "input_ids") for name in ("balanced", "plain"))
+    assert sorted(balanced_rows) == sorted(rows)
+    assert balanced_rows != rows
+    assert group_ratio(here / "balanced") == pytest.approx(derived["group_cost_max_ratio"], abs=1e-6)
+    assert group_ratio(here / "plain") == pytest.approx(unbalanced["group_cost_max_ratio"], abs=1e-6)
+
+
+def test_effort_reaches_the_planner_and_the_settings_file(here):
+    """A flag that changes nothing; or one that the packcli.toml beside the output forgets."""
+    found = {}
+    for effort in ("fast", "max"):
+        arguments = ["docs.jsonl", "--strategy", "bfd", "--max-len", 700, "--effort", effort, "-w", 1, "--json", "-q"]
+        found[effort] = json.loads(invoke("pack", *arguments, "-o", effort).stdout)
+        assert f'effort = "{effort}"' in (here / effort / ".packcli" / "packcli.toml").read_text(encoding="utf-8")
+        again = invoke(
+            "pack", "docs.jsonl", "-o", effort, "--config", f"{effort}/.packcli/packcli.toml", "--json", "-q"
+        )
+        assert json.loads(again.stdout)["status"] == "up to date"
+    assert found["fast"]["totals"]["plans_by_planner"] == {"best-fit: decreasing": 1}
+    assert found["max"]["totals"]["num_packs"] <= found["fast"]["totals"]["num_packs"]
+    assert found["fast"]["fingerprint"] != found["max"]["fingerprint"]
+
+
+def test_windows_are_named_with_their_price(here):
+    """Who plans in small parts must see what that costs."""
+    result = run(
+        "pack", "docs.jsonl", "--strategy", "bfd", "--max-len", 512, "--unit-bytes", "64KiB", "--json", "-w", 1
+    )
+    report = json.loads(result.stdout)
+    assert report["totals"]["num_parts"] > 1
+    price = report["derived"]["num_packs_for_windows"]
+    assert 0 <= price <= report["totals"]["num_parts"] - 1
+    said = re.sub(r"\s+", " ", result.stderr)
+    assert f"{report['totals']['num_parts']} parts of up to 0.0625 MiB" in said
+    assert f"{price} pack" in said
+
+
 def test_stdin_is_packed_like_a_file(here):
     text = SAMPLE.read_text(encoding="utf-8")
     result = run("pack", "-", "-w", 1, "-q", input=text)
@@ -143,6 +219,13 @@ BAD = {
     "unknown policy": (["pack", "docs.jsonl", "--overlong", "cut"], 2, ["overlong policy 'cut'", "truncate"]),
     "max-len": (["pack", "docs.jsonl", "--max-len", "1"], 2, ["--max-len 1: a pack holds at least 2 tokens"]),
     "cap": (["pack", "docs.jsonl", "--max-docs-per-pack", "4"], 2, ["cannot be kept by strategy 'concat'", "best-fit"]),
+    "unknown effort": (["pack", "docs.jsonl", "--effort", "fats"], 2, ["effort 'fats'", "did you mean 'fast'", "max"]),
+    "balance": (["pack", "docs.jsonl", "--balance"], 2, ["--balance cannot be kept by strategy 'concat'", "best-fit"]),
+    "balance of a stream": (
+        ["pack", "docs.jsonl", "--balance", "--strategy", "sequential"],
+        2,
+        ["--balance cannot be kept by strategy 'next-fit', whose packs stand in the order of the input", "pad"],
+    ),
     "not a tokenizer": (["pack", "docs.jsonl", "--tokenizer", "docs.jsonl"], 2, ["not a tokenizer.json"]),
     "no tokenizer": (["pack", "docs.jsonl", "--tokenizer", "./nowhere"], 2, ["./nowhere: no such file"]),
     "not in the hub cache": (

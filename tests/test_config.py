@@ -14,6 +14,7 @@ from packcli import config, errors
 from packcli.config import (
     COLUMN_SETS,
     COLUMNS,
+    EFFORTS,
     OVERLONG,
     STRATEGY_ALIASES,
     PackConfig,
@@ -50,6 +51,26 @@ BAD_PACK_CONFIGS = {
     "max_docs_per_pack with concat": (
         {"max_docs_per_pack": 3, "strategy": "wrapped"},
         "--max-docs-per-pack cannot be kept by strategy 'concat'",
+        "--strategy best-fit",
+    ),
+    "effort": (
+        {"effort": "nromal"},
+        "effort 'nromal' is not known; did you mean 'normal'?",
+        "known: fast, max, normal",
+    ),
+    "balance with concat": (
+        {"balance": True, "strategy": "wrapped"},
+        "--balance cannot be kept by strategy 'concat', whose packs stand in the order of the input",
+        "--strategy best-fit, shuffle-fit or pad",
+    ),
+    "balance with first-fit": (
+        {"balance": True, "strategy": "ff"},
+        "--balance cannot be kept by strategy 'first-fit'",
+        "--strategy best-fit",
+    ),
+    "balance with next-fit": (
+        {"balance": True, "strategy": "sequential"},
+        "--balance cannot be kept by strategy 'next-fit'",
         "--strategy best-fit",
     ),
     "seed negative": ({"seed": -1}, "--seed -1 is not in 0..2^63-1", ""),
@@ -177,6 +198,11 @@ def test_every_raise_of_config_fires_in_a_test_above(tmp_path):
         {"unit_bytes": 1024},
         {"max_docs_per_pack": 1, "strategy": "none"},
         {"columns": "input_ids"},
+        {"effort": "fast"},
+        {"effort": "max"},
+        {"balance": True, "strategy": "best-fit"},
+        {"balance": True, "strategy": "shuffle-fit"},
+        {"balance": True, "strategy": "pad"},
         {"text_template": "{{{question}}}"},
     ],
     ids=str,
@@ -213,6 +239,8 @@ def test_the_defaults_are_part_of_the_promise():
         "strategy": "concat",
         "overlong": "split",
         "max_docs_per_pack": 0,
+        "effort": "normal",
+        "balance": False,
         "seed": 0,
         "isolate": True,
         "columns": ["input_ids", "labels", "position_ids", "seq_lengths", "sources"],
@@ -337,29 +365,34 @@ def test_to_toml_can_be_written_whatever_the_shell_passed():
     assert b'text_field = "a\\udcff"' in PackConfig(text_field="a\udcff").to_toml().encode()
 
 
-configs = st.builds(
-    PackConfig,
-    max_len=st.integers(2, 2**24),
-    strategy=st.sampled_from(sorted(STRATEGY_ALIASES)),
-    overlong=st.sampled_from(OVERLONG),
-    seed=st.integers(0, 2**63 - 1),
-    isolate=st.booleans(),
-    columns=st.sets(st.sampled_from(COLUMNS)).map(lambda names: (*names, "input_ids")),
-    val_fraction=st.floats(0, 1, exclude_max=True),
-    tokenizer=st.text(),
-    add_eos=st.booleans(),
-    eos_token=st.none() | st.text(),
-    add_bos=st.none() | st.booleans(),
-    pad_token=st.none() | st.text(),
-    allow_special=st.booleans(),
-    text_field=st.none() | st.text(),
-    split_on=st.none() | st.text(min_size=1),
-    unit_bytes=st.integers(1024, 2**50),
-) | st.builds(
-    PackConfig,
-    strategy=st.sampled_from(["bfd", "ffs", "ff", "sequential", "none"]),
-    max_docs_per_pack=st.integers(0, 2**40),
-    text_template=st.none() | st.just("{a}\n{{}}\t{b}"),
+configs = (
+    st.builds(
+        PackConfig,
+        max_len=st.integers(2, 2**24),
+        strategy=st.sampled_from(sorted(STRATEGY_ALIASES)),
+        overlong=st.sampled_from(OVERLONG),
+        effort=st.sampled_from(EFFORTS),
+        seed=st.integers(0, 2**63 - 1),
+        isolate=st.booleans(),
+        columns=st.sets(st.sampled_from(COLUMNS)).map(lambda names: (*names, "input_ids")),
+        val_fraction=st.floats(0, 1, exclude_max=True),
+        tokenizer=st.text(),
+        add_eos=st.booleans(),
+        eos_token=st.none() | st.text(),
+        add_bos=st.none() | st.booleans(),
+        pad_token=st.none() | st.text(),
+        allow_special=st.booleans(),
+        text_field=st.none() | st.text(),
+        split_on=st.none() | st.text(min_size=1),
+        unit_bytes=st.integers(1024, 2**50),
+    )
+    | st.builds(
+        PackConfig,
+        strategy=st.sampled_from(["bfd", "ffs", "ff", "sequential", "none"]),
+        max_docs_per_pack=st.integers(0, 2**40),
+        text_template=st.none() | st.just("{a}\n{{}}\t{b}"),
+    )
+    | st.builds(PackConfig, strategy=st.sampled_from(["bfd", "ffs", "none"]), balance=st.booleans())
 )
 
 

@@ -142,3 +142,33 @@ def test_what_each_policy_keeps(policy, lengths, max_len):
         kept = kept_lengths(array(lengths), max_len, policy)
         assert kept.tolist() == [keeps[policy](length) for length in lengths]
         assert kept.dtype == np.int64
+
+
+def test_whole_documents_take_no_memory_but_their_lengths():
+    """100 M documents must fit: where every segment is a document, doc and start are not stored, lengths not copied."""
+    lengths = np.array([3, 4, 1], dtype=np.int32)
+    segments = split_documents(kept_lengths(lengths, 4, "split"), 4)
+    assert segments.pieces is None
+    assert segments.length is lengths
+    assert rows(segments) == [(0, 0, 3), (1, 0, 4), (2, 0, 1)]
+    assert (segments.doc.dtype, segments.start.dtype) == (np.int64, np.int64)
+    for others in ([3, 5, 1], [3, 0, 1]):  # one is cut, one is empty
+        assert split_documents(array(others), 4).pieces is not None
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@PROPERTY
+@given(lengths=document_lengths, max_len=capacities)
+def test_lengths_of_either_width_give_the_same_segments(dtype, lengths, max_len):
+    assert rows(split_documents(np.array(lengths, dtype=dtype), max_len)) == slow_split(lengths, max_len)
+    assert rows(cut_stream(np.array(lengths, dtype=dtype), max_len)) == slow_cut(lengths, max_len)
+    assert kept_lengths(np.array(lengths, dtype=dtype), max_len, "truncate").dtype == dtype
+
+
+def test_a_stream_of_int32_lengths_past_two_to_the_31_does_not_wrap():
+    """The lengths are small, their sum is not."""
+    lengths = np.full(2**8 + 1, 2**24, dtype=np.int32)
+    for segments in (cut_stream(lengths, 2**24), split_documents(lengths, 2**23)):
+        assert segments.length.sum(dtype=np.int64) == 2**32 + 2**24
+        assert segments.start.min() >= 0
+        assert segments.doc[-1] == 2**8

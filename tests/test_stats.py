@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from packcli.planner import lower_bound
 from packcli.stats import HISTOGRAMS, QUANTILES, Stats, bucketed, derived, histogram, quantiles
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
@@ -19,6 +20,7 @@ PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
 counts = st.integers(0, 10**15)
 histograms = st.dictionaries(st.integers(0, 2**24), st.integers(1, 10**12), max_size=4)
 COUNTERS = [field.name for field in dataclasses.fields(Stats) if field.type == "int"]
+MAXIMA = ["max_group_cost", "max_group_cost_unbalanced"]
 MAX_LEN = 8
 
 
@@ -28,6 +30,8 @@ def totals(draw):
     fields = {name: draw(counts) for name in COUNTERS} | {name: draw(histograms) for name in HISTOGRAMS}
     tally = st.dictionaries(st.sampled_from(["num_documents", "num_tokens_in"]), counts)
     fields["by_source"] = draw(st.dictionaries(st.integers(0, 3), tally, max_size=3))
+    planners = st.sampled_from(["pad", "best-fit: decreasing", "best-fit: columns"])
+    fields["plans_by_planner"] = draw(st.dictionaries(planners, st.integers(1, 9)))
     fields["by_split"] = draw(st.dictionaries(st.sampled_from(["train", "validation"]), tally))
     return Stats(**fields)
 
@@ -53,9 +57,14 @@ def good():
         num_rows_unpacked=6,
         sum_lower_bound=3,
         sum_squared_segments=97,
+        num_groups=4,
+        sum_group_cost=80,
+        max_group_cost=25,
+        max_group_cost_unbalanced=41,
         documents_by_length={3: 2, 4: 2, 11: 1, 20: 1},
         segments_by_length={3: 3, 4: 2, 6: 1},
         packs_by_documents={2: 3},
+        plans_by_planner={"best-fit: decreasing": 1},
         by_source={0: {"num_documents": 7, "num_tokens_in": 40}},
         by_split={"train": {"num_documents": 5, "num_packs": 3, "num_tokens_packed": 23}},
     )
@@ -63,9 +72,10 @@ def good():
 
 def test_every_field_is_a_counter_a_histogram_or_a_table():
     """A field of another kind would need its own way to add up and to be stored."""
-    named = [*COUNTERS, *HISTOGRAMS, "by_source", "by_split"]
+    named = [*COUNTERS, *HISTOGRAMS, "by_source", "by_split", "plans_by_planner"]
     assert sorted(named) == sorted(field.name for field in dataclasses.fields(Stats))
     assert len(COUNTERS) > 15
+    assert [name for name in COUNTERS if name.startswith("max_")] == MAXIMA
 
 
 # Sums.
@@ -73,15 +83,30 @@ def test_every_field_is_a_counter_a_histogram_or_a_table():
 
 def test_a_sum_by_hand():
     one = Stats(
-        num_packs=2, packs_by_documents={1: 1, 2: 1}, by_source={0: {"num_documents": 3}}, by_split={"train": {"a": 1}}
+        max_group_cost=7,
+        max_group_cost_unbalanced=8,
+        plans_by_planner={"pad": 1, "concat": 2},
+        num_packs=2,
+        packs_by_documents={1: 1, 2: 1},
+        by_source={0: {"num_documents": 3}},
+        by_split={"train": {"a": 1}},
     )
-    other = Stats(num_packs=3, packs_by_documents={2: 3}, by_source={0: {"num_documents": 1}, 1: {"num_documents": 4}})
+    other = Stats(
+        max_group_cost=5,
+        max_group_cost_unbalanced=9,
+        plans_by_planner={"pad": 3},
+        num_packs=3,
+        packs_by_documents={2: 3},
+        by_source={0: {"num_documents": 1}, 1: {"num_documents": 4}},
+    )
     both = one + other
     assert both.num_packs == 5
     assert both.packs_by_documents == {1: 1, 2: 4}
     assert both.by_source == {0: {"num_documents": 4}, 1: {"num_documents": 4}}
     assert both.by_split == {"train": {"a": 1}}
     assert both.num_documents == 0
+    assert (both.max_group_cost, both.max_group_cost_unbalanced) == (7, 9)  # of maxima, the maximum
+    assert both.plans_by_planner == {"pad": 4, "concat": 2}
 
 
 @PROPERTY
@@ -100,7 +125,9 @@ def test_units_may_be_added_in_any_order(a, b, c):
 def test_a_sum_loses_nothing(a, b):
     both = a + b
     for name in COUNTERS:
-        assert getattr(both, name) == getattr(a, name) + getattr(b, name)
+        add = max if name in MAXIMA else sum
+        assert getattr(both, name) == add((getattr(a, name), getattr(b, name)))
+    assert both.plans_by_planner == dict(Counter(a.plans_by_planner) + Counter(b.plans_by_planner))
     for name in HISTOGRAMS:
         assert getattr(both, name) == dict(Counter(getattr(a, name)) + Counter(getattr(b, name)))
     for name in ("by_source", "by_split"):
@@ -118,6 +145,7 @@ def test_adding_to_a_sum_changes_no_earlier_one():
     second = first + good()
     second.by_source[0]["num_documents"] += 1
     second.documents_by_length[3] += 1
+    second.plans_by_planner["best-fit: decreasing"] += 1
     assert first == good()
 
 
@@ -267,8 +295,11 @@ def test_derived_by_hand():
         "padding_ratio": 0.041667,  # 1 / 24
         "padding_ratio_unpacked": 0.520833,  # 25 / 48: six rows of 8 without packing
         "num_packs_above_lower_bound": 0,
+        "num_packs_for_windows": 0,
         "drop_ratio": 0.5,  # 23 / 46
         "split_ratio": 0.2,  # 1 / 5
+        "group_cost_max_ratio": 1.25,  # 25 / (80 / 4)
+        "group_cost_max_ratio_unbalanced": 2.05,  # 41 / (80 / 4)
         "attention_ratio": 0.505208,  # 97 / 192
         "mean_documents_per_pack": 2.0,
         "mean_document_length": 6.571429,  # 46 / 7
@@ -301,8 +332,69 @@ def test_ratios_lie_between_0_and_1(packs):
     )
     stats.check(MAX_LEN)
     found = derived(stats, MAX_LEN)
-    ratios = [value for name, value in found.items() if name.endswith("_ratio") or name == "utilisation"]
+    names = [name for name in found if name.endswith("_ratio") or name == "utilisation"]
+    ratios = [found[name] for name in names if name != "group_cost_max_ratio"]  # a maximum is over its mean
     assert len(ratios) == 5
     assert all(0.0 <= ratio <= 1.0 for ratio in ratios)
     if packs:
         assert found["utilisation"] + found["padding_ratio"] == pytest.approx(1, abs=2e-6)
+
+
+def parts_of(*parts, max_len):
+    """Totals of parts that were planned each on its own, with the bound of each."""
+    total = Stats()
+    for lengths in parts:
+        total += Stats(
+            num_parts=1,
+            num_segments=len(lengths),
+            num_tokens_packed=sum(lengths),
+            sum_lower_bound=lower_bound(np.array(lengths, dtype=np.int32), max_len),
+            segments_by_length=histogram(bucketed(np.array(lengths, dtype=np.int64))),
+        )
+    return total
+
+
+@pytest.mark.parametrize(
+    ("parts", "max_docs", "packs"),
+    [
+        ([[5, 5, 5]], 0, 0),  # one part is the whole
+        ([[5], [5]], 0, 1),  # a pack each; together they fill one
+        ([[5], [5], [5], [5]], 0, 2),
+        ([[6], [6]], 0, 0),  # they would not share one either
+        ([[6, 4], [6, 4]], 0, 0),
+        ([[6], [4], [6], [4]], 0, 2),
+        ([[1], [1], [1], [1]], 0, 3),
+        ([[1], [1], [1], [1]], 2, 2),  # two a pack at most: the whole needs two
+        ([], 0, 0),
+    ],
+    ids=str,
+)
+def test_the_price_of_windows_by_hand(parts, max_docs, packs):
+    """What the parts need together, over what the whole needs: the reader decides by it on --unit-bytes."""
+    assert derived(parts_of(*parts, max_len=10), 10, max_docs)["num_packs_for_windows"] == packs
+
+
+@PROPERTY
+@given(parts=st.lists(st.lists(st.integers(1, 3000), min_size=1, max_size=6), max_size=4))
+def test_windows_never_cost_less_than_nothing(parts):
+    """Long segments are counted as shorter ones; the bound of the tokens makes up for it."""
+    max_len = 3000
+    total = parts_of(*parts, max_len=max_len)
+    found = derived(total, max_len)["num_packs_for_windows"]
+    whole = lower_bound(np.array([length for part in parts for length in part], dtype=np.int32), max_len)
+    assert max(total.sum_lower_bound - whole, 0) <= found <= max(total.sum_lower_bound - 1, 0)
+    if len(parts) <= 1:
+        assert found == 0
+
+
+def test_one_part_has_no_price_of_windows():
+    """Its own bound may be better than that of the report, which sees the histogram only."""
+    alone = Stats(num_parts=1, num_tokens_packed=10, sum_lower_bound=3, segments_by_length={5: 2})
+    assert derived(alone, 10)["num_packs_for_windows"] == 0
+
+
+def test_group_cost_ratios_by_hand():
+    """Groups of 10, 10 and 40: the most expensive costs twice the mean."""
+    stats = Stats(num_groups=3, sum_group_cost=60, max_group_cost=40, max_group_cost_unbalanced=60)
+    found = derived(stats, MAX_LEN)
+    assert (found["group_cost_max_ratio"], found["group_cost_max_ratio_unbalanced"]) == (2.0, 3.0)

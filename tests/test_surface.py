@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import packcli
 from packcli import cli, errors
-from packcli.config import COLUMNS, OVERLONG, STRATEGY_ALIASES, PackConfig, RunOptions
+from packcli.config import COLUMNS, EFFORTS, OVERLONG, STRATEGY_ALIASES, PackConfig, RunOptions
 from packcli.strategies import STRATEGIES
 
 ROOT = Path(__file__).parents[1]
@@ -18,10 +18,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 OPTIONS = {
     "pack": """
-        --allow-network --allow-special --bos --columns --config --debug --eos --eos-token --help --isolate --json
-        --max-docs-per-pack --max-len --no-bos --no-eos --no-isolate --output --overlong --overwrite --pad-token --quiet
-        --seed --split-on --strategy --text-field --text-template --tokenizer --tokenizer-engine --unit-bytes
-        --val-fraction --workers -o -q -w""".split(),
+        --allow-network --allow-special --balance --bos --columns --config --debug --effort --eos --eos-token --help
+        --isolate --json --max-docs-per-pack --max-len --no-balance --no-bos --no-eos --no-isolate --output --overlong
+        --overwrite --pad-token --quiet --seed --split-on --strategy --text-field --text-template --tokenizer
+        --tokenizer-engine --unit-bytes --val-fraction --workers -o -q -w""".split(),
     "stats": "--debug --help --json".split(),
 }
 
@@ -73,6 +73,7 @@ def test_names_of_strategies_columns_and_policies():
     assert STRATEGY_ALIASES["bfd"] == "best-fit"
     assert COLUMNS == ("input_ids", "labels", "position_ids", "seq_lengths", "sources")
     assert OVERLONG == ("split", "truncate", "drop", "error")
+    assert EFFORTS == ("fast", "normal", "max")
 
 
 def test_report_keys(tmp_path):
@@ -89,7 +90,8 @@ def test_report_keys(tmp_path):
     assert (
         list(report["derived"])
         == """utilisation padding_ratio padding_ratio_unpacked num_packs_above_lower_bound
-        drop_ratio split_ratio attention_ratio mean_documents_per_pack mean_document_length document_length
+        num_packs_for_windows drop_ratio split_ratio group_cost_max_ratio group_cost_max_ratio_unbalanced
+        attention_ratio mean_documents_per_pack mean_document_length document_length
         segment_length documents_per_pack""".split()
     )
     stored = json.loads((tmp_path / "out" / "stats.json").read_text(encoding="utf-8"))

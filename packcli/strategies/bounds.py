@@ -18,16 +18,18 @@ def count_bound(histogram: NDArray[np.int64], capacity: int, max_docs: int = 0) 
         capacity: Tokens a pack.
         max_docs: Most segments a pack; 0 means no limit.
     """
-    histogram = histogram.copy()
-    histogram[0] = 0
-    count = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(histogram)))
-    tokens = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(histogram * np.arange(capacity + 1))))
-    middle = capacity // 2 + 1
-    a = np.arange(capacity // 2 + 1)
-    top = capacity - a + 1  # lengths >= top stand alone, apart from those below a
+    lengths = np.flatnonzero(histogram[1:]) + 1
+    counts = histogram[lengths]
+    count = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(counts)))
+    tokens = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(counts * lengths)))
+    middle = int(np.searchsorted(lengths, capacity // 2 + 1))
+    # Between two lengths a higher threshold proves more: only lengths, and L/2, need a look.
+    a = np.append(lengths[:middle], capacity // 2)
+    above_a = np.searchsorted(lengths, a)
+    top = np.searchsorted(lengths, capacity - a + 1)  # from here on they stand alone, apart from those below a
     alone = count[-1] - count[top]
     halves = count[top] - count[middle]
     room = halves * capacity - (tokens[top] - tokens[middle])
-    small = tokens[middle] - tokens[a]
+    small = tokens[middle] - tokens[above_a]
     best = int((alone + halves + np.maximum(0, -(-(small - room) // capacity))).max())
     return max(best, -(-int(count[-1]) // max_docs)) if max_docs else best

@@ -16,7 +16,6 @@ Legend: C classes of lengths, N columns in the pool, M most segments of a column
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,8 +49,8 @@ TYPICAL_PIVOTS = 2
 BLOCK = 1 << 18
 """Numbers computed at once: they fit a cache."""
 
-PRICE_UNIT = 2**32
-"""Prices are whole numbers of 1 / PRICE_UNIT where a bound is proven."""
+EXACT = 2**52
+"""Whole numbers up to here, and the sum of two of them, are exact in float64."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,26 +86,27 @@ class _Knapsack:
         # One item: the best length that fits, an item worth nothing counts as none.
         price_of = np.zeros(self._size)
         price_of[lengths] = np.maximum(prices, 0.0)
-        self._single = np.maximum.accumulate(price_of)
-        better = np.flatnonzero(np.diff(self._single, prepend=0.0) > 0)
+        single = np.maximum.accumulate(price_of)
+        better = np.flatnonzero(np.diff(single, prepend=0.0) > 0)
         item_of = np.full(self._size, self._none)
         item_of[lengths] = np.arange(len(lengths))
         self._item = np.full(self._size, self._none)
         if len(better):
             counts = np.diff(better, append=self._size)
             self._item[better[0] :] = np.repeat(item_of[better], counts)
-        self._value = functools.cache(self._compute_value)
+        self._values = {0: np.zeros(self._size), 1: single}
         self._split: dict[int, NDArray[np.intp]] = {}
 
     def value(self, max_items: int) -> NDArray[np.float64]:
         """Worth of the best set of at most so many items within s tokens, float64[L+1]."""
-        return self._value(max_items) if max_items else np.zeros(self._size)
+        if max_items not in self._values:
+            self._values[max_items] = self._combine(max_items)
+        return self._values[max_items]
 
-    def _compute_value(self, max_items: int) -> NDArray[np.float64]:
-        if max_items == 1:
-            return self._single
+    def _combine(self, max_items: int) -> NDArray[np.float64]:
+        """The best of all ways to share the tokens between two sets of half as many items."""
         size = self._size
-        left, right = self._value(max_items - max_items // 2), self._value(max_items // 2)
+        left, right = self.value(max_items - max_items // 2), self.value(max_items // 2)
         # Row s of the windows is right[s], right[s-1], ..., right[0], -inf, ...
         padded = np.full(2 * size - 1, -np.inf)
         padded[:size] = right[::-1]
@@ -396,7 +396,7 @@ def price_bound(
 ) -> int:
     """No packing needs fewer packs: all segments are worth so much, and no pack can be worth more than `most`.
 
-    Exact: prices are rounded down to whole units, and sums of whole numbers below 2^53 are exact in float64.
+    Exact: prices are rounded down to whole units, so small that no sum of a pack leaves the exact range of float64.
     Where the capacity is large, lengths and capacity are rounded down to multiples for the knapsack: every
     set of segments that fits still fits.
 
@@ -410,15 +410,16 @@ def price_bound(
     width = 1
     while (capacity // width) ** 2 * 4 > max_work:
         width *= 2
-    whole = np.floor(np.clip(prices, 0.0, 1.0) * PRICE_UNIT)
-    whole[:width] = 0.0
-    lengths = np.flatnonzero((whole > 0) & (histogram > 0))
+    priced = (prices > 0) & (histogram > 0)
+    priced[:width] = False
+    lengths = np.flatnonzero(priced)
     if not len(lengths):
         return 0
+    max_items = min(max_docs or capacity, capacity // int(lengths[0]))
+    whole = np.floor(np.clip(prices, 0.0, 1.0) * min(2**32, EXACT // max_items))
     weights, class_of = np.unique(lengths // width, return_inverse=True)
     dearest = np.zeros(len(weights))
     np.maximum.at(dearest, class_of, whole[lengths])
-    max_items = min(max_docs or capacity, capacity // int(lengths[0]))
     most = int(_Knapsack(weights, dearest, capacity // width).value(max_items)[-1])
     total = sum(int(whole[length]) * int(histogram[length]) for length in lengths.tolist())
-    return -(-total // most)
+    return -(-total // most) if most else 0

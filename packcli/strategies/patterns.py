@@ -84,6 +84,13 @@ def count_lengths(lengths: NDArray[np.int32], capacity: int) -> NDArray[np.int64
     return histogram
 
 
+def first_of_length(histogram: NDArray[np.int64]) -> dict[int, int]:
+    """Where the segments of each length begin when all are sorted by length."""
+    lengths = np.flatnonzero(histogram)
+    ends = np.cumsum(histogram[lengths])
+    return dict(zip(lengths.tolist(), (ends - histogram[lengths]).tolist(), strict=True))
+
+
 def index_type(count: int) -> type[np.int32] | type[np.int64]:
     """The smaller type that can number `count` things."""
     return np.int32 if count < 2**31 else np.int64
@@ -126,7 +133,7 @@ def assign(lengths: NDArray[np.int32], histogram: NDArray[np.int64], patterns: l
     slice of that run, as a block of (packs, how many in each). So nothing is done segment by segment.
     """
     by_length = sort_by_length(lengths, histogram, seed)
-    taken = (np.cumsum(histogram) - histogram).tolist()
+    taken = first_of_length(histogram)
     order = np.empty_like(by_length)
     begin = 0
     for count, items in patterns:

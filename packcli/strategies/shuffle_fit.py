@@ -28,6 +28,7 @@ from packcli.strategies.patterns import (
     Pattern,
     count_lengths,
     felt_limit,
+    first_of_length,
     packs_to_csr,
     sort_by_length,
     stable_argsort,
@@ -168,7 +169,7 @@ def _fill_up(
     histogram = count_lengths(lengths, capacity)
     by_length = sort_by_length(lengths, histogram, seed)
     by_kind = np.argsort(kind_of, kind="stable")
-    next_of_length = (np.cumsum(histogram) - histogram).tolist()
+    next_of_length = first_of_length(histogram)
     next_of_kind = dict(zip(kinds.tolist(), (np.cumsum(counts) - counts).tolist(), strict=True))
     segments = np.empty(len(lengths), dtype=np.int64)
     pack_of = np.empty(len(lengths), dtype=np.int64)

@@ -6,8 +6,9 @@ the bound, and every segment, longest first, goes to the pack with the most room
 still take. So long ones come together with short ones, and room and places run out at the same time. (Worst
 fit decreasing on a fixed number of bins, as MULTIFIT uses first fit: Coffman, Garey and Johnson 1978.)
 
-    lengths 6 5 4 2 1 1, capacity 8, two packs of three at most:   6 1 1 | 5 . .   then 4 beside neither:
-    room a place   8/3 8/3 | 6: 2/2 8/3 | 5: 2/2 3/2 | ...
+    lengths 5 4 3 2 1 1, capacity 8, at most three a pack
+    longest first      5 3   | 4 2 1 | 1
+    spread over two    5 2 1 | 4 3 1           after 5 and 4 their packs have 3/2 and 4/2 of room a place: 3 goes to 4
 """
 
 from __future__ import annotations
