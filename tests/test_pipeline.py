@@ -260,7 +260,7 @@ def test_shards_are_mapped_without_a_copy(tmp_path):
     assert pa.total_allocated_bytes() == before
     stream = pa.ipc.open_stream(pa.memory_map(str(next((tmp_path / "out").glob("data-*.arrow")))))
     metadata = json.loads(stream.schema.metadata[b"packcli"])
-    assert {"max_len": 256, "pad_id": 1, "eos_id": 0, "label_shift": 0, "format_version": 1}.items() <= metadata.items()
+    assert {"max_len": 256, "pad_id": 1, "eos_id": 0, "label_shift": 0, "format_version": 2}.items() <= metadata.items()
     assert len(metadata["tokenizer_sha256"]) == 64
 
 

@@ -680,7 +680,7 @@ def test_splitmix64_is_the_published_one():
 
 
 def test_permutations_never_change():
-    assert permutation(10, 1234567).tolist() == [4, 8, 7, 9, 5, 6, 2, 0, 1, 3]
+    assert permutation(10, 1234567).tolist() == [1, 3, 7, 0, 5, 8, 2, 6, 9, 4]
     assert permutation(0, 1).tolist() == []
     assert permutation(1, 1).tolist() == [0]
     assert permutation(3, 1).dtype == np.int64
@@ -704,8 +704,7 @@ def test_hashes_never_change():
 @PROPERTY
 @given(count=st.integers(0, 300), seed=seeds)
 def test_a_permutation_is_sorted_by_32_random_bits(count, seed):
-    high = random_uint64(count, seed) >> np.uint64(32)
-    keys = ((high & np.uint64(0xFFFF)) << np.uint64(16)) | (high >> np.uint64(16))  # the lower half counts first
+    keys = random_uint64(count, seed) >> np.uint64(32)
     assert permutation(count, seed).tolist() == np.argsort(keys, kind="stable").tolist()
 
 

@@ -268,7 +268,6 @@ def plan_columns(
         class_prices = _generate(master, prices[np.minimum(weights * width, capacity)], work)
         work -= master.work
         prices = _interpolate(capacity, np.append(0, weights * width), np.append(0.0, class_prices))
-        prices[histogram == 0] = 0.0
         found = _round(master, histogram, [lengths[class_of == each] for each in range(len(weights))])
         found = _complete(histogram, capacity, limits, max_docs, found)
         patterns = start + found

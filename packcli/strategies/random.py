@@ -41,12 +41,12 @@ def random_uint64(count: int, seed: int) -> NDArray[np.uint64]:
 def permutation(count: int, seed: int) -> NDArray[np.int64]:
     """A random order of range(count), int64[count]; the same for ever for the same seed.
 
-    Sorted by 32 random bits in two stable passes, since NumPy sorts 16 bits by radix; equal ones (one pair
+    Sorted by the upper 32 bits in two stable passes, since NumPy sorts 16 bits by radix; equal ones (one pair
     in 2^32) stay in order.
     """
     keys = random_uint64(count, seed)
-    order = np.argsort((keys >> np.uint64(48)).astype(np.uint16), kind="stable")
-    return order[np.argsort((keys >> np.uint64(32)).astype(np.uint16)[order], kind="stable")]
+    order = np.argsort((keys >> np.uint64(32)).astype(np.uint16), kind="stable")
+    return order[np.argsort((keys >> np.uint64(48)).astype(np.uint16)[order], kind="stable")]
 
 
 def hash16(count: int, seed: int, part: int) -> NDArray[np.uint16]:
