@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import re
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from packcli import __version__
+from packcli import __version__, signals
 from packcli.config import (
     COLUMN_SETS,
     COLUMNS,
@@ -35,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich would double the time of --help
     help="Turn raw text into packed training data: tokenized, packed, accounted for.",
-    epilog="Exit codes: 0 ok, 1 internal, 2 usage, 3 mismatch, 4 bad row, 5 locked, 6 storage.",
+    epilog="Exit codes: 0 ok, 1 internal, 2 usage, 3 mismatch or not sound, 4 bad row, 5 locked, 6 storage.",
 )
 
 
@@ -176,6 +175,10 @@ def pack(
         bool | None,
         typer.Option("--allow-network", help="Let a tokenizer be fetched from the hub.", show_default=False),
     ] = None,
+    restart: Annotated[
+        bool | None,
+        typer.Option("--restart", help="Begin an unfinished output of packcli anew.", show_default=False),
+    ] = None,
     overwrite: Annotated[
         bool | None,
         typer.Option("--overwrite", help="Replace an output of packcli from another run.", show_default=False),
@@ -215,6 +218,7 @@ def pack(
             "unit_bytes": None if unit_bytes is None else parse_size(unit_bytes),
             "tokenizer_engine": tokenizer_engine,
             "allow_network": allow_network,
+            "restart": restart,
             "overwrite": overwrite,
         }
         settings = _read_config(config) | {name: value for name, value in given.items() if value is not None}
@@ -251,6 +255,67 @@ def stats(
             console.show_report(errors.console, found, percentiles=True)
 
 
+@app.command(
+    epilog="""Examples:
+
+  packcli verify data-packed
+
+  packcli verify data-packed --deep --sample 1/10
+
+  packcli verify data-packed --against data.jsonl
+
+  packcli verify data-packed --same-as other-packed"""
+)
+def verify(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed directory.", show_default=False)],
+    deep: Annotated[bool, typer.Option("--deep", help="Tokenize the inputs again and compare.")] = False,
+    sample: Annotated[
+        str, typer.Option(metavar="N/T", help="With --deep: every T-th part, from the N-th.", show_default=False)
+    ] = "1/1",
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT",
+            help="As --deep, with the inputs named here; lists documents in no pack. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    same_as: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Another output, which must hold the same rows.", show_default=False),
+    ] = None,
+    tokenizer_engine: Annotated[
+        str, typer.Option(metavar="NAME", help=f"With --deep: {', '.join(TOKENIZER_ENGINES)}.", show_default=False)
+    ] = "auto",
+    json_: Annotated[bool, typer.Option("--json", help="Print what was found as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Check a packed directory: every file, every row, every document. Exit code 3 when something is wrong."""
+    with _Errors(debug) as errors:
+        RunOptions(tokenizer_engine=tokenizer_engine)  # knows the names
+
+        from packcli import console
+        from packcli import verify as verifying
+
+        shown = errors.console
+        verdict = verifying.verify(
+            directory,
+            deep=deep,
+            sample=verifying.parse_sample(sample),
+            against=against or (),
+            same_as=same_as,
+            tokenizer_engine=tokenizer_engine,
+            warn=lambda message: None if quiet else console.show_warning(shown, message),
+        )
+        if json_:
+            console.print_json(verdict.as_dict())
+        if not (quiet and verdict.is_sound):
+            console.show_verdict(shown, verdict)
+    if not verdict.is_sound:
+        raise typer.Exit(3)
+
+
 def _unescape(text: str | None) -> str | None:
     r"""\n, \t, \r, \0 and \\ in an option mean what they mean in C; a shell passes them on as they are."""
     if text is None:
@@ -270,6 +335,7 @@ class _Errors:
 
     def __init__(self, debug: bool) -> None:
         self._debug = debug
+        self._signals = signals.caught(self._say_how_to_resume)
 
     @property
     def console(self) -> Any:
@@ -278,10 +344,16 @@ class _Errors:
         return console.make_console()
 
     def __enter__(self) -> _Errors:
-        signal.signal(signal.SIGTERM, _terminate)
+        self._signals.__enter__()
         return self
 
+    def _say_how_to_resume(self) -> None:
+        from packcli import console
+
+        console.show_interrupted(self.console, ["packcli", *sys.argv[1:]])
+
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._signals.__exit__(None, None, None)
         if isinstance(error, BrokenPipeError):
             _leave_pipe()
         if isinstance(error, OSError):
@@ -292,17 +364,8 @@ class _Errors:
             console.show_error(self.console, error)
             raise typer.Exit(error.exit_code)
         if isinstance(error, KeyboardInterrupt):
-            self.console.print("interrupted: committed units are kept, the same command resumes")
-            raise typer.Exit(143 if isinstance(error, _TerminatedError) else 130)
-
-
-class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM, made an exception so that temporary files go."""
-
-
-def _terminate(number: int, frame: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise _TerminatedError
+            self._say_how_to_resume()
+            raise typer.Exit(getattr(error, "exit_code", 130))
 
 
 def _storage_error(error: OSError) -> StorageError:

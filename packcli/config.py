@@ -205,7 +205,9 @@ class RunOptions:
     allow_network: bool = False
     """Whether a tokenizer may be fetched from the hub."""
     overwrite: bool = False
-    """Replace an output of ours that belongs to another run."""
+    """Replace an output of ours that belongs to another run, finished or not."""
+    restart: bool = False
+    """Begin an unfinished output of ours anew, whichever run it belongs to; a finished one is left alone."""
 
     def __post_init__(self) -> None:
         """Checks the fields; raises UsageError."""

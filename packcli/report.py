@@ -14,6 +14,7 @@ from packcli.shards import to_json
 from packcli.stats import Stats, derived
 
 STATS = "stats.json"
+CARD = "README.md"
 SCHEMA_VERSION = 1
 """Version of the keys of stats.json and of --json."""
 
@@ -83,7 +84,7 @@ def write_report(output: Output, manifest: Mapping[str, Any], stats: Stats) -> N
     """Writes stats.json and README.md."""
     content = stats_file(manifest, stats)
     output.write_text(STATS, to_json(content) + "\n")
-    output.write_text("README.md", dataset_card(manifest, stats))
+    output.write_text(CARD, dataset_card(manifest, stats))
 
 
 def read_report(root: Path) -> Report:
