@@ -341,8 +341,8 @@ def check_documents(
     before = np.concatenate((np.zeros(1, dtype=np.int64), end[:-1])) if len(end) else end
     before = np.where(first, 0, before)
     heads = np.flatnonzero(first)
-    tails = np.append(heads[1:], len(order)) - 1
-    length = end[tails] if len(heads) else end
+    tails = (np.append(heads[1:], len(order)) - 1)[: len(heads)]
+    length = end[tails]
     table = DocumentTable(source[heads], row[heads], length, np.diff(np.append(heads, len(order))))
 
     def wrong() -> Iterator[str]:

@@ -342,11 +342,11 @@ def list_shards(sidecars: Sequence[Sidecar]) -> dict[str, Any]:
 
 
 def read_sidecar(path: Path) -> Sidecar | None:
-    """A committed part; None when the file is damaged, or not the one that its name says."""
+    """A committed part; None when the file is lost, damaged, or not the one that its name says."""
     try:
         data = json.loads(path.read_bytes())
         sidecar = Sidecar.from_dict(data) if is_sealed(data) else None
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     return sidecar if sidecar is not None and Path(sidecar.file).name == path.name else None
 
