@@ -255,9 +255,9 @@ class Output:
         The settings are kept as a packcli.toml; it names the tokenizer by its path, so it is not hashed.
         """
         self.sweep()
-        self._units.mkdir(exist_ok=True)
         if self.recorded_run() is None:
-            write_json(self._state / PLAN, run)
+            write_json(self._state / PLAN, run)  # first: without it, what lies beside it is a stranger's
+        self._units.mkdir(exist_ok=True)
         self.saw_inputs(sources)
         (self.root / MANIFEST).unlink(missing_ok=True)  # not whole until it is written anew
         self.write_text(f"{STATE_DIRECTORY}/packcli.toml", config.to_toml())
