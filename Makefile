@@ -53,8 +53,10 @@ bench: $(STAMP) ## Measure: INPUT=corpus.jsonl.zst TOKENIZER=dir (defaults: samp
 bench-peers: $(STAMP) ## Measure beside TRL and datatrove, in an environment of their own
 	$(BIN)/python tests/benchmarks/bench_peers.py $(INPUT) --tokenizer $(TOKENIZER)
 
-stress: $(STAMP) ## The long runs: many kills, two gigabytes
+stress: $(STAMP) ## The long runs: kills, faults, flipped bits, damaged shards, two gigabytes
 	PACKCLI_KILLS=100 $(BIN)/python -m pytest tests/test_kill.py -v
+	PACKCLI_EVERY_WAY=1 PACKCLI_STARTS=50 $(BIN)/python -m pytest tests/test_injection.py tests/test_faults.py -v
+	PACKCLI_FLIPS=1000 PACKCLI_DAMAGES=10000 $(BIN)/python -m pytest tests/test_verify.py -v
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER)
 
 smoke: ## Install the wheel alone into a fresh environment and use it

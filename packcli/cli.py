@@ -354,8 +354,15 @@ class _Errors:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._signals.__exit__(None, None, None)
-        if isinstance(error, BrokenPipeError):
+        try:
+            self._end(error)
+        except BrokenPipeError:
             _leave_pipe()
+
+    def _end(self, error: BaseException | None) -> None:
+        """Says what ended the verb, and exits."""
+        if isinstance(error, BrokenPipeError):
+            raise error
         if isinstance(error, OSError):
             error = _storage_error(error)
         if isinstance(error, PackcliError) and not self._debug:
@@ -378,7 +385,9 @@ def _storage_error(error: OSError) -> StorageError:
 
 def _leave_pipe() -> NoReturn:
     """Leaves as a program that SIGPIPE kills: 141, no traceback, not even from the interpreter's last flush."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
     raise typer.Exit(141)
 
 

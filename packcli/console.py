@@ -5,7 +5,9 @@ Everything here goes to stderr; stdout holds results for machines only (`print_j
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shlex
 import sys
 import time
@@ -34,11 +36,19 @@ PLAIN_WIDTH = 200
 """Columns of a log file; a terminal knows its own."""
 
 
+class _Console(Console):
+    """A console that leaves the end of a pipe to the command line; rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def make_console() -> Console:
     """A console on stderr that honours NO_COLOR and never fails on a character that the terminal lacks."""
     if hasattr(sys.stderr, "reconfigure"):
         sys.stderr.reconfigure(errors="backslashreplace")
-    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PLAIN_WIDTH)
+    return _Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PLAIN_WIDTH)
 
 
 def print_json(value: Any) -> None:

@@ -321,6 +321,7 @@ class _Line:
             write_json(target.root / SPLITS_FILE, {"splits": list(splits_of(config))})
             files.append(SPLITS_FILE)
         write_report(target, run, stats)
+        target.sweep()  # of workers that died and were done without
         target.write_manifest(run, sidecars, files)
         return stats
 
