@@ -131,7 +131,7 @@ size_categories:
 # Packed training data
 
 {rows:,} packs of {config["max_len"]:,} tokens, made by packcli (strategy {config["strategy"]}, overlong documents: \
-{config["overlong"]}) with the tokenizer `{tokenizer["name"]}`.
+{config["overlong"]}) with the tokenizer {_code(tokenizer["name"])}.
 
 | split | documents | packs | tokens |
 |---|---|---|---|
@@ -142,10 +142,16 @@ size_categories:
 - dropped: {dropped:,} documents, {stats.num_tokens_dropped:,} tokens; truncated {stats.num_documents_truncated:,} \
 and split {stats.num_documents_split:,} documents
 - columns: {", ".join(f"`{name}`" for name in columns)}
-- tokenizer sha256 `{tokenizer["sha256"]}`; EOS `{tokenizer["eos_token"]}` ({tokenizer["eos_id"]}), \
-BOS `{tokenizer["bos_token"]}` ({tokenizer["bos_id"]}), pad `{tokenizer["pad_token"]}` ({tokenizer["pad_id"]})
+- tokenizer sha256 `{tokenizer["sha256"]}`; EOS {_code(tokenizer["eos_token"])} ({tokenizer["eos_id"]}), \
+BOS {_code(tokenizer["bos_token"])} ({tokenizer["bos_id"]}), pad {_code(tokenizer["pad_token"])} ({tokenizer["pad_id"]})
 
 {_training(columns, config["isolate"])}"""
+
+
+def _code(text: str | None) -> str:
+    """A stranger's word as code in Markdown, which it cannot end."""
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
+    return "`" + shown.replace("`", "'") + "`"
 
 
 def _training(columns: list[str], isolate: bool) -> str:
