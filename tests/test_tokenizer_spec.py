@@ -87,6 +87,21 @@ def test_nothing_in_a_directory_is_run(make: Make, tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"])
+def test_a_link_out_of_a_directory_is_refused(make: Make, tmp_path: Path, file: str) -> None:
+    """A stranger's directory could make packcli read, and a template repeat, what is not the stranger's."""
+    directory = make(config={"eos_token": EOS}, special_map={"eos_token": EOS})
+    secret = tmp_path / "secret"
+    (directory / file).rename(secret)
+    (directory / file).symlink_to(secret)
+    with pytest.raises(TokenizerError, match=f"{file}: a link that leads out of its directory"):
+        find(directory)
+    (directory / file).unlink()
+    secret.rename(directory / "inside")
+    (directory / file).symlink_to("inside")
+    assert find(directory).eos_token == EOS
+
+
 def test_a_unigram_vocabulary_is_a_list(tmp_path: Path) -> None:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.train_from_iterator(
