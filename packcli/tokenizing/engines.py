@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli.errors import TokenizerError, unknown_name
+from packcli.tokenizing.pieces import PiecewiseEngine
 from packcli.tokenizing.spec import TokenizerSpec
 
 BATCH_DOCUMENTS = 64
@@ -104,4 +105,4 @@ def make_engine(name: str, spec: TokenizerSpec, *, threads: int = 1, text: str |
     """
     if name not in ENGINES:
         raise unknown_name("tokenizer engine", name, ENGINES)
-    return ENGINES[name](spec, spec.load() if text is None else text, threads)
+    return PiecewiseEngine(ENGINES[name](spec, spec.load() if text is None else text, threads), spec)
