@@ -167,6 +167,10 @@ def pack(
         str | None,
         _text_option("--unit-bytes", metavar="SIZE", help="Text planned together, such as 64MiB [default: 128MiB]."),
     ] = None,
+    max_line_bytes: Annotated[
+        str | None,
+        _text_option("--max-line-bytes", metavar="SIZE", help="Longest row that is read [default: 64MiB]."),
+    ] = None,
     tokenizer_engine: Annotated[
         str | None,
         _text_option("--tokenizer-engine", metavar="NAME", help=f"{', '.join(TOKENIZER_ENGINES)} [default: auto]."),
@@ -216,6 +220,7 @@ def pack(
             "seed": seed,
             "workers": workers,
             "unit_bytes": None if unit_bytes is None else parse_size(unit_bytes),
+            "max_line_bytes": None if max_line_bytes is None else parse_size(max_line_bytes),
             "tokenizer_engine": tokenizer_engine,
             "allow_network": allow_network,
             "restart": restart,

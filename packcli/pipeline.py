@@ -89,13 +89,17 @@ def pack(
     if names == ["-"]:
         with target.locked():
             try:
-                return line.guarded(line.describe([readers.spool_stdin(sys.stdin.buffer, target.spool)]))
+                return line.guarded(
+                    line.describe(
+                        [readers.spool_stdin(sys.stdin.buffer, target.spool, max_row_bytes=options.max_line_bytes)]
+                    )
+                )
             finally:
                 target.spool.unlink(missing_ok=True)
     if "-" in names:
         raise NoInputError("- is standard input and cannot be joined with other inputs", "pack it on its own")
     warnings: list[str] = []
-    sources = readers.find_sources(names, warnings)
+    sources = readers.find_sources(names, warnings, max_row_bytes=options.max_line_bytes)
     _refuse_inside(sources, target.root)
     for message in warnings:
         line.emit(Warned(message))

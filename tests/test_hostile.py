@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -224,3 +226,63 @@ def test_the_name_of_a_tokenizer_cannot_write_in_the_card(here, pack, tokenizer_
     assert "<script>" not in card.replace("`<script>`", "")
     (line,) = (line for line in card.splitlines() if "with the tokenizer" in line)
     assert re.search(r"with the tokenizer `[^`\n]+`\.$", line)
+
+
+# --- more than memory holds ---
+
+MIB = 1 << 20
+BOMBS = {
+    "a line": ("x.jsonl.zst", b'{"text": "a"}\n', b"x", 4, r"x\.jsonl\.zst:2: the row is longer than 16,777,216 bytes"),
+    "a line, gzip": ("x.jsonl.gz", b'{"text": "a"}\n', b"x", 4, r"x\.jsonl\.gz:2: the row is longer than"),
+    "a line, plain": ("x.jsonl", b'{"text": "a"}\n', b"x", 4, r"x\.jsonl:2: the row is longer than"),
+    "a text": ("x.txt.zst", b"", b"x", 4, r"x\.txt\.zst: row 0: the document is longer than"),
+    "an array": ("x.json.zst", b"[", b'"xxxxxxxxxx",', 4, r"x\.json\.zst:1: the array is longer than"),
+}
+
+
+def inflate(path, head, body, size):
+    """A file of `size` bytes of text."""
+    data = head + body * (size // len(body))
+    pack = {".zst": zstd, ".gz": lambda each: gzip.compress(each, 1)}.get(path.suffix, bytes)
+    path.write_bytes(pack(data))
+
+
+MEASURED = """
+import re, sys
+from packcli.cli import main
+try:
+    main()
+finally:
+    print(re.search("VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_takes_no_more_memory_than_a_row_may(here, name):
+    """A few kilobytes of .zst can be a terabyte."""
+    file, head, body, code, said = BOMBS[name]
+    inflate(here / file, head, body, 300 * MIB)
+    arguments = ["pack", file, "-w", "1", "-o", "out", "--max-line-bytes", "16MiB"]
+    child = subprocess.run([sys.executable, "-c", MEASURED, *arguments], capture_output=True, text=True, check=False)
+    assert (child.returncode, bool(re.search(said, child.stderr))) == (code, True), child
+    peak = int(child.stdout) * 1024
+    assert peak < (250 if name != "an array" else 500) * MIB, peak / MIB
+
+
+def test_a_limit_for_rows_counts_in_every_format(here, pack):
+    """Rows of 100 characters where 90 bytes are allowed; and where 200 are."""
+    rows = [{"text": "short"}, {"text": "y" * 100}]
+    (here / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (here / "a.json").write_text(json.dumps(rows))
+    (here / "a.txt").write_text("short|" + "y" * 100)
+    write_parquet(here / "a.parquet", [row["text"] for row in rows])
+    places = {"a.jsonl": "a.jsonl:2", "a.json": "a.json:2", "a.txt": "a.txt: row 1", "a.parquet": "a.parquet: row 1"}
+    for file, place in places.items():
+        arguments = [file, "-o", f"{file}-out", *(["--split-on", "|"] if file == "a.txt" else [])]
+        code, said, _ = pack(*arguments, "--max-line-bytes", "90")
+        assert (code, f"{place}: the row is longer than 90 bytes --max-line-bytes" in said) == (4, True), said
+        assert pack(*arguments, "--max-line-bytes", "200")[0] == 0
+        manifest = (here / f"{file}-out" / "manifest.json").read_bytes()
+        assert pack(*arguments)[0] == 0  # the limit is no part of the run
+        assert (here / f"{file}-out" / "manifest.json").read_bytes() == manifest

@@ -19,7 +19,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = {
     "pack": """
         --allow-network --allow-special --bos --columns --config --debug --eos --eos-token --help --isolate --json
-        --max-docs-per-pack --max-len --no-bos --no-eos --no-isolate --output --overlong --overwrite --pad-token --quiet
+        --max-docs-per-pack --max-len --max-line-bytes --no-bos --no-eos --no-isolate --output
+        --overlong --overwrite --pad-token --quiet
         --restart --seed --split-on --strategy --text-field --text-template --tokenizer --tokenizer-engine --unit-bytes
         --val-fraction --workers -o -q -w""".split(),
     "stats": "--debug --help --json".split(),

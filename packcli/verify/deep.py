@@ -88,7 +88,8 @@ def check_inputs(
     problem = _tokenizer_problem(record, tokenizer)
     if problem is None:
         warnings: list[str] = []
-        sources = readers.find_sources(list(against) or _remembered(root, record), warnings)
+        paths = list(against) or _remembered(root, record)
+        sources = readers.find_sources(paths, warnings, max_row_bytes=1 << 62)  # what was packed can be read
         for message in warnings:
             warn(message)
         problem = _sources_problem(record, sources)
