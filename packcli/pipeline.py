@@ -161,7 +161,7 @@ class _Line:
             with contextlib.suppress(OSError):
                 self.target.sweep()
             if space.is_full(error):
-                raise space.full_disk(self.target.root, self._needed) from error
+                raise space.full_disk(self.target.root, max(self._needed, 0)) from error
             raise
 
     def run(self, described: _Described) -> Report:
@@ -206,6 +206,7 @@ class _Line:
             with contextlib.closing(engine(work, todo, workers=num_processes, emit=self.emit)) as results:
                 for new in results:
                     sidecars += new
+                    self._needed -= sum(shard.num_bytes for each in new for shard in each.shards.values())
         except LostWorkerError as lost:
             names = ", ".join(described.sources[span.source].name for span in lost.item.spans[:3])
             raise PackcliError(
