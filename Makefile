@@ -57,7 +57,7 @@ bench-peers: $(STAMP) ## Measure beside TRL and datatrove, in an environment of 
 stress: $(STAMP) ## The long runs: kills, faults, flipped bits, damaged shards, ten gigabytes
 	PACKCLI_KILLS=100 $(BIN)/python -m pytest tests/test_kill.py -v
 	PACKCLI_EVERY_WAY=1 PACKCLI_STARTS=50 $(BIN)/python -m pytest tests/test_injection.py tests/test_faults.py -v
-	PACKCLI_FLIPS=1000 PACKCLI_DAMAGES=10000 $(BIN)/python -m pytest tests/test_verify.py -v
+	PACKCLI_FLIPS=1000 PACKCLI_DAMAGES=10000 $(BIN)/python -m pytest tests/test_verify.py tests/test_tokenizer_damage.py -v
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER)
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER) --size 10GB --limit 2GB
 

@@ -99,6 +99,13 @@ def find_tokenizer(config: PackConfig, *, allow_network: bool) -> TokenizerSpec:
     path, name = _locate(config.tokenizer, allow_network)
     raw = _read(path)
     data = _parse(path, raw)
+    try:
+        return _resolve(config, path, name, raw, data)
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:  # its structure is anybody's
+        raise TokenizerError(f"{path}: not a usable tokenizer.json: {error!r:.200}") from None
+
+
+def _resolve(config: PackConfig, path: Path, name: str, raw: bytes, data: dict[str, Any]) -> TokenizerSpec:
     vocabulary = _vocabulary(path, data)
     special = _special_tokens(path.parent)
 
