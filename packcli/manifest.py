@@ -27,7 +27,7 @@ import filelock
 from packcli.config import FORMAT_VERSION, PackConfig
 from packcli.errors import LockedError, MismatchError, OutputError
 from packcli.readers import Source
-from packcli.shards import ShardInfo, committed, file_sha256, write_json
+from packcli.shards import LEFT_OVER, ShardInfo, committed, file_sha256, write_json
 from packcli.stats import Stats
 from packcli.tokenizing import TokenizerSpec
 
@@ -266,7 +266,7 @@ class Output:
         """Removes what dead processes left half written. The lock is held, so nobody else writes here."""
         for directory in (self.root, self._state, *(self.root / name for name in OUR_DIRECTORIES)):
             if directory.is_dir():
-                for left_over in directory.glob(".*.tmp"):
+                for left_over in directory.glob(LEFT_OVER):
                     left_over.unlink(missing_ok=True)
 
     def saw_inputs(self, sources: Sequence[Source]) -> None:

@@ -266,6 +266,9 @@ class _Line:
         if chunk is None:
             return
         texts = extract(chunk)[0]
+        first = described.sources[chunk.source]
+        if first.compression or first.format == "parquet":
+            left_bytes *= space.COMPRESSION_GUESS
         self._needed = space.bytes_needed(engine, texts, chunk.num_bytes, left_bytes, self.config)
         warning = space.look_for_room(self.target.root, self._needed)
         if warning is not None:

@@ -53,6 +53,10 @@ class ShardInfo:
     sha256: str
 
 
+LEFT_OVER = f".*.*.{'?' * 12}.tmp"
+"""A pattern for what `committed` leaves when the process dies in it."""
+
+
 @contextlib.contextmanager
 def committed(path: Path) -> Iterator[IO[bytes]]:
     """Opens a file that appears under its name whole, or not at all.

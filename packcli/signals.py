@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -46,10 +47,10 @@ def caught(last_words: Callable[[], None]) -> Iterator[None]:
         taken = True
         raise InterruptedRunError(number)
 
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
+    reading, writing = socket.socketpair()  # as Windows wants it, where a pipe always blocks
+    writing.setblocking(False)
     before = {number: signal.signal(number, take) for number in SIGNALS}
-    wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    wakeup = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(reading, done, last_words), daemon=True)
     watcher.start()
@@ -58,16 +59,16 @@ def caught(last_words: Callable[[], None]) -> Iterator[None]:
     finally:
         signal.set_wakeup_fd(wakeup)
         done.set()
-        os.close(writing)  # wakes the watcher, which closes the other end
+        writing.close()  # wakes the watcher, which closes the other end
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _watch(reading: int, done: threading.Event, last_words: Callable[[], None]) -> None:
+def _watch(reading: socket.socket, done: threading.Event, last_words: Callable[[], None]) -> None:
     """Waits for the number of a signal, then GRACE_S for the end or another signal."""
     try:
         while True:
-            numbers = os.read(reading, 1)
+            numbers = reading.recv(1)
             if not numbers:
                 return
             if numbers[0] in SIGNALS:
@@ -76,4 +77,4 @@ def _watch(reading: int, done: threading.Event, last_words: Callable[[], None]) 
             last_words()
             os._exit(128 + numbers[0])
     finally:
-        os.close(reading)
+        reading.close()

@@ -14,6 +14,9 @@ from packcli.tokenizing import BATCH_DOCUMENTS, Engine
 BYTES_A_TOKEN = {"input_ids": 4, "labels": 4, "position_ids": 4}
 """What a token takes on disk; the other columns are a few bytes a document."""
 
+COMPRESSION_GUESS = 3
+"""Bytes of text for a byte of a compressed file; rather too few, since a wrong refusal is worse than a late one."""
+
 SAMPLE_CHARS = 4096
 """Of a text, for the estimate."""
 

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import BUILTIN, SAMPLE
+from helpers import SAMPLE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,9 +26,9 @@ KINDS = {
 }
 
 
-def tokenizer(kind):
-    """The tokenizer.json of the builtin tokenizer with another front."""
-    data = json.loads(BUILTIN.read_bytes())
+def tokenizer(kind, directory):
+    """The tokenizer.json of a directory with another front."""
+    data = json.loads((directory / "tokenizer.json").read_bytes())
     spaces = kind.get("spaces")
     data |= copy.deepcopy({key: value for key, value in kind.items() if key != "spaces"})
     if spaces:
@@ -39,10 +39,10 @@ def tokenizer(kind):
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def engines(request, tmp_path_factory):
+def engines(request, tmp_path_factory, tokenizer_dir):
     """(piecewise, the same without pieces) for each engine."""
     directory = tmp_path_factory.mktemp("model")
-    data = tokenizer(KINDS[request.param])
+    data = tokenizer(KINDS[request.param], tokenizer_dir)
     assert pieces.may_cut(data)
     (directory / "tokenizer.json").write_text(json.dumps(data))
     (directory / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
@@ -147,8 +147,8 @@ UNSAFE = {
 
 
 @pytest.mark.parametrize("name", UNSAFE)
-def test_what_is_not_proven_is_not_cut(name):
-    assert not pieces.may_cut(tokenizer(UNSAFE[name]))
+def test_what_is_not_proven_is_not_cut(name, tokenizer_dir):
+    assert not pieces.may_cut(tokenizer(UNSAFE[name], tokenizer_dir))
 
 
 def test_an_engine_is_not_asked_for_too_much_at_once(monkeypatch):

@@ -166,8 +166,8 @@ CHANGES = {
     "the index lost": (lambda output: (output / "train/state.json").unlink(), ["train/state.json"]),
     "the indices swapped": (swap("train/state.json", "validation/state.json"), ["train/state.json"]),
     "a temporary file left": (
-        lambda output: (output / "train/.x.arrow.1.a.tmp").write_text(""),
-        ["train/.x.arrow.1.a.tmp"],
+        lambda output: (output / "train/.x.arrow.1.0123456789ab.tmp").write_text(""),
+        ["train/.x.arrow.1.0123456789ab.tmp"],
     ),
     "the manifest lost": (lambda output: (output / "manifest.json").unlink(), ["manifest.json"]),
     "the manifest of another run": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,7 @@ from packcli.manifest import (
     whole_units,
 )
 from packcli.report import CARD, STATS, stats_file
-from packcli.shards import EMPTY_SHARD, INDEX_FILES, SPLITS_FILE, features, file_sha256, to_json
+from packcli.shards import EMPTY_SHARD, INDEX_FILES, LEFT_OVER, SPLITS_FILE, features, file_sha256, to_json
 from packcli.stats import Stats
 from packcli.tokenizing import TokenizerSpec
 from packcli.work import folder_of, splits_of
@@ -218,7 +219,7 @@ def _check_strangers(root: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
             name = f"{folder}/{path.name}" if folder else path.name
             if name in known or name in (STATE_DIRECTORY, *OUR_DIRECTORIES):
                 continue
-            if path.name.startswith(".") and path.name.endswith(".tmp"):
+            if fnmatch.fnmatchcase(path.name, LEFT_OVER):
                 yield Problem(name, "was left half written by a process that died")
             elif folder == "units" or (path.suffix == ".arrow" and not path.name.startswith("cache-")):
                 yield Problem(name, "is not of this run: the manifest does not know it")
