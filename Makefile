@@ -3,11 +3,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 JOBS   ?= 2
+SECONDS ?= 10
 INPUT  ?= sample_data/docs.jsonl
 TOKENIZER ?= packcli/tokenizing/builtin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-train check lint types format bench bench-peers stress smoke clean
+.PHONY: help demo test test-train check lint types format bench bench-peers stress fuzz smoke clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +61,11 @@ stress: $(STAMP) ## The long runs: kills, faults, flipped bits, damaged shards, 
 	PACKCLI_FLIPS=1000 PACKCLI_DAMAGES=10000 $(BIN)/python -m pytest tests/test_verify.py tests/test_tokenizer_damage.py -v
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER)
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER) --size 10GB --limit 2GB
+
+fuzz: $(STAMP) ## Fuzz the shard reader and the tokenizer loader, SECONDS=10 each
+	$(BIN)/python -m pip install --quiet atheris
+	$(BIN)/python tests/fuzz/fuzz_shard.py -max_total_time=$(SECONDS)
+	$(BIN)/python tests/fuzz/fuzz_tokenizer.py -max_total_time=$(SECONDS)
 
 smoke: ## Install the wheel alone into a fresh environment and use it
 	rm -rf build/smoke && mkdir -p build/smoke
