@@ -199,7 +199,7 @@ def pack(
 
     Running the same command again resumes what was interrupted, and does nothing when it is up to date.
     """
-    with _Errors(debug) as errors:
+    with _Errors(debug, resumes=True) as errors:
         given = {
             "max_len": max_len,
             "strategy": strategy,
@@ -338,9 +338,9 @@ def _read_config(path: str | None) -> dict[str, Any]:
 class _Errors:
     """Turns deliberate errors and errors of the system into messages and exit codes; bugs keep their traceback."""
 
-    def __init__(self, debug: bool) -> None:
-        self._debug = debug
-        self._signals = signals.caught(self._say_how_to_resume)
+    def __init__(self, debug: bool, *, resumes: bool = False) -> None:
+        self._debug, self._resumes = debug, resumes
+        self._signals = signals.caught(self._say_interrupted)
 
     @property
     def console(self) -> Any:
@@ -352,10 +352,10 @@ class _Errors:
         self._signals.__enter__()
         return self
 
-    def _say_how_to_resume(self) -> None:
+    def _say_interrupted(self) -> None:
         from packcli import console
 
-        console.show_interrupted(self.console, ["packcli", *sys.argv[1:]])
+        console.show_interrupted(self.console, ["packcli", *sys.argv[1:]] if self._resumes else None)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._signals.__exit__(None, None, None)
@@ -376,7 +376,7 @@ class _Errors:
             console.show_error(self.console, error)
             raise typer.Exit(error.exit_code)
         if isinstance(error, KeyboardInterrupt):
-            self._say_how_to_resume()
+            self._say_interrupted()
             raise typer.Exit(getattr(error, "exit_code", 130))
 
 

@@ -64,10 +64,10 @@ def show_error(console: Console, error: PackcliError) -> None:
         console.print(f"  {escape(_clean(error.hint))}")
 
 
-def show_interrupted(console: Console, command: list[str]) -> None:
-    """One line, with the command that resumes, to be copied."""
-    line = escape(_clean(shlex.join(command)))
-    console.print(f"interrupted: committed units are kept, resume with: {line}", soft_wrap=True)
+def show_interrupted(console: Console, command: list[str] | None) -> None:
+    """One line, with the command that resumes, to be copied; None where nothing is to be resumed."""
+    resume = "" if command is None else f": committed units are kept, resume with: {shlex.join(command)}"
+    console.print(f"interrupted{escape(_clean(resume))}", soft_wrap=True)
 
 
 ABSENT_SHOWN = 10

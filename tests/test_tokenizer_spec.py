@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, trainers
 
 from packcli.config import PackConfig
 from packcli.errors import StorageError, TokenizerError
-from packcli.tokenizing import TokenizerSpec, find_tokenizer, make_engine
+from packcli.tokenizing import TokenizerSpec, choose_engine, find_tokenizer, make_engine
 from packcli.tokenizing.engines import ENGINES
 
 EOS, PAD, BOS, OTHER = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
@@ -422,3 +422,10 @@ def test_a_file_that_changes_during_the_run_is_noticed(make: Make) -> None:
     (directory / "tokenizer.json").unlink()
     with pytest.raises(StorageError, match="No such file"):
         make_engine("tokenizers", spec)
+
+
+def test_a_structure_that_only_tokenizers_reads_is_left_to_it(make: Make) -> None:
+    """A fuzzer found that it takes a list for a normalizer; the fast engine must not be asked then."""
+    directory = make(lambda data: data.update(normalizer=["a"]), config={"eos_token": EOS})
+    choice = choose_engine(find(directory), "auto", ["the cat"])
+    assert (choice.engine.name, choice.reason) == ("tokenizers", "not fastokens: its structure is not known")

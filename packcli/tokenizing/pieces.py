@@ -108,7 +108,10 @@ class PiecewiseEngine:
 
     def _cuts(self) -> bool:
         if self._may_cut is None:  # the file is large, and most inputs have no long text
-            self._may_cut = may_cut(load_json(self._spec.load()))
+            try:
+                self._may_cut = may_cut(load_json(self._spec.load()))
+            except (AttributeError, LookupError, TypeError):  # a structure that is not known
+                self._may_cut = False
         return self._may_cut
 
 
