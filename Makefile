@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 JOBS   ?= 2
-SECONDS ?= 10
+FUZZ_SECONDS ?= 10
 INPUT  ?= sample_data/docs.jsonl
 TOKENIZER ?= packcli/tokenizing/builtin
 
@@ -62,10 +62,10 @@ stress: $(STAMP) ## The long runs: kills, faults, flipped bits, damaged shards, 
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER)
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER) --size 10GB --limit 2GB
 
-fuzz: $(STAMP) ## Fuzz the shard reader and the tokenizer loader, SECONDS=10 each
+fuzz: $(STAMP) ## Fuzz the shard reader and the tokenizer loader, FUZZ_SECONDS=10 each
 	$(BIN)/python -m pip install --quiet atheris
-	$(BIN)/python tests/fuzz/fuzz_shard.py -max_total_time=$(SECONDS)
-	$(BIN)/python tests/fuzz/fuzz_tokenizer.py -max_total_time=$(SECONDS)
+	$(BIN)/python tests/fuzz/fuzz_shard.py -max_total_time=$(FUZZ_SECONDS)
+	$(BIN)/python tests/fuzz/fuzz_tokenizer.py -max_total_time=$(FUZZ_SECONDS)
 
 smoke: ## Install the wheel alone into a fresh environment and use it
 	rm -rf build/smoke && mkdir -p build/smoke

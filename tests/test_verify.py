@@ -335,6 +335,23 @@ def test_another_schema_is_found(output):
     assert (SHARD, "its schema or the metadata of the schema is not that of the run") in wrong(output)
 
 
+def test_the_shard_of_a_split_without_rows_is_looked_at(tmp_path):
+    """It is no shard of a part; load_from_disk fails without it, and would give what is put in its place."""
+    output = pack(tmp_path / "out", val_fraction=1e-9)
+    name = "validation/data-empty.arrow"
+    whole = (output / name).read_bytes()
+    for damage in (b"", whole[:-1], whole[:50] + b"\1" + whole[51:], (output / SHARD).read_bytes()):
+        (output / name).write_bytes(damage)
+        assert {file for file, _ in wrong(output)} == {name}
+    (output / name).unlink()
+    assert {file for file, _ in wrong(output)} == {name}
+    shutil.copy(output / SHARD, output / name)
+    manifest = json.loads((output / "manifest.json").read_bytes())
+    manifest["files"][name] = file_hash(output / name)
+    (output / "manifest.json").write_text(reseal(manifest, fingerprinted=False))
+    assert wrong(output) == [(name, "has rows, and stands for a split without rows")]
+
+
 def test_names_in_an_output_lead_nowhere_else(output):
     """A stranger's output must not make verify read what is not its own."""
     secret = output.parent / "secret.arrow"
