@@ -3,11 +3,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 JOBS   ?= 2
+FUZZ_SECONDS ?= 10
 INPUT  ?= sample_data/docs.jsonl
 TOKENIZER ?= packcli/tokenizing/builtin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-train check lint types format bench bench-peers bench-planner stress smoke clean
+.PHONY: help demo test test-train check lint types format bench bench-peers bench-planner stress fuzz smoke clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -49,6 +50,7 @@ bench: $(STAMP) ## Measure: INPUT=corpus.jsonl.zst TOKENIZER=dir (defaults: samp
 	$(BIN)/python tests/benchmarks/bench_assemble.py
 	$(BIN)/python tests/benchmarks/bench_start.py
 	$(BIN)/python tests/benchmarks/bench_pack.py $(INPUT) --tokenizer $(TOKENIZER)
+	$(BIN)/python tests/benchmarks/bench_verify.py $(INPUT) --tokenizer $(TOKENIZER)
 
 bench-peers: $(STAMP) ## Measure beside TRL and datatrove, in an environment of their own
 	$(BIN)/python tests/benchmarks/bench_peers.py $(INPUT) --tokenizer $(TOKENIZER)
@@ -56,9 +58,17 @@ bench-peers: $(STAMP) ## Measure beside TRL and datatrove, in an environment of 
 bench-planner: $(STAMP) ## Measure the planner: LENGTHS='a.npy ...' adds lengths, OPTIONS=--help shows more
 	$(BIN)/python tests/benchmarks/bench_planner.py $(LENGTHS) $(OPTIONS)
 
-stress: $(STAMP) ## The long runs: many kills, two gigabytes
+stress: $(STAMP) ## The long runs: kills, faults, flipped bits, damaged shards, ten gigabytes
 	PACKCLI_KILLS=100 $(BIN)/python -m pytest tests/test_kill.py -v
+	PACKCLI_EVERY_WAY=1 PACKCLI_STARTS=50 $(BIN)/python -m pytest tests/test_injection.py tests/test_faults.py -v
+	PACKCLI_FLIPS=1000 PACKCLI_DAMAGES=10000 $(BIN)/python -m pytest tests/test_verify.py tests/test_tokenizer_damage.py -v
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER)
+	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER) --size 10GB --limit 2GB
+
+fuzz: $(STAMP) ## Fuzz the shard reader and the tokenizer loader, FUZZ_SECONDS=10 each
+	$(BIN)/python -m pip install --quiet atheris
+	$(BIN)/python tests/fuzz/fuzz_shard.py -max_total_time=$(FUZZ_SECONDS)
+	$(BIN)/python tests/fuzz/fuzz_tokenizer.py -max_total_time=$(FUZZ_SECONDS)
 
 smoke: ## Install the wheel alone into a fresh environment and use it
 	rm -rf build/smoke && mkdir -p build/smoke

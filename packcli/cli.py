@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import re
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from packcli import __version__
+from packcli import __version__, signals
 from packcli.config import (
     COLUMN_SETS,
     COLUMNS,
@@ -36,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich would double the time of --help
     help="Turn raw text into packed training data: tokenized, packed, accounted for.",
-    epilog="Exit codes: 0 ok, 1 internal, 2 usage, 3 mismatch, 4 bad row, 5 locked, 6 storage.",
+    epilog="Exit codes: 0 ok, 1 internal, 2 usage, 3 mismatch or not sound, 4 bad row, 5 locked, 6 storage.",
 )
 
 
@@ -185,6 +184,10 @@ def pack(
         str | None,
         _text_option("--unit-bytes", metavar="SIZE", help="Text planned together, such as 64MiB [default: 128MiB]."),
     ] = None,
+    max_line_bytes: Annotated[
+        str | None,
+        _text_option("--max-line-bytes", metavar="SIZE", help="Longest row that is read [default: 64MiB]."),
+    ] = None,
     tokenizer_engine: Annotated[
         str | None,
         _text_option("--tokenizer-engine", metavar="NAME", help=f"{', '.join(TOKENIZER_ENGINES)} [default: auto]."),
@@ -192,6 +195,10 @@ def pack(
     allow_network: Annotated[
         bool | None,
         typer.Option("--allow-network", help="Let a tokenizer be fetched from the hub.", show_default=False),
+    ] = None,
+    restart: Annotated[
+        bool | None,
+        typer.Option("--restart", help="Begin an unfinished output of packcli anew.", show_default=False),
     ] = None,
     overwrite: Annotated[
         bool | None,
@@ -209,7 +216,7 @@ def pack(
 
     Running the same command again resumes what was interrupted, and does nothing when it is up to date.
     """
-    with _Errors(debug) as errors:
+    with _Errors(debug, resumes=True) as errors:
         given = {
             "max_len": max_len,
             "strategy": strategy,
@@ -232,8 +239,10 @@ def pack(
             "seed": seed,
             "workers": workers,
             "unit_bytes": None if unit_bytes is None else parse_size(unit_bytes),
+            "max_line_bytes": None if max_line_bytes is None else parse_size(max_line_bytes),
             "tokenizer_engine": tokenizer_engine,
             "allow_network": allow_network,
+            "restart": restart,
             "overwrite": overwrite,
         }
         settings = _read_config(config) | {name: value for name, value in given.items() if value is not None}
@@ -270,6 +279,67 @@ def stats(
             console.show_report(errors.console, found, percentiles=True)
 
 
+@app.command(
+    epilog="""Examples:
+
+  packcli verify data-packed
+
+  packcli verify data-packed --deep --sample 1/10
+
+  packcli verify data-packed --against data.jsonl
+
+  packcli verify data-packed --same-as other-packed"""
+)
+def verify(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed directory.", show_default=False)],
+    deep: Annotated[bool, typer.Option("--deep", help="Tokenize the inputs again and compare.")] = False,
+    sample: Annotated[
+        str, typer.Option(metavar="N/T", help="With --deep: every T-th part, from the N-th.", show_default=False)
+    ] = "1/1",
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT",
+            help="As --deep, with the inputs named here; lists documents in no pack. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    same_as: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Another output, which must hold the same rows.", show_default=False),
+    ] = None,
+    tokenizer_engine: Annotated[
+        str, typer.Option(metavar="NAME", help=f"With --deep: {', '.join(TOKENIZER_ENGINES)}.", show_default=False)
+    ] = "auto",
+    json_: Annotated[bool, typer.Option("--json", help="Print what was found as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Check a packed directory: every file, every row, every document. Exit code 3 when something is wrong."""
+    with _Errors(debug) as errors:
+        RunOptions(tokenizer_engine=tokenizer_engine)  # knows the names
+
+        from packcli import console
+        from packcli import verify as verifying
+
+        shown = errors.console
+        verdict = verifying.verify(
+            directory,
+            deep=deep,
+            sample=verifying.parse_sample(sample),
+            against=against or (),
+            same_as=same_as,
+            tokenizer_engine=tokenizer_engine,
+            warn=lambda message: None if quiet else console.show_warning(shown, message),
+        )
+        if json_:
+            console.print_json(verdict.as_dict())
+        if not (quiet and verdict.is_sound):
+            console.show_verdict(shown, verdict)
+    if not verdict.is_sound:
+        raise typer.Exit(3)
+
+
 def _unescape(text: str | None) -> str | None:
     r"""\n, \t, \r, \0 and \\ in an option mean what they mean in C; a shell passes them on as they are."""
     if text is None:
@@ -287,8 +357,9 @@ def _read_config(path: str | None) -> dict[str, Any]:
 class _Errors:
     """Turns deliberate errors and errors of the system into messages and exit codes; bugs keep their traceback."""
 
-    def __init__(self, debug: bool) -> None:
-        self._debug = debug
+    def __init__(self, debug: bool, *, resumes: bool = False) -> None:
+        self._debug, self._resumes = debug, resumes
+        self._signals = signals.caught(self._say_interrupted)
 
     @property
     def console(self) -> Any:
@@ -297,12 +368,25 @@ class _Errors:
         return console.make_console()
 
     def __enter__(self) -> _Errors:
-        signal.signal(signal.SIGTERM, _terminate)
+        self._signals.__enter__()
         return self
 
+    def _say_interrupted(self) -> None:
+        from packcli import console
+
+        console.show_interrupted(self.console, ["packcli", *sys.argv[1:]] if self._resumes else None)
+
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, BrokenPipeError):
+        self._signals.__exit__(None, None, None)
+        try:
+            self._end(error)
+        except BrokenPipeError:
             _leave_pipe()
+
+    def _end(self, error: BaseException | None) -> None:
+        """Says what ended the verb, and exits."""
+        if isinstance(error, BrokenPipeError):
+            raise error
         if isinstance(error, OSError):
             error = _storage_error(error)
         if isinstance(error, PackcliError) and not self._debug:
@@ -311,17 +395,8 @@ class _Errors:
             console.show_error(self.console, error)
             raise typer.Exit(error.exit_code)
         if isinstance(error, KeyboardInterrupt):
-            self.console.print("interrupted: committed units are kept, the same command resumes")
-            raise typer.Exit(143 if isinstance(error, _TerminatedError) else 130)
-
-
-class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM, made an exception so that temporary files go."""
-
-
-def _terminate(number: int, frame: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise _TerminatedError
+            self._say_interrupted()
+            raise typer.Exit(getattr(error, "exit_code", 130))
 
 
 def _storage_error(error: OSError) -> StorageError:
@@ -334,7 +409,9 @@ def _storage_error(error: OSError) -> StorageError:
 
 def _leave_pipe() -> NoReturn:
     """Leaves as a program that SIGPIPE kills: 141, no traceback, not even from the interpreter's last flush."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
     raise typer.Exit(141)
 
 

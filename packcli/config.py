@@ -211,6 +211,10 @@ class PackConfig:
         return "\n".join(lines) + "\n"
 
 
+MAX_LINE_BYTES = 64 * 2**20
+"""Longest row that is read unless told otherwise."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOptions:
     """How the work is carried out; no byte of the output depends on it."""
@@ -222,12 +226,18 @@ class RunOptions:
     allow_network: bool = False
     """Whether a tokenizer may be fetched from the hub."""
     overwrite: bool = False
-    """Replace an output of ours that belongs to another run."""
+    """Replace an output of ours that belongs to another run, finished or not."""
+    restart: bool = False
+    """Begin an unfinished output of ours anew, whichever run it belongs to; a finished one is left alone."""
+    max_line_bytes: int = MAX_LINE_BYTES
+    """Longest row that is read, in bytes: memory is bounded by it. A longer one ends the run."""
 
     def __post_init__(self) -> None:
         """Checks the fields; raises UsageError."""
         if self.workers < 0:
             raise UsageError(f"--workers {self.workers} is negative", "0 takes every CPU")
+        if self.max_line_bytes < 1:
+            raise UsageError(f"--max-line-bytes {self.max_line_bytes} is below 1", "use --max-line-bytes 64MiB")
         if self.tokenizer_engine not in TOKENIZER_ENGINES:
             raise unknown_name("tokenizer engine", self.tokenizer_engine, TOKENIZER_ENGINES)
 
@@ -274,7 +284,7 @@ def read_toml(path: Path) -> dict[str, Any]:
             raise UsageError(f"{path}: unknown key {key!r}" + (f"; did you mean {close!r}?" if close else ""))
         if name in settings:
             raise UsageError(f"{path}: {name} is given twice, with dashes and with underscores", "keep one of them")
-        if name == "unit_bytes" and isinstance(value, str):
+        if name in ("unit_bytes", "max_line_bytes") and isinstance(value, str):
             try:
                 value = parse_size(value)
             except UsageError as error:

@@ -5,7 +5,10 @@ Everything here goes to stderr; stdout holds results for machines only (`print_j
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shlex
 import sys
 import time
 from typing import Any
@@ -25,6 +28,7 @@ from rich.table import Table
 from packcli.errors import PackcliError
 from packcli.pipeline import Started, Warned
 from packcli.report import Report
+from packcli.verify import Absent, Verdict
 from packcli.work import Progress as ProgressEvent
 
 LOG_EVERY_S = 10.0
@@ -32,11 +36,19 @@ PLAIN_WIDTH = 200
 """Columns of a log file; a terminal knows its own."""
 
 
+class _Console(Console):
+    """A console that leaves the end of a pipe to the command line; rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def make_console() -> Console:
     """A console on stderr that honours NO_COLOR and never fails on a character that the terminal lacks."""
     if hasattr(sys.stderr, "reconfigure"):
         sys.stderr.reconfigure(errors="backslashreplace")
-    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PLAIN_WIDTH)
+    return _Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PLAIN_WIDTH)
 
 
 def print_json(value: Any) -> None:
@@ -52,9 +64,49 @@ def show_error(console: Console, error: PackcliError) -> None:
         console.print(f"  {escape(_clean(error.hint))}")
 
 
+def show_interrupted(console: Console, command: list[str] | None) -> None:
+    """One line, with the command that resumes, to be copied; None where nothing is to be resumed."""
+    resume = "" if command is None else f": committed units are kept, resume with: {shlex.join(command)}"
+    console.print(f"interrupted{escape(_clean(resume))}", soft_wrap=True)
+
+
+ABSENT_SHOWN = 10
+"""Documents that are in no pack, for each cause; --json has them all."""
+
+
+def show_verdict(console: Console, verdict: Verdict) -> None:
+    """What `packcli verify` found: one line a problem, then what was looked at."""
+    for problem in verdict.problems:
+        place = f"{problem.file}: " if problem.file else ""
+        console.print(f"[bold red]wrong:[/] {escape(_clean(place + problem.what))}", soft_wrap=True)
+    by_cause: dict[str, list[Absent]] = {}
+    for document in verdict.absent:
+        by_cause.setdefault(document.cause.split(":")[0], []).append(document)
+    for cause, documents in by_cause.items():
+        console.print(f"in no pack: {len(documents):,} documents, {escape(cause)}")
+        for each in documents[:ABSENT_SHOWN]:
+            console.print(f"  {escape(_clean(f'{each.source} row {each.row}: {each.cause}'))}", soft_wrap=True)
+    looked = f"{verdict.num_shards:,} shards, {verdict.num_rows:,} rows, {verdict.num_tokens:,} tokens"
+    if verdict.num_documents_compared:
+        looked += f"; {verdict.num_documents_compared:,} documents tokenized again"
+    if verdict.same_as is not None:
+        looked += f"; compared with {verdict.same_as}"
+    state = "sound" if verdict.is_sound else f"{len(verdict.problems):,} problems"
+    console.print(escape(_clean(f"{verdict.output}: {state} ({looked}; {verdict.seconds:.2f} s)")), soft_wrap=True)
+
+
+def show_warning(console: Console, message: str) -> None:
+    """Something that the user should know, and that is no error."""
+    console.print(f"[yellow]warning:[/] {escape(_clean(message))}")
+
+
 def _clean(text: str) -> str:
-    """Control characters of names and of text from strangers, made visible."""
-    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+    """Control characters of names and of text from strangers, made visible.
+
+    Only a new line with our own indent is one: a name that holds a newline cannot begin a line.
+    """
+    lines = text.split("\n    ")
+    return "\n    ".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)
 
 
 class ProgressDisplay:
@@ -80,7 +132,7 @@ class ProgressDisplay:
     def __call__(self, event: object) -> None:
         """Takes an event of the pipeline."""
         if isinstance(event, Warned) and not self._quiet:
-            self._console.print(f"[yellow]warning:[/] {escape(_clean(event.message))}")
+            show_warning(self._console, event.message)
         elif isinstance(event, Started):
             self._start(event)
         elif isinstance(event, ProgressEvent):

@@ -3,82 +3,154 @@
 from __future__ import annotations
 
 import collections
-import concurrent.futures
+import concurrent.futures.process
 import multiprocessing
 import os
 import queue
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
-from packcli.errors import PackcliError, unknown_name
+from packcli.errors import unknown_name
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Emit = Callable[[Any], None]
 Work = Callable[[Item, Emit], Result]
 
+Results = Generator[Result, None, None]
+
 POLL_S = 0.1
+
+_BROKEN = concurrent.futures.process.BrokenProcessPool
+
+RETRIES = 2
+"""How often an item is tried again after its worker died."""
+
+
+class LostWorkerError(Exception):
+    """Worker processes died over `item`, at its first try and at every other."""
+
+    def __init__(self, item: Any) -> None:
+        super().__init__(item)
+        self.item = item
 
 
 class MapFunction(Protocol):
     """What an engine is."""
 
-    def __call__(
-        self, work: Work[Item, Result], items: Iterable[Item], *, workers: int, emit: Emit
-    ) -> Iterator[Result]:
+    def __call__(self, work: Work[Item, Result], items: Iterable[Item], *, workers: int, emit: Emit) -> Results[Result]:
         """Yields work(item, emit) for each item, in order of the items."""
 
 
-def serial(work: Work[Item, Result], items: Iterable[Item], *, workers: int, emit: Emit) -> Iterator[Result]:
+def serial(work: Work[Item, Result], items: Iterable[Item], *, workers: int, emit: Emit) -> Results[Result]:
     """One after the other, in this process."""
     for item in items:
         yield work(item, emit)
 
 
-def processes(work: Work[Item, Result], items: Iterable[Item], *, workers: int, emit: Emit) -> Iterator[Result]:
+def processes(work: Work[Item, Result], items: Iterable[Item], *, workers: int, emit: Emit) -> Results[Result]:
     """In `workers` fresh processes. `work`, the items and the results must be picklable.
 
-    Events that the work emits reach `emit` in this process. Workers die with their parent.
+    Events that the work emits reach `emit` in this process. Workers die with their parent. When a worker
+    dies, nobody knows over which item: those that were not done are tried again, one at a time, up to
+    RETRIES times each.
 
     Raises:
-        PackcliError: a worker died without an exception, such as for want of memory.
+        LostWorkerError: workers died over an item again and again.
     """
-    context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
-    events: Any = context.Queue()
-    waiting: collections.deque[concurrent.futures.Future[Result]] = collections.deque()
-    pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(work, events))
+    waiting: collections.deque[tuple[Item, concurrent.futures.Future[Result]]] = collections.deque()
+    pool = _Pool(work, workers, emit)
     try:
         todo = iter(items)
         more = True
         while more or waiting:
             while more and len(waiting) < 2 * workers:  # enough to keep all busy, few to cancel
                 for item in todo:
-                    waiting.append(pool.submit(_run, item))
+                    waiting.append((item, pool.submit(item)))
                     break
                 else:
                     more = False
             if waiting:
-                while not waiting[0].done():
-                    concurrent.futures.wait([waiting[0]], timeout=POLL_S)
-                    _drain(events, emit)
-                _drain(events, emit)
-                yield waiting.popleft().result()
-    except concurrent.futures.process.BrokenProcessPool:
-        raise PackcliError(
-            "a worker process died, perhaps for want of memory",
-            "committed units are kept: run the same command again, with fewer --workers or a smaller --unit-bytes",
-        ) from None
-    finally:
-        if waiting or sys.exc_info()[0] is not None:  # an error, or nobody wants the rest
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
-        pool.shutdown(cancel_futures=True)
-        events.close()
-        events.cancel_join_thread()
+                item, future = waiting[0]
+                try:
+                    result = pool.wait(future)
+                except _BROKEN:
+                    pool.stop()
+                    pool = _Pool(work, 1, emit)
+                    while waiting:
+                        item, future = waiting.popleft()
+                        if future.cancelled() or isinstance(future.exception(), _BROKEN):
+                            yield _retry(pool, item)
+                        else:
+                            yield future.result()
+                    pool.stop()
+                    pool = _Pool(work, workers, emit)
+                else:
+                    waiting.popleft()
+                    yield result
+        pool.stop()
+    except BaseException:  # an error, or nobody wants the rest
+        pool.kill()
+        raise
+
+
+def _retry(pool: _Pool[Item, Result], item: Item) -> Result:
+    """Works on an item over which a worker may have died, with nobody beside it."""
+    for _ in range(RETRIES):
+        try:
+            return pool.wait(pool.submit(item))
+        except _BROKEN:
+            pool.stop()
+            pool.start()
+    raise LostWorkerError(item)
+
+
+class _Pool(Generic[Item, Result]):
+    """Worker processes, and the queue on which their events come."""
+
+    def __init__(self, work: Work[Item, Result], workers: int, emit: Emit) -> None:
+        self._work, self._workers, self._emit = work, workers, emit
+        self.start()
+
+    def start(self) -> None:
+        """Starts the workers; after `stop`, new ones."""
+        context = multiprocessing.get_context("spawn")
+        self._others = set(multiprocessing.active_children())
+        self._events: Any = context.Queue()
+        self._pool = concurrent.futures.ProcessPoolExecutor(
+            self._workers, context, initializer=_start_worker, initargs=(self._work, self._events)
+        )
+
+    def submit(self, item: Item) -> concurrent.futures.Future[Result]:
+        """Hands an item to a worker; a pool that is broken says so in the future."""
+        try:
+            return self._pool.submit(_run, item)
+        except _BROKEN as error:
+            failed: concurrent.futures.Future[Result] = concurrent.futures.Future()
+            failed.set_exception(error)
+            return failed
+
+    def wait(self, future: concurrent.futures.Future[Result]) -> Result:
+        """The result, passing events on meanwhile."""
+        while not future.done():
+            concurrent.futures.wait([future], timeout=POLL_S)
+            _drain(self._events, self._emit)
+        _drain(self._events, self._emit)
+        return future.result()
+
+    def stop(self) -> None:
+        """Ends the workers, who have nothing left to do."""
+        self._pool.shutdown(cancel_futures=True)
+        self._events.close()
+        self._events.cancel_join_thread()
+
+    def kill(self) -> None:
+        """Ends the workers, whatever they do."""
+        for process in set(multiprocessing.active_children()) - self._others:
+            process.kill()
+        self.stop()
 
 
 ENGINES: dict[str, MapFunction] = {"serial": serial, "processes": processes}

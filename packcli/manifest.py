@@ -3,7 +3,9 @@
 DIR/.packcli/           of this machine: lock, run log, settings, when the inputs were last seen. Never hashed
 DIR/.packcli/plan.json  what the run is (its fingerprint), written before the first part
 DIR/units/*.json        a sidecar for each committed part: the commit point of its shards
-DIR/manifest.json       written last: the output is whole
+DIR/manifest.json       written last, with the sha256 of every other file: the output is whole
+
+Sidecars and the manifest are sealed: their last key is the sha256 of all the rest.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
+import platform
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +27,13 @@ import filelock
 from packcli.config import FORMAT_VERSION, PackConfig
 from packcli.errors import LockedError, MismatchError, OutputError
 from packcli.readers import Source
-from packcli.shards import ShardInfo, committed, write_json
+from packcli.shards import LEFT_OVER, ShardInfo, committed, file_sha256, write_json
 from packcli.stats import Stats
 from packcli.tokenizing import TokenizerSpec
 
 STATE_DIRECTORY = ".packcli"
+PLAN = "plan.json"
+OWNER = "owner.json"
 MANIFEST = "manifest.json"
 OURS = (
     "manifest.json",
@@ -39,6 +44,16 @@ OURS = (
     "dataset_dict.json",
 )
 OUR_DIRECTORIES = ("units", "train", "validation")
+OUR_PATTERNS = {
+    "": ("data-*.arrow",),
+    "units": ("*.json",),
+    "train": ("data-*.arrow", "dataset_info.json", "state.json"),
+    "validation": ("data-*.arrow", "dataset_info.json", "state.json"),
+}
+"""What packcli writes in each directory, besides OURS."""
+
+LOCK_WAIT_S = 0.3
+"""A lock that another process only looks at is free again in no time; a run holds it for longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +70,11 @@ class Sidecar:
     """By split; a split without rows has no shard."""
     stats: Stats
 
+    @property
+    def file(self) -> str:
+        """Path below the output."""
+        return f"units/{self.unit:05d}-{self.part:03d}.json"
+
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
@@ -69,6 +89,23 @@ class Sidecar:
         shards = {split: ShardInfo(**shard) for split, shard in data["shards"].items()}
         stats = Stats.from_dict(data["stats"])
         return cls(data["unit"], data["part"], data["is_last"], data["input_xxh3"], shards, stats)
+
+
+def canonical(value: Any) -> bytes:
+    """The bytes of a JSON value that are hashed: the same whatever the order of its keys."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def seal(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The object with the sha256 of all of it as its last key."""
+    return {**value, "sha256": hashlib.sha256(canonical(value)).hexdigest()}
+
+
+def is_sealed(value: Any) -> bool:
+    """Whether an object is what `seal` gave."""
+    if not isinstance(value, dict) or "sha256" not in value:
+        return False
+    return seal({name: value[name] for name in value if name != "sha256"}) == value
 
 
 def describe_run(
@@ -90,8 +127,12 @@ def describe_run(
         "inputs": [{"name": source.name, "num_bytes": source.num_bytes} for source in sources],
         "num_units": num_units,
     }
-    canonical = json.dumps(run, sort_keys=True, ensure_ascii=False).encode()
-    return {**run, "fingerprint": hashlib.sha256(canonical).hexdigest()}
+    return {**run, "fingerprint": fingerprint(run)}
+
+
+def fingerprint(run: Mapping[str, Any]) -> str:
+    """The sha256 of what a run is."""
+    return hashlib.sha256(canonical(run)).hexdigest()
 
 
 class Output:
@@ -106,28 +147,62 @@ class Output:
         """Raises OutputError when the directory is a file, or holds something that packcli did not write."""
         if self.root.exists() and not self.root.is_dir():
             raise OutputError(f"{self.root} is a file", "choose a directory with -o")
-        if self.root.is_dir() and not self._state.is_dir() and any(self.root.iterdir()):
+        if not self.root.is_dir():
+            return
+        # A run that was killed before it began leaves .packcli alone; what came later beside it is not ours.
+        begun = (self._state / PLAN).is_file()
+        if not begun and any(path.name != STATE_DIRECTORY for path in self.root.iterdir()):
             raise OutputError(
                 f"{self.root} is not empty and not an output of packcli: nothing in it was touched",
                 "choose another directory with -o",
             )
 
+    def refuse_locked(self) -> None:
+        """Raises LockedError when another process writes here; looks only, and makes nothing."""
+        if (self._state / "lock").is_file():
+            with self._lock():
+                pass
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Creates the directory and holds its lock; the system frees it when the process dies.
+        """Creates the directory and holds its lock; the system frees it when the process dies, however it dies.
 
         Raises:
-            LockedError: another process writes here.
+            LockedError: another process writes here; names it.
         """
         self._state.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self._state / "lock", timeout=0)
-        try:
-            with lock:
+        with self._lock():
+            me = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
+            owner = self._state / OWNER
+            with contextlib.suppress(OSError):  # for people only; whether the disk is full is said elsewhere
+                owner.write_text(json.dumps(me), encoding="utf-8")
+            try:
                 yield
+            finally:
+                with contextlib.suppress(OSError):
+                    owner.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        lock = filelock.FileLock(self._state / "lock", timeout=LOCK_WAIT_S, poll_interval=0.02)
+        try:
+            lock.acquire()
         except filelock.Timeout:
             raise LockedError(
-                f"{self.root}: another packcli writes there now", "wait for it, or use another -o"
+                f"{self.root}: another packcli writes there now{self._owner()}", "wait for it, or use another -o"
             ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _owner(self) -> str:
+        """Who holds the lock, as far as it is known."""
+        try:
+            owner = json.loads((self._state / OWNER).read_bytes())
+            return f" (process {int(owner['pid'])} on {owner['host']!s}, since {owner['since']!s})"
+        except (OSError, ValueError, LookupError, TypeError):
+            return ""
 
     @property
     def spool(self) -> Path:
@@ -154,34 +229,45 @@ class Output:
 
     def recorded_run(self) -> dict[str, Any] | None:
         """What describe_run gave for the run that this output belongs to."""
-        return _read_json(self._state / "plan.json")
+        return _read_json(self._state / PLAN)
 
     def refuse_mismatch(self, run: Mapping[str, Any]) -> None:
         """Raises MismatchError when the output belongs to another run, naming the first field that differs."""
-        recorded = self.recorded_run()
-        if recorded is None or recorded["fingerprint"] == run["fingerprint"]:
+        try:
+            recorded = self.recorded_run()
+        except OutputError as error:
+            raise MismatchError(error.message, self.way_out) from None
+        if recorded is None or recorded == run:
             return
         place, then, now = _first_difference(recorded, run) or ("fingerprint", "another", "this one")
-        raise MismatchError(
-            f"{self.root} belongs to another run: {place} was {then}, now it is {now}",
-            "use another -o, or --overwrite to replace it",
-        )
+        raise MismatchError(f"{self.root} belongs to another run: {place} was {then}, now it is {now}", self.way_out)
+
+    @property
+    def way_out(self) -> str:
+        """What to do with an output that belongs to another run."""
+        if self.is_finished:
+            return "use another -o, or --overwrite to replace it"
+        return "it is not finished: use another -o, or --restart to begin it anew"
 
     def begin(self, run: Mapping[str, Any], sources: Sequence[Source], config: PackConfig) -> None:
         """Makes the directory ready for the run, and sweeps what dead processes left half written.
 
         The settings are kept as a packcli.toml; it names the tokenizer by its path, so it is not hashed.
         """
-        for directory in (self.root, *(self.root / name for name in OUR_DIRECTORIES)):
-            if directory.is_dir():
-                for left_over in directory.glob(".*.tmp"):
-                    left_over.unlink(missing_ok=True)
-        self._units.mkdir(exist_ok=True)
+        self.sweep()
         if self.recorded_run() is None:
-            write_json(self._state / "plan.json", run)
+            write_json(self._state / PLAN, run)  # first: without it, what lies beside it is a stranger's
+        self._units.mkdir(exist_ok=True)
         self.saw_inputs(sources)
         (self.root / MANIFEST).unlink(missing_ok=True)  # not whole until it is written anew
         self.write_text(f"{STATE_DIRECTORY}/packcli.toml", config.to_toml())
+
+    def sweep(self) -> None:
+        """Removes what dead processes left half written. The lock is held, so nobody else writes here."""
+        for directory in (self.root, self._state, *(self.root / name for name in OUR_DIRECTORIES)):
+            if directory.is_dir():
+                for left_over in directory.glob(LEFT_OVER):
+                    left_over.unlink(missing_ok=True)
 
     def saw_inputs(self, sources: Sequence[Source]) -> None:
         """Remembers when the inputs were last changed."""
@@ -194,23 +280,32 @@ class Output:
 
     def clear(self) -> None:
         """Removes what packcli wrote here, and nothing else."""
+        self.sweep()
+        for folder, patterns in OUR_PATTERNS.items():
+            for pattern in patterns:
+                for path in (self.root / folder).glob(pattern):
+                    path.unlink(missing_ok=True)
+        for name in OURS:
+            (self.root / name).unlink(missing_ok=True)
         for name in OUR_DIRECTORIES:
-            shutil.rmtree(self.root / name, ignore_errors=True)
-        for path in (*(self.root / name for name in OURS), *self.root.glob("data-*.arrow")):
-            path.unlink(missing_ok=True)
-        for name in ("plan.json", "inputs.json"):
+            with contextlib.suppress(OSError):  # it holds something else
+                (self.root / name).rmdir()
+        for name in ("inputs.json", PLAN):  # the plan last: until then the output is known for what it was
             (self._state / name).unlink(missing_ok=True)
 
     def commit(self, sidecar: Sidecar) -> None:
         """Commits a part: from here on it is done."""
-        write_json(self._units / f"{sidecar.unit:05d}-{sidecar.part:03d}.json", sidecar.as_dict())
+        write_json(self.root / sidecar.file, seal(sidecar.as_dict()))
 
     def sidecars(self) -> list[Sidecar]:
-        """Every committed part whose shards are there, by unit and part."""
+        """Every committed part whose sidecar is sound and whose shards are there, by unit and part.
+
+        What is not among them is done again.
+        """
         if not self._units.is_dir():
             return []
-        found = [Sidecar.from_dict(json.loads(path.read_bytes())) for path in self._units.glob("[!.]*.json")]
-        present = [each for each in found if all(map(self._has_shard, each.shards.values()))]
+        found = (read_sidecar(path) for path in self._units.glob("[!.]*.json"))
+        present = [each for each in found if each and all(map(self._has_shard, each.shards.values()))]
         return sorted(present, key=lambda sidecar: (sidecar.unit, sidecar.part))
 
     def _has_shard(self, shard: ShardInfo) -> bool:
@@ -228,15 +323,32 @@ class Output:
         with committed(self.root / name) as file:
             file.write(text.encode())
 
-    def write_manifest(self, run: Mapping[str, Any], sidecars: Sequence[Sidecar]) -> None:
-        """Writes manifest.json: the run, every shard, and what each part read."""
-        splits: dict[str, list[dict[str, Any]]] = {}
-        for sidecar in sidecars:
-            for split, shard in sidecar.shards.items():
-                entry = {**dataclasses.asdict(shard), "unit": sidecar.unit, "part": sidecar.part}
-                splits.setdefault(split, []).append(entry)
-        parts = [{"unit": each.unit, "part": each.part, "input_xxh3": each.input_xxh3} for each in sidecars]
-        write_json(self.root / MANIFEST, {**run, "splits": splits, "parts": parts})
+    def write_manifest(self, run: Mapping[str, Any], sidecars: Sequence[Sidecar], files: Sequence[str]) -> None:
+        """Writes manifest.json: the run, every shard, what each part read, and the sha256 of the other files."""
+        names = [*files, *(each.file for each in sidecars)]
+        hashes = {name: file_sha256(self.root / name)[0] for name in names}
+        write_json(self.root / MANIFEST, seal({**run, **list_shards(sidecars), "files": hashes}))
+
+
+def list_shards(sidecars: Sequence[Sidecar]) -> dict[str, Any]:
+    """What the manifest says about every part: its shards by split, and what it read."""
+    splits: dict[str, list[dict[str, Any]]] = {}
+    for sidecar in sidecars:
+        for split, shard in sidecar.shards.items():
+            entry = {**dataclasses.asdict(shard), "unit": sidecar.unit, "part": sidecar.part}
+            splits.setdefault(split, []).append(entry)
+    parts = [{"unit": each.unit, "part": each.part, "input_xxh3": each.input_xxh3} for each in sidecars]
+    return {"splits": splits, "parts": parts}
+
+
+def read_sidecar(path: Path) -> Sidecar | None:
+    """A committed part; None when the file is lost, damaged, or not the one that its name says."""
+    try:
+        data = json.loads(path.read_bytes())
+        sidecar = Sidecar.from_dict(data) if is_sealed(data) else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    return sidecar if sidecar is not None and Path(sidecar.file).name == path.name else None
 
 
 def whole_units(sidecars: Sequence[Sidecar]) -> set[int]:
@@ -264,7 +376,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         return dict(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise OutputError(f"{path}: damaged: {error}", "--overwrite makes the output anew") from None
 
 

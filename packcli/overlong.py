@@ -15,9 +15,12 @@ Legend: D documents, S segments, L max_len. Example with L = 4 and documents of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+Integer = TypeVar("Integer", bound=np.integer)
 
 
 class OverlongDocumentError(ValueError):
@@ -56,7 +59,7 @@ class Segments:
         return len(self.length)
 
 
-def kept_lengths(lengths: NDArray[np.integer], max_len: int, policy: str) -> NDArray[np.integer]:
+def kept_lengths(lengths: NDArray[Integer], max_len: int, policy: str) -> NDArray[Integer]:
     """Tokens of each document that the policy keeps, integers [D]; `split` keeps all.
 
     Raises:
@@ -65,7 +68,7 @@ def kept_lengths(lengths: NDArray[np.integer], max_len: int, policy: str) -> NDA
     too_long = lengths > max_len
     if not too_long.any():
         return lengths
-    kept: NDArray[np.integer] = lengths.copy()
+    kept: NDArray[Integer] = lengths.copy()
     if policy == "truncate":
         kept[too_long] = max_len
     if policy == "drop":

@@ -6,24 +6,25 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import importlib.metadata
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packcli import readers, tokenizing
+from packcli import readers, space, tokenizing
 from packcli.config import PackConfig, RunOptions
-from packcli.engine import Emit, get_engine
-from packcli.errors import MismatchError, NoInputError
+from packcli.engine import RETRIES, Emit, LostWorkerError, get_engine
+from packcli.errors import MismatchError, NoInputError, OutputError, PackcliError
 from packcli.manifest import Output, Sidecar, describe_run, whole_units
-from packcli.report import Report, write_report
-from packcli.shards import write_index, write_json, write_shard
+from packcli.report import CARD, STATS, Report, write_report
+from packcli.shards import EMPTY_SHARD, INDEX_FILES, SPLITS_FILE, write_index, write_json, write_shard
 from packcli.stats import Stats
 from packcli.work import ENCODERS, Job, folder_of, run_schema, run_unit, splits_of
 
@@ -82,23 +83,29 @@ def pack(
         raise NoInputError("no input", "name a file, a directory, a quoted glob, or - for standard input")
     target = Output(Path(output if output is not None else readers.default_output_name(names)))
     target.check_ours()
+    target.refuse_locked()  # at once, not after a look at the input
     tokenizer = tokenizing.find_tokenizer(config, allow_network=options.allow_network)
     line = _Line(config, options, tokenizer, target, on_event or (lambda event: None))
     if names == ["-"]:
         with target.locked():
             try:
-                return line.run(line.describe([readers.spool_stdin(sys.stdin.buffer, target.spool)]))
+                return line.guarded(
+                    line.describe(
+                        [readers.spool_stdin(sys.stdin.buffer, target.spool, max_row_bytes=options.max_line_bytes)]
+                    )
+                )
             finally:
                 target.spool.unlink(missing_ok=True)
     if "-" in names:
         raise NoInputError("- is standard input and cannot be joined with other inputs", "pack it on its own")
     warnings: list[str] = []
-    sources = readers.find_sources(names, warnings)
+    sources = readers.find_sources(names, warnings, max_row_bytes=options.max_line_bytes)
+    _refuse_inside(sources, target.root)
     for message in warnings:
         line.emit(Warned(message))
     described = line.describe(sources)  # before the lock, which creates the directory
     with target.locked():
-        return line.run(described)
+        return line.guarded(described)
 
 
 def _settings(
@@ -136,6 +143,7 @@ class _Line:
         self.config, self.options, self.tokenizer, self.target, self.emit = config, options, tokenizer, target, emit
         self._started = time.time()
         self._clock = time.perf_counter()
+        self._needed = 0  # bytes of output still to be written, about
 
     def describe(self, sources: list[readers.Source]) -> _Described:
         """Finds the fields, cuts the units, and makes the fingerprint."""
@@ -144,6 +152,17 @@ class _Line:
         units = readers.cut_units(sources, config.unit_bytes)
         text = {"fields": list(fields.names), "template": fields.template}
         return _Described(sources, fields, units, describe_run(config, self.tokenizer, sources, text, len(units)))
+
+    def guarded(self, described: _Described) -> Report:
+        """`run`; when it fails no temporary file is left, and a full disk is called by its name."""
+        try:
+            return self.run(described)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                self.target.sweep()
+            if space.is_full(error):
+                raise space.full_disk(self.target.root, max(self._needed, 0)) from error
+            raise
 
     def run(self, described: _Described) -> Report:
         """Does what is left to do. The lock is held."""
@@ -175,14 +194,27 @@ class _Line:
             threads=threads,
             committed=frozenset((each.unit, each.part) for each in sidecars),
         )
-        total_bytes = sum(source.num_bytes for source in described.sources)
-        self.emit(Started(total_bytes, total_bytes - _file_bytes(todo, described), num_processes))
+        total_bytes, left_bytes = sum(source.num_bytes for source in described.sources), _file_bytes(todo, described)
+        if todo:
+            self._look_for_room(described, chosen.engine, left_bytes)
+        self.emit(Started(total_bytes, total_bytes - left_bytes, num_processes))
         if num_processes == 1:
             ENCODERS[job.encoder_key] = (chosen.engine, chosen.spot_check)  # loaded already
         try:
             engine = get_engine("serial" if num_processes == 1 else "processes")
-            for new in engine(functools.partial(run_unit, job), todo, workers=num_processes, emit=self.emit):
-                sidecars += new
+            work = functools.partial(run_unit, job)
+            with contextlib.closing(engine(work, todo, workers=num_processes, emit=self.emit)) as results:
+                for new in results:
+                    sidecars += new
+                    self._needed -= sum(shard.num_bytes for each in new for shard in each.shards.values())
+        except LostWorkerError as lost:
+            names = ", ".join(described.sources[span.source].name for span in lost.item.spans[:3])
+            raise PackcliError(
+                f"a worker process died {RETRIES + 1} times over unit {lost.item.index} (of {names}), "
+                "perhaps for want of memory",
+                "committed units are kept: the same command resumes, perhaps with another --workers; "
+                "a smaller --unit-bytes takes less memory, and is another run",
+            ) from None
         finally:
             ENCODERS.clear()
         sidecars.sort(key=lambda each: (each.unit, each.part))
@@ -214,12 +246,33 @@ class _Line:
             target.refuse_mismatch(described.run)
             sidecars = target.sidecars()
             self._refuse_changed_rows(described, sidecars)
+            if not self._begins_anew:
+                return sidecars
         except MismatchError:
-            if not self.options.overwrite:
+            if not (self.options.overwrite or self._begins_anew):
                 raise
-            target.clear()
-            return []
-        return sidecars
+        target.clear()
+        return []
+
+    @property
+    def _begins_anew(self) -> bool:
+        return self.options.restart and not self.target.is_finished
+
+    def _look_for_room(self, described: _Described, engine: tokenizing.Engine, left_bytes: int) -> None:
+        """Ends the run when the output cannot fit, before any work is done; warns when it may not."""
+        extract = readers.TextExtractor(described.fields, described.sources)
+        parts = _read_first(described, self.config)
+        chunk = next((chunk for part in parts for chunk in part.chunks()), None)
+        if chunk is None:
+            return
+        texts = extract(chunk)[0]
+        first = described.sources[chunk.source]
+        if first.compression or first.format == "parquet":
+            left_bytes *= space.COMPRESSION_GUESS
+        self._needed = space.bytes_needed(engine, texts, chunk.num_bytes, left_bytes, self.config)
+        warning = space.look_for_room(self.target.root, self._needed)
+        if warning is not None:
+            self.emit(Warned(warning))
 
     def _refuse_changed_rows(self, described: _Described, sidecars: list[Sidecar]) -> None:
         """Raises MismatchError when the rows of a committed part are not those of the input any more.
@@ -250,7 +303,7 @@ class _Line:
                     raise MismatchError(
                         f"{self.target.root} was made from other rows: {', '.join(names)} has changed "
                         f"(unit {unit.index} part {part}: XXH3 was {before[:12]}, now it is {now[:12]})",
-                        "use another -o, or --overwrite to replace it",
+                        self.target.way_out,
                     )
 
     def _finish(self, described: _Described, sidecars: list[Sidecar]) -> Stats:
@@ -262,17 +315,22 @@ class _Line:
         if stats.num_documents_packed == 0:
             raise NoInputError(f"no document to pack: {stats.num_documents} read, {_drops(stats)}")
         schema = run_schema(config, self.tokenizer)
+        files = [STATS, CARD]
         for split in splits_of(config):
             folder = folder_of(config, split)
             shards = [each.shards[split].file for each in sidecars if split in each.shards]
             if not shards:  # every split can be loaded
-                shards = [write_shard(target.root, f"{folder}data-empty.arrow", schema, []).file]
-            files = [file.removeprefix(folder) for file in shards]
-            write_index(target.root / folder, split, files, config.columns, run["fingerprint"][:16])
+                shards = [write_shard(target.root, f"{folder}{EMPTY_SHARD}", schema, []).file]
+                files += shards
+            names = [file.removeprefix(folder) for file in shards]
+            write_index(target.root / folder, split, names, config.columns, run["fingerprint"][:16])
+            files += [f"{folder}{name}" for name in INDEX_FILES]
         if len(splits_of(config)) > 1:
-            write_json(target.root / "dataset_dict.json", {"splits": list(splits_of(config))})
+            write_json(target.root / SPLITS_FILE, {"splits": list(splits_of(config))})
+            files.append(SPLITS_FILE)
         write_report(target, run, stats)
-        target.write_manifest(run, sidecars)
+        target.sweep()  # of workers that died and were done without
+        target.write_manifest(run, sidecars, files)
         return stats
 
 
@@ -282,14 +340,7 @@ def _sample(described: _Described, config: PackConfig) -> list[str]:
     left = min(max(size // GUARD_SHARE, GUARD_MIN_CHARS), GUARD_MAX_CHARS)
     extract = readers.TextExtractor(described.fields, described.sources)
     texts: list[str] = []
-    for part in readers.read_parts(
-        described.units[0],
-        described.sources,
-        described.fields.names,
-        unit_bytes=config.unit_bytes,
-        split_on=config.split_on,
-        hashed=False,
-    ):
+    for part in _read_first(described, config):
         for chunk in part.chunks():
             for text in extract(chunk)[0]:
                 texts.append(text[: min(left, GUARD_TEXT_CHARS)])
@@ -297,6 +348,26 @@ def _sample(described: _Described, config: PackConfig) -> list[str]:
                 if left <= 0:
                     return texts
     return texts
+
+
+def _read_first(described: _Described, config: PackConfig) -> Iterator[readers.Part]:
+    """The parts of the first unit."""
+    return readers.read_parts(
+        described.units[0],
+        described.sources,
+        described.fields.names,
+        unit_bytes=config.unit_bytes,
+        split_on=config.split_on,
+        hashed=False,
+    )
+
+
+def _refuse_inside(sources: Sequence[readers.Source], output: Path) -> None:
+    """Raises OutputError when an input lies in the output: it would be packed into itself, or removed."""
+    root = os.path.realpath(output)
+    for source in sources:
+        if os.path.realpath(source.path).startswith(os.path.join(root, "")):
+            raise OutputError(f"{source.path} is an input, and lies in the output {output}", "choose another -o")
 
 
 def _total(sidecars: list[Sidecar], config: PackConfig) -> Stats:

@@ -14,6 +14,7 @@ from packcli.shards import to_json
 from packcli.stats import Stats, derived
 
 STATS = "stats.json"
+CARD = "README.md"
 SCHEMA_VERSION = 1
 """Version of the keys of stats.json and of --json."""
 
@@ -83,7 +84,7 @@ def write_report(output: Output, manifest: Mapping[str, Any], stats: Stats) -> N
     """Writes stats.json and README.md."""
     content = stats_file(manifest, stats)
     output.write_text(STATS, to_json(content) + "\n")
-    output.write_text("README.md", dataset_card(manifest, stats))
+    output.write_text(CARD, dataset_card(manifest, stats))
 
 
 def read_report(root: Path) -> Report:
@@ -130,7 +131,7 @@ size_categories:
 # Packed training data
 
 {rows:,} packs of {config["max_len"]:,} tokens, made by packcli (strategy {config["strategy"]}, overlong documents: \
-{config["overlong"]}) with the tokenizer `{tokenizer["name"]}`.
+{config["overlong"]}) with the tokenizer {_code(tokenizer["name"])}.
 
 | split | documents | packs | tokens |
 |---|---|---|---|
@@ -141,10 +142,16 @@ size_categories:
 - dropped: {dropped:,} documents, {stats.num_tokens_dropped:,} tokens; truncated {stats.num_documents_truncated:,} \
 and split {stats.num_documents_split:,} documents
 - columns: {", ".join(f"`{name}`" for name in columns)}
-- tokenizer sha256 `{tokenizer["sha256"]}`; EOS `{tokenizer["eos_token"]}` ({tokenizer["eos_id"]}), \
-BOS `{tokenizer["bos_token"]}` ({tokenizer["bos_id"]}), pad `{tokenizer["pad_token"]}` ({tokenizer["pad_id"]})
+- tokenizer sha256 `{tokenizer["sha256"]}`; EOS {_code(tokenizer["eos_token"])} ({tokenizer["eos_id"]}), \
+BOS {_code(tokenizer["bos_token"])} ({tokenizer["bos_id"]}), pad {_code(tokenizer["pad_token"])} ({tokenizer["pad_id"]})
 
 {_training(columns, config["isolate"])}"""
+
+
+def _code(text: str | None) -> str:
+    """A stranger's word as code in Markdown, which it cannot end."""
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
+    return "`" + shown.replace("`", "'") + "`"
 
 
 def _training(columns: list[str], isolate: bool) -> str:

@@ -6,7 +6,8 @@ runs. Engines of execution call it, and know nothing more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from packcli.shards import Schema, ShardInfo, make_schema, write_shard
 from packcli.stats import Stats, bucketed, histogram
 from packcli.strategies.balancing import group_costs
 from packcli.strategies.random import mix
-from packcli.tokens import TokenBuffer
+from packcli.tokens import TokenBatch, TokenBuffer
 
 TRAIN, VALIDATION = "train", "validation"
 
@@ -65,7 +66,6 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
     Returns:
         The sidecars of the parts that were done here.
     """
-    encode, spot_check = _encoder(job)
     extract = readers.TextExtractor(job.fields, job.sources)
     meter = readers.Meter()
     sidecars = []
@@ -80,18 +80,61 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
         if (unit.index, part.index) in job.committed:
             part.skip()
             continue
-        documents = _Documents(job, encode, spot_check)
-        seen = meter.file_bytes
-        for chunk in part.chunks():
-            num_documents = documents.add(chunk.source, *extract(chunk))
-            emit(Progress(meter.file_bytes - seen, num_documents))
-            seen = meter.file_bytes
-        spot_check.settle()
+        documents = _read_documents(job, part, extract, meter, emit)
         shards, stats = _write_part(job, unit, part, documents)
         sidecar = Sidecar(unit.index, part.index, part.is_last, part.digest, shards, stats)
         Output(job.root).commit(sidecar)
         sidecars.append(sidecar)
     return sidecars
+
+
+def _read_documents(
+    job: Job, part: readers.Part, extract: readers.TextExtractor, meter: readers.Meter, emit: Callable[[Progress], None]
+) -> _Documents:
+    """Reads and tokenizes the rows of a part."""
+    engine, spot_check = _encoder(job)
+    documents = _Documents(job, engine, spot_check)
+    seen = meter.file_bytes
+    for chunk in part.chunks():
+        num_documents = documents.add(chunk.source, *extract(chunk))
+        emit(Progress(meter.file_bytes - seen, num_documents))
+        seen = meter.file_bytes
+    spot_check.settle()
+    return documents
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedPart:
+    """The documents of a part, tokenized but not packed."""
+
+    index: int
+    digest: str
+    tokens: TokenBatch
+    origin: Origin
+    empty: list[tuple[int, NDArray[np.int64]]]
+    """Source and rows of documents without text, which `tokens` and `origin` leave out."""
+    of_split: Callable[[str], NDArray[np.int64]]
+    """Indices of the documents of a split."""
+
+
+def tokenize_unit(job: Job, unit: readers.Unit) -> Iterator[TokenizedPart]:
+    """What run_unit packs, part by part, without packing it. Parts in `job.committed` are passed over."""
+    extract = readers.TextExtractor(job.fields, job.sources)
+    meter = readers.Meter()
+    for part in readers.read_parts(
+        unit,
+        job.sources,
+        job.fields.names,
+        unit_bytes=job.config.unit_bytes,
+        split_on=job.config.split_on,
+    ):
+        if (unit.index, part.index) in job.committed:
+            part.skip()
+            continue
+        documents = _read_documents(job, part, extract, meter, lambda event: None)
+        tokens = documents.tokens.finish()
+        of_split = functools.partial(documents.of_split, num_documents=len(tokens))
+        yield TokenizedPart(part.index, part.digest, tokens, documents.origin(), documents.empty, of_split)
 
 
 ENCODERS: dict[object, tuple[tokenizing.Engine, tokenizing.SpotCheck]] = {}
@@ -119,12 +162,15 @@ class _Documents:
         self._sources: list[NDArray[np.int32]] = []
         self._rows: list[NDArray[np.int64]] = []
         self._validation: list[bool] = []
+        self.empty: list[tuple[int, NDArray[np.int64]]] = []
+        """Source and rows of documents without text."""
 
     def add(self, source: int, texts: list[str], rows: NDArray[np.int64]) -> int:
         """Tokenizes texts of one source; returns how many there were, empty ones included."""
         num_read = len(texts)
         if not all(texts):
             full = [index for index, text in enumerate(texts) if text]
+            self.empty.append((source, np.delete(rows, full)))
             texts, rows = [texts[index] for index in full], rows[full]
         stats = self.stats
         before = self.tokens.num_tokens - self.tokens.num_special

@@ -10,8 +10,9 @@ from helpers import SAMPLE
 
 PACKAGE = Path(__file__).parents[1] / "packcli"
 
-LINE = """errors config tokens overlong strategies planner assemble stats
-          readers tokenizing shards manifest work report engine pipeline console cli __main__""".split()
+LINE = """errors config tokens overlong strategies planner assemble stats invariants
+          readers tokenizing shards manifest work report space engine pipeline
+          verify signals console cli __main__""".split()
 """Modules and packages from the bottom up: each imports only what stands before it."""
 
 PURE = LINE[: LINE.index("readers")]

@@ -100,6 +100,7 @@ BAD_PACK_CONFIGS = {
     "unit_bytes": ({"unit_bytes": 1023}, "--unit-bytes 1023 is below 1024", "--unit-bytes 128MiB"),
 }
 BAD_RUN_OPTIONS = {
+    "max_line_bytes": ({"max_line_bytes": 0}, "--max-line-bytes 0 is below 1", "use --max-line-bytes 64MiB"),
     "workers": ({"workers": -1}, "--workers -1 is negative", "0 takes every CPU"),
     "tokenizer_engine": (
         {"tokenizer_engine": "fasttokens"},

@@ -435,11 +435,17 @@ def test_no_eos_and_templates(tmp_path, reference):
 def test_left_overs_of_dead_processes_are_swept(tmp_path):
     pack(tmp_path / "out")
     (tmp_path / "out" / "manifest.json").unlink()
-    left = [tmp_path / "out" / ".data-00000-000.arrow.1.abc.tmp", tmp_path / "out" / "units" / ".x.json.1.abc.tmp"]
+    left = [
+        tmp_path / "out" / ".data-00000-000.arrow.1.0123456789ab.tmp",
+        tmp_path / "out" / "units" / ".x.json.1.0123456789ab.tmp",
+    ]
     for path in left:
         path.write_bytes(b"half")
+    not_ours = tmp_path / "out" / ".notes.tmp"
+    not_ours.write_text("somebody's")
     assert pack(tmp_path / "out").status == "resumed"
     assert not any(path.exists() for path in left)
+    assert not_ours.exists()
 
 
 @pytest.mark.parametrize("lost", ["data-00000-001.arrow", "units/00000-001.json", "units/00000-003.json"])

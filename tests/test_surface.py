@@ -19,10 +19,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = {
     "pack": """
         --allow-network --allow-special --balance --bos --columns --config --debug --effort --eos --eos-token --help
-        --isolate --json --max-docs-per-pack --max-len --no-balance --no-bos --no-eos --no-isolate --output --overlong
-        --overwrite --pad-token --quiet --seed --split-on --strategy --text-field --text-template --tokenizer
+        --isolate --json --max-docs-per-pack --max-len --max-line-bytes --no-balance --no-bos --no-eos --no-isolate
+        --output --overlong --overwrite --pad-token --quiet --restart --seed --split-on --strategy --text-field --text-template --tokenizer
         --tokenizer-engine --unit-bytes --val-fraction --workers -o -q -w""".split(),
     "stats": "--debug --help --json".split(),
+    "verify": "--against --debug --deep --help --json --quiet --same-as --sample --tokenizer-engine -q".split(),
 }
 
 
@@ -101,7 +102,10 @@ def test_report_keys(tmp_path):
         units""".split()
     )
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
-    assert list(manifest) == "format_version config text tokenizer inputs num_units fingerprint splits parts".split()
+    assert (
+        list(manifest)
+        == """format_version config text tokenizer inputs num_units fingerprint splits parts files sha256""".split()
+    )
     assert str(tmp_path) not in json.dumps(manifest)
 
 

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, trainers
 
 from packcli.config import PackConfig
 from packcli.errors import StorageError, TokenizerError
-from packcli.tokenizing import TokenizerSpec, find_tokenizer, make_engine
+from packcli.tokenizing import TokenizerSpec, choose_engine, find_tokenizer, make_engine
 from packcli.tokenizing.engines import ENGINES
 
 EOS, PAD, BOS, OTHER = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
@@ -85,6 +85,21 @@ def test_nothing_in_a_directory_is_run(make: Make, tmp_path: Path) -> None:
     (directory / "tokenizer.pkl").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     make_engine("tokenizers", find(directory)).encode(["a"])
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"])
+def test_a_link_out_of_a_directory_is_refused(make: Make, tmp_path: Path, file: str) -> None:
+    """A stranger's directory could make packcli read, and a template repeat, what is not the stranger's."""
+    directory = make(config={"eos_token": EOS}, special_map={"eos_token": EOS})
+    secret = tmp_path / "secret"
+    (directory / file).rename(secret)
+    (directory / file).symlink_to(secret)
+    with pytest.raises(TokenizerError, match=f"{file}: a link that leads out of its directory"):
+        find(directory)
+    (directory / file).unlink()
+    secret.rename(directory / "inside")
+    (directory / file).symlink_to("inside")
+    assert find(directory).eos_token == EOS
 
 
 def test_a_unigram_vocabulary_is_a_list(tmp_path: Path) -> None:
@@ -407,3 +422,10 @@ def test_a_file_that_changes_during_the_run_is_noticed(make: Make) -> None:
     (directory / "tokenizer.json").unlink()
     with pytest.raises(StorageError, match="No such file"):
         make_engine("tokenizers", spec)
+
+
+def test_a_structure_that_only_tokenizers_reads_is_left_to_it(make: Make) -> None:
+    """A fuzzer found that it takes a list for a normalizer; the fast engine must not be asked then."""
+    directory = make(lambda data: data.update(normalizer=["a"]), config={"eos_token": EOS})
+    choice = choose_engine(find(directory), "auto", ["the cat"])
+    assert (choice.engine.name, choice.reason) == ("tokenizers", "not fastokens: its structure is not known")

@@ -3,6 +3,7 @@
 They are cheap to hash, to skip and to cut. Every kind has
 
     source, first_row, num_bytes
+    row_bytes         bytes of each row, int64[D]
     cut(at)           the rows that start before byte `at` of the chunk, and the others
     add_to(digest)    adds the rows to a digest
 """
@@ -56,6 +57,10 @@ class LineChunk:
         return len(self.data)
 
     @property
+    def row_bytes(self) -> NDArray[np.int64]:
+        return np.array([len(line) for line in self.lines], dtype=np.int64)
+
+    @property
     def lines(self) -> list[bytes]:
         """The lines without their newlines, blank ones included; split once, for the count and for the decoder."""
         if self._lines is None:
@@ -89,10 +94,14 @@ class BytesChunk:
 
     @property
     def num_bytes(self) -> int:
-        return sum(len(memoryview(record)) for record in self.records)
+        return int(self.row_bytes.sum())
+
+    @property
+    def row_bytes(self) -> NDArray[np.int64]:
+        return np.array([len(memoryview(record)) for record in self.records], dtype=np.int64)
 
     def cut(self, at: int) -> tuple[BytesChunk | None, BytesChunk | None]:
-        lengths = [len(memoryview(record)) for record in self.records]
+        lengths = self.row_bytes
         count = int(np.searchsorted(np.cumsum(lengths) - lengths, at))
         left, right = self.records[:count], self.records[count:]
         return (
@@ -114,15 +123,16 @@ class ColumnChunk:
     first_row: int
     columns: list[pa.LargeStringArray]
 
-    def _row_bytes(self) -> NDArray[np.int64]:
+    @property
+    def row_bytes(self) -> NDArray[np.int64]:
         return sum((_string_lengths(column) for column in self.columns), np.zeros(len(self.columns[0]), dtype=np.int64))
 
     @property
     def num_bytes(self) -> int:
-        return int(self._row_bytes().sum())
+        return int(self.row_bytes.sum())
 
     def cut(self, at: int) -> tuple[ColumnChunk | None, ColumnChunk | None]:
-        lengths = self._row_bytes()
+        lengths = self.row_bytes
         count = int(np.searchsorted(np.cumsum(lengths) - lengths, at))
         total = len(self.columns[0])
         left = ColumnChunk(self.source, self.first_row, [column[:count] for column in self.columns])

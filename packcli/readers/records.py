@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from packcli.errors import FieldError, StorageError
+from packcli.errors import BadRowError, FieldError, StorageError
 from packcli.readers.chunks import BytesChunk, Chunk, ColumnChunk, Digest, LineChunk, cut_chunk
 from packcli.readers.sources import Source
 from packcli.readers.units import Span, Unit, begins_array, open_parquet
@@ -21,6 +22,9 @@ BLOCK_BYTES = 1 << 20
 
 BATCH_ROWS = 1024
 """Rows taken at once from Parquet and Arrow files."""
+
+ARRAY_ROWS = 16
+"""A compressed JSON array may hold this many times the longest row: 1 GiB."""
 
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 """What ends an Arrow IPC stream."""
@@ -142,22 +146,58 @@ def _read_unit(
 ) -> Iterator[Chunk]:
     for span in unit.spans:
         source = sources[span.source]
-        try:
-            if source.format == "parquet":
-                yield from _read_parquet(span, source, fields, meter)
-            elif source.format == "arrow":
-                yield from _read_arrow(span, source, fields)
-                meter.file_bytes += source.num_bytes
-            elif source.format == "txt":
-                yield from _read_txt(span, source, split_on, meter)
-            else:
-                yield from _read_json(span, source, meter)
-        except (pa.ArrowException, OSError) as error:
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise StorageError(
-                f"{source.name}: the file is damaged or cannot be read: {reason}",
-                "nothing was lost of what was committed; mend the file and run the same command again",
-            ) from error
+        for chunk in _read_span(span, source, fields, split_on, meter):
+            _refuse_long(chunk, source)
+            yield chunk
+
+
+def _read_span(
+    span: Span, source: Source, fields: Sequence[str], split_on: str | None, meter: Meter
+) -> Iterator[Chunk]:
+    try:
+        if source.format == "parquet":
+            yield from _read_parquet(span, source, fields, meter)
+        elif source.format == "arrow":
+            yield from _read_arrow(span, source, fields)
+            meter.file_bytes += source.num_bytes
+        elif source.format == "txt":
+            yield from _read_txt(span, source, split_on, meter)
+        else:
+            yield from _read_json(span, source, meter)
+    except (pa.ArrowException, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise StorageError(
+            f"{source.name}: the file is damaged or cannot be read: {reason}",
+            "nothing was lost of what was committed; mend the file and run the same command again",
+        ) from error
+
+
+def _refuse_long(chunk: Chunk, source: Source) -> None:
+    """Raises BadRowError for a row over the limit."""
+    if chunk.num_bytes > source.max_row_bytes:
+        long = np.flatnonzero(chunk.row_bytes > source.max_row_bytes)
+        if len(long):
+            raise _too_long(source, chunk.first_row + int(long[0]))
+
+
+def _too_long(source: Source, row: int, what: str = "the row") -> BadRowError:
+    place = f"{source.name}:{row + 1}" if source.format == "json" else f"{source.name}: row {row}"
+    return BadRowError(
+        f"{place}: {what} is longer than {source.max_row_bytes:,} bytes",
+        "--max-line-bytes allows more, and takes more memory",
+    )
+
+
+def _whole(blocks: Iterable[bytes], source: Source, limit: int, what: str) -> bytes:
+    """All blocks as one, up to a limit: a few bytes of .zst can be a terabyte."""
+    kept: list[bytes] = []
+    size = 0
+    for block in blocks:
+        size += len(block)
+        if size > limit:
+            raise _too_long(source, 0, what)
+        kept.append(block)
+    return b"".join(kept)
 
 
 def _blocks(span: Span, source: Source, meter: Meter) -> Iterator[bytes]:
@@ -184,6 +224,7 @@ def _blocks(span: Span, source: Source, meter: Meter) -> Iterator[bytes]:
 
 def _read_json(span: Span, source: Source, meter: Meter) -> Iterator[Chunk]:
     pending: list[bytes] = []
+    num_pending = 0
     row = span.first_row
     at_start = span.start == 0
     for block in _blocks(span, source, meter):
@@ -196,10 +237,14 @@ def _read_json(span: Span, source: Source, meter: Meter) -> Iterator[Chunk]:
         end = block.rfind(b"\n") + 1
         if not end:
             pending.append(block)
+            num_pending += len(block)
+            if num_pending > source.max_row_bytes:
+                raise _too_long(source, row)
             continue
         chunk = LineChunk(span.source, row, b"".join((*pending, block[:end])))
         row += len(chunk.lines)
         pending = [block[end:]] if end < len(block) else []
+        num_pending = len(block) - end
         yield chunk
     if pending:
         yield LineChunk(span.source, row, b"".join(pending))
@@ -209,7 +254,8 @@ def _read_array(span: Span, source: Source, meter: Meter) -> Iterator[Chunk]:
     """The elements of one JSON array: the only format besides whole .txt files that is held in memory."""
     from packcli.readers.fields import split_array
 
-    elements = split_array(b"".join(_blocks(span, source, meter)), source)
+    limit = ARRAY_ROWS * source.max_row_bytes if source.compression else 1 << 62  # the size of a plain file is known
+    elements = split_array(_whole(_blocks(span, source, meter), source, limit, "the array"), source)
     for first in range(0, len(elements), BATCH_ROWS):
         yield BytesChunk(span.source, first, elements[first : first + BATCH_ROWS])
 
@@ -217,13 +263,15 @@ def _read_array(span: Span, source: Source, meter: Meter) -> Iterator[Chunk]:
 def _read_txt(span: Span, source: Source, split_on: str | None, meter: Meter) -> Iterator[Chunk]:
     blocks = _blocks(span, source, meter)
     if split_on is None:
-        yield BytesChunk(span.source, 0, [b"".join(blocks)])
+        yield BytesChunk(span.source, 0, [_whole(blocks, source, source.max_row_bytes, "the document")])
         return
     separator = split_on.encode()
     row = 0
     tail = b""
     for block in blocks:
         *records, tail = (tail + block).split(separator)
+        if len(tail) > source.max_row_bytes:
+            raise _too_long(source, row + len(records))
         if records:
             yield BytesChunk(span.source, row, records)
             row += len(records)

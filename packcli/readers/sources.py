@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from packcli.config import MAX_LINE_BYTES
 from packcli.errors import NoInputError, StorageError, UsageError
 
 STDIN = "-"
@@ -54,9 +55,11 @@ class Source:
     """gzip, zstd or None."""
     num_bytes: int
     """Size of the file."""
+    max_row_bytes: int = MAX_LINE_BYTES
+    """A row that is longer ends the run."""
 
 
-def find_sources(inputs: Sequence[str], warn: list[str]) -> list[Source]:
+def find_sources(inputs: Sequence[str], warn: list[str], *, max_row_bytes: int = MAX_LINE_BYTES) -> list[Source]:
     """Every file that the inputs mean.
 
     Explicit inputs keep their order, matches of a glob and files of a directory are sorted by path. A
@@ -65,6 +68,7 @@ def find_sources(inputs: Sequence[str], warn: list[str]) -> list[Source]:
     Args:
         inputs: Files, directories, globs. `-` is not among them: see spool_stdin.
         warn: Gets a line for each thing that was passed over.
+        max_row_bytes: Longest row that is read.
 
     Raises:
         NoInputError: nothing is there, or nothing matches.
@@ -87,7 +91,7 @@ def find_sources(inputs: Sequence[str], warn: list[str]) -> list[Source]:
         # The directory without links and .., the name as it is spelled: a cache's links hide the suffix.
         unique.append(os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)))
     names = _names(unique)
-    sources = [_source(name, path) for name, path in zip(names, unique, strict=True)]
+    sources = [_source(name, path, max_row_bytes) for name, path in zip(names, unique, strict=True)]
     for source in sources:
         if source.num_bytes == 0:
             warn.append(f"{source.name} is empty")
@@ -185,7 +189,7 @@ def _split_suffix(path: str) -> tuple[str, str | None]:
     return last, None
 
 
-def _source(name: str, path: str) -> Source:
+def _source(name: str, path: str, max_row_bytes: int) -> Source:
     suffix, compression = _split_suffix(path)
     format_ = FORMATS.get(suffix)
     if format_ is None or (compression and format_ not in ("json", "txt")):
@@ -198,7 +202,7 @@ def _source(name: str, path: str) -> Source:
             pass
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}", "check the path and its permissions") from None
-    return Source(name, path, format_, compression, status.st_size)
+    return Source(name, path, format_, compression, status.st_size, max_row_bytes)
 
 
 def _suffixes() -> str:
@@ -229,7 +233,7 @@ def default_output_name(inputs: Sequence[str]) -> str:
     return f"{base or 'data'}-packed"
 
 
-def spool_stdin(stream: BinaryIO, path: Path) -> Source:
+def spool_stdin(stream: BinaryIO, path: Path, *, max_row_bytes: int = MAX_LINE_BYTES) -> Source:
     """Copies standard input to a file, so that it can be cut into units, resumed and verified like any other."""
     try:
         with open(path, "wb") as file:
@@ -239,4 +243,4 @@ def spool_stdin(stream: BinaryIO, path: Path) -> Source:
     size = path.stat().st_size
     if size == 0:
         raise NoInputError("standard input is empty")
-    return Source("stdin.jsonl", str(path), "json", None, size)
+    return Source("stdin.jsonl", str(path), "json", None, size, max_row_bytes)

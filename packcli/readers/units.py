@@ -123,7 +123,7 @@ def _cut_parquet(index: int, source: Source, unit_bytes: int) -> list[Span]:
 def open_parquet(source: Source) -> pq.ParquetFile:
     """Opens a Parquet file; raises StorageError when it is damaged or not one."""
     try:
-        return pq.ParquetFile(source.path, memory_map=True)
+        return pq.ParquetFile(source.path, memory_map=True, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise StorageError(f"{source.path}: not a readable Parquet file ({_first_line(error)})") from None
 

@@ -2,6 +2,7 @@
 
 --tokenizer     spec.find_tokenizer    -> TokenizerSpec: the file, its sha256, EOS, BOS and pad ids
 TokenizerSpec   engines.make_engine    -> encode(texts) -> (ids uint32[T], offsets int64[D+1])
+long texts      pieces.PiecewiseEngine -> cut where that changes no id
 both engines    guard.choose_engine    -> the fast one where it is proven equal, else the reference
 during the run  guard.SpotCheck        -> fails hard on the first difference
 """

@@ -6,18 +6,31 @@ the text are ordinary text unless the spec allows them.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from packcli.errors import TokenizerError, unknown_name
+from packcli.tokenizing.pieces import PiecewiseEngine
 from packcli.tokenizing.spec import TokenizerSpec
 
 BATCH_DOCUMENTS = 64
 """Texts in a call: small calls keep text and tokens in the cache, and beat one giant call."""
+
+
+@contextlib.contextmanager
+def _panics(what: str) -> Iterator[None]:
+    """Turns what `tokenizers` raises, plain Exception or a panic that is none, into TokenizerError."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise TokenizerError(f"{what}: {str(error)[:300] or type(error).__name__}") from None
 
 
 class Engine(Protocol):
@@ -40,10 +53,9 @@ class ReferenceEngine:
         import tokenizers
 
         self.version = tokenizers.__version__
-        try:
+        self._path = spec.path
+        with _panics(f"{spec.path}: tokenizers cannot load it"):
             self._tokenizer = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # tokenizers raises plain Exception
-            raise TokenizerError(f"{spec.path}: tokenizers cannot load it: {error}") from None
         # Lost by pickling, by save and by to_str, so every process sets it on its own object, and looks.
         self._tokenizer.encode_special_tokens = not spec.allow_special
         if self._tokenizer.encode_special_tokens is spec.allow_special:
@@ -51,7 +63,8 @@ class ReferenceEngine:
 
     def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """See Engine."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        with _panics(f"{self._path}: tokenizers cannot encode with it"):
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         arrays = [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
         offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
         np.cumsum([len(array) for array in arrays], out=offsets[1:])
@@ -104,4 +117,4 @@ def make_engine(name: str, spec: TokenizerSpec, *, threads: int = 1, text: str |
     """
     if name not in ENGINES:
         raise unknown_name("tokenizer engine", name, ENGINES)
-    return ENGINES[name](spec, spec.load() if text is None else text, threads)
+    return PiecewiseEngine(ENGINES[name](spec, spec.load() if text is None else text, threads), spec)

@@ -276,7 +276,10 @@ def _try_fast(
     spec: TokenizerSpec, text: str, reference: Engine, sample: Sequence[str], threads: int, make: MakeEngine
 ) -> tuple[Engine | None, str]:
     data = load_json(text)
-    reason, awkward = unsafe_structure(data), awkward_strings(data)
+    try:
+        reason, awkward = unsafe_structure(data), awkward_strings(data)
+    except (AttributeError, LookupError, TypeError, ValueError):  # tokenizers reads more than there should be
+        reason, awkward = "its structure is not known", []
     del data  # as large as the tokenizer
     if reason is not None:
         return None, reason

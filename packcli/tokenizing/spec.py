@@ -99,6 +99,13 @@ def find_tokenizer(config: PackConfig, *, allow_network: bool) -> TokenizerSpec:
     path, name = _locate(config.tokenizer, allow_network)
     raw = _read(path)
     data = _parse(path, raw)
+    try:
+        return _resolve(config, path, name, raw, data)
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:  # its structure is anybody's
+        raise TokenizerError(f"{path}: not a usable tokenizer.json: {error!r:.200}") from None
+
+
+def _resolve(config: PackConfig, path: Path, name: str, raw: bytes, data: dict[str, Any]) -> TokenizerSpec:
     vocabulary = _vocabulary(path, data)
     special = _special_tokens(path.parent)
 
@@ -152,6 +159,7 @@ def _locate(tokenizer: str, allow_network: bool) -> tuple[Path, str]:
                 f"{tokenizer}: no {TOKENIZER_FILE} in this directory; it holds {', '.join(found) or 'nothing'}",
                 "packcli reads the tokenizer.json of a model; save_pretrained of a fast tokenizer writes it",
             )
+        _refuse_outside(path / TOKENIZER_FILE)
         return path / TOKENIZER_FILE, _name(path)
     if path.is_file():
         absolute = path.resolve()
@@ -162,6 +170,17 @@ def _locate(tokenizer: str, allow_network: bool) -> tuple[Path, str]:
             f"--tokenizer {tokenizer}: no such file or directory" + (f"; did you mean {close}?" if close else "")
         )
     return _locate_on_hub(tokenizer, allow_network), tokenizer
+
+
+def _refuse_outside(path: Path) -> None:
+    """Raises TokenizerError when a file of a directory from strangers is a link to somewhere else.
+
+    In the hub's cache such links lead to `blobs`, two directories up.
+    """
+    real, home = os.path.realpath(path), os.path.realpath(path.parent)
+    blobs = os.path.join(os.path.dirname(os.path.dirname(home)), "blobs")
+    if os.path.dirname(real) not in (home, blobs):
+        raise TokenizerError(f"{path}: a link that leads out of its directory", "put a copy of the file in its place")
 
 
 def _name(path: Path) -> str:
@@ -251,6 +270,7 @@ def _special_tokens(directory: Path) -> dict[str, Any]:
         path = directory / name
         if not os.path.isfile(path):
             continue
+        _refuse_outside(path)
         try:
             data = json.loads(path.read_bytes())
         except (ValueError, OSError, RecursionError) as error:

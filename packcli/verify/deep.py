@@ -1,0 +1,294 @@
+"""The inputs again: tokenized anew and compared with the packs, and which documents are in none of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from packcli import readers, tokenizing
+from packcli.assemble import PackBatch, Sources
+from packcli.config import PackConfig, RunOptions, read_toml
+from packcli.errors import UsageError
+from packcli.manifest import STATE_DIRECTORY, Output, Sidecar
+from packcli.overlong import kept_lengths
+from packcli.shards import Schema, read_shard
+from packcli.verify.files import Problem, Record, check_files
+from packcli.work import ENCODERS, Job, TokenizedPart, run_schema, splits_of, tokenize_unit
+
+PROBLEMS_A_PART = 20
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A document of the inputs that is in no pack."""
+
+    source: str
+    """Name of the input file."""
+    row: int
+    cause: str
+    """empty, `overlong: N tokens`, or `missing`, which is also a problem."""
+
+
+@dataclass(slots=True)
+class CheckedInputs:
+    """What a look at the inputs gave."""
+
+    problems: list[Problem] = field(default_factory=list)
+    num_documents: int = 0
+    absent: list[Absent] = field(default_factory=list)
+
+
+def parse_sample(text: str) -> tuple[int, int]:
+    """'3/10' -> (3, 10); raises UsageError."""
+    match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
+    if match is None or int(match[1]) > int(match[2]):
+        raise UsageError(f"--sample {text!r} is not n/t with 1 <= n <= t", "for example --sample 1/10")
+    return int(match[1]), int(match[2])
+
+
+def check_inputs(
+    root: Path,
+    *,
+    sample: tuple[int, int],
+    against: Sequence[str],
+    tokenizer_engine: str,
+    warn: Callable[[str], None],
+) -> CheckedInputs:
+    """Tokenizes the inputs of a sound output and compares; see `verify`.
+
+    Raises:
+        UsageError: the sample has no part, the column `sources` is not there, or nobody knows where the inputs are.
+    """
+    record, _ = check_files(root)
+    if record is None:
+        raise AssertionError("only a sound output is compared with its inputs")
+    checked = CheckedInputs()
+    if "sources" not in record.config.columns:
+        raise UsageError(
+            f"{root}: without the column `sources` nobody knows which text a row holds", "leave out --deep"
+        )
+    chosen = record.sidecars[sample[0] - 1 :: sample[1]]
+    if not chosen:
+        raise UsageError(
+            f"--sample {sample[0]}/{sample[1]}: the output has {len(record.sidecars)} parts",
+            "a part is the smallest sample",
+        )
+    config, tokenizer = _settings(root, record)
+    problem = _tokenizer_problem(record, tokenizer)
+    if problem is None:
+        warnings: list[str] = []
+        paths = list(against) or _remembered(root, record)
+        sources = readers.find_sources(paths, warnings, max_row_bytes=1 << 62)  # what was packed can be read
+        for message in warnings:
+            warn(message)
+        problem = _sources_problem(record, sources)
+    if problem is not None:
+        checked.problems.append(Problem("", problem))
+        return checked
+    text = record.manifest["text"]
+    fields = readers.find_fields(sources, config.text_field, config.text_template)
+    if (list(fields.names), fields.template) != (text["fields"], text["template"]):
+        checked.problems.append(Problem("", f"the inputs have other fields: {', '.join(fields.names)}"))
+        return checked
+    threads = os.cpu_count() or 1
+    choice = tokenizing.choose_engine(tokenizer, tokenizer_engine, [], threads=threads)
+    wanted = {(each.unit, each.part): each for each in chosen}
+    job = Job(
+        config=record.config,
+        root=root,
+        sources=tuple(sources),
+        fields=fields,
+        tokenizer=tokenizer,
+        engine=choice.engine.name,
+        threads=threads,
+        committed=frozenset((each.unit, each.part) for each in record.sidecars if (each.unit, each.part) not in wanted),
+    )
+    schema = run_schema(record.config, tokenizer)
+    ENCODERS[job.encoder_key] = choice.engine, choice.spot_check  # loaded already
+    try:
+        units = {each.unit for each in chosen}
+        for unit in readers.cut_units(sources, record.config.unit_bytes):
+            for part in tokenize_unit(job, unit) if unit.index in units else ():
+                sidecar = wanted.pop((unit.index, part.index), None)
+                if sidecar is not None:
+                    _check_part(root, record, sidecar, part, schema, sources, checked, bool(against))
+    finally:
+        ENCODERS.clear()
+    for sidecar in wanted.values():
+        checked.problems.append(Problem(sidecar.file, "the inputs do not have this part any more"))
+    return checked
+
+
+def _settings(root: Path, record: Record) -> tuple[PackConfig, tokenizing.TokenizerSpec]:
+    """The settings with their paths, as this machine keeps them, and the tokenizer of today."""
+    options = set(RunOptions.__dataclass_fields__)
+    try:
+        kept = read_toml(root / STATE_DIRECTORY / "packcli.toml")
+        config = PackConfig(**{name: value for name, value in kept.items() if name not in options})
+    except UsageError as error:
+        raise UsageError(f"--deep needs the settings of the run: {error.message}", "leave out --deep") from None
+    path = Output(root).last_run().get("tokenizer_path")
+    if isinstance(path, str) and os.path.isfile(path) and config.tokenizer != record.tokenizer.name:
+        place = os.path.dirname(path) if os.path.basename(path) == "tokenizer.json" else path
+        config = dataclasses.replace(config, tokenizer=place)
+    return config, tokenizing.find_tokenizer(config, allow_network=False)
+
+
+def _tokenizer_problem(record: Record, tokenizer: tokenizing.TokenizerSpec) -> str | None:
+    now = tokenizer.identity()
+    for name, then in record.manifest["tokenizer"].items():
+        if now.get(name) != then:
+            change = f"{name} was {then!r}, now it is {now.get(name)!r}"
+            return f"the tokenizer {tokenizer.path} is not that of the run: {change}"
+    return None
+
+
+def _remembered(root: Path, record: Record) -> list[str]:
+    """Where the inputs were when they were packed."""
+    names = [each["name"] for each in record.manifest["inputs"]]
+    try:
+        seen = json.loads((root / STATE_DIRECTORY / "inputs.json").read_bytes())
+        paths = [os.fsdecode(bytes.fromhex(seen[name][0])) for name in names]
+    except (OSError, ValueError, LookupError, TypeError):
+        raise UsageError(f"{root}: nobody knows where its inputs are", "name them with --against") from None
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        raise UsageError(f"{missing[0]}: the input is not there any more", "say with --against where the inputs are")
+    return paths
+
+
+def _sources_problem(record: Record, sources: Sequence[readers.Source]) -> str | None:
+    then = record.manifest["inputs"]
+    if len(then) != len(sources):
+        return f"the inputs are {len(sources)} files, and were {len(then)}"
+    for index, (was, source) in enumerate(zip(then, sources, strict=True)):
+        if was["num_bytes"] != source.num_bytes:
+            return f"input {index} ({source.name}) has {source.num_bytes:,} bytes, had {was['num_bytes']:,}"
+    return None
+
+
+def _check_part(
+    root: Path,
+    record: Record,
+    sidecar: Sidecar,
+    part: TokenizedPart,
+    schema: Schema,
+    sources: Sequence[readers.Source],
+    checked: CheckedInputs,
+    list_absent: bool,
+) -> None:
+    """Compares the packs of one part with what its rows give today."""
+    if part.digest != sidecar.input_xxh3:
+        change = f"XXH3 was {sidecar.input_xxh3[:12]}, now it is {part.digest[:12]}"
+        checked.problems.append(Problem(sidecar.file, f"the rows of the inputs have changed: {change}"))
+        return
+    order = np.lexsort((part.origin.row, part.origin.source))
+    keys = _keys(part.origin.source[order], part.origin.row[order])
+    lengths = part.tokens.lengths
+    checked.num_documents += len(lengths)
+    packed = np.zeros(len(lengths), dtype=np.int64)
+    for split in splits_of(record.config):
+        info = sidecar.shards.get(split)
+        belongs = np.zeros(len(lengths), dtype=np.bool_)
+        belongs[part.of_split(split)] = True
+        first_row, problems = 0, 0
+        for batch in read_shard(root / info.file, schema) if info is not None else ():
+            for row, what in _differences(batch, part, keys, order, packed, belongs, split):
+                problems += 1
+                if info is not None and problems <= PROBLEMS_A_PART:
+                    checked.problems.append(Problem(info.file, f"row {first_row + row}: {what}"))
+            first_row += batch.num_rows
+    kept = kept_lengths(lengths, record.config.max_len, "drop" if record.config.overlong == "drop" else "split")
+    if record.config.overlong == "truncate":
+        kept = np.minimum(lengths, record.config.max_len)
+    missing = np.flatnonzero(packed != kept)
+    for doc in missing[:PROBLEMS_A_PART].tolist():
+        name, row = sources[part.origin.source[doc]].name, int(part.origin.row[doc])
+        checked.problems.append(
+            Problem(sidecar.file, f"{name} row {row}: {packed[doc]} of its tokens are packed, {kept[doc]} should be")
+        )
+    if list_absent:
+        checked.absent += _absent(part, packed, kept, lengths, sources)
+
+
+def _differences(
+    batch: PackBatch,
+    part: TokenizedPart,
+    keys: NDArray[Any],
+    order: Ints,
+    packed: Ints,
+    belongs: NDArray[np.bool_],
+    split: str,
+) -> Iterator[tuple[int, str]]:
+    """(row, what) for segments that are not what the text of their document gives; counts tokens in `packed`."""
+    sources = batch.sources
+    if not isinstance(sources, Sources):
+        raise AssertionError("the column sources is there")
+    wanted = _keys(sources.source, sources.row)
+    place = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
+    row_of = np.repeat(np.arange(batch.num_rows), np.diff(sources.offsets))
+    known = keys[place] == wanted if len(keys) else np.zeros(len(wanted), dtype=np.bool_)
+    for at in np.flatnonzero(~known)[:PROBLEMS_A_PART].tolist():
+        yield int(row_of[at]), f"source {sources.source[at]} row {sources.row[at]} is no document of this part"
+    doc = order[place] if len(order) else place
+    start, end = sources.start.astype(np.int64), sources.end.astype(np.int64)
+    spans = end - start
+    fits = known & (end <= part.tokens.lengths[doc] if len(order) else known)
+    for at in np.flatnonzero(known & ~fits)[:PROBLEMS_A_PART].tolist():
+        yield int(row_of[at]), f"source {sources.source[at]} row {sources.row[at]} has fewer than {end[at]} tokens"
+    for at in np.flatnonzero(fits & ~belongs[doc] if len(order) else fits)[:PROBLEMS_A_PART].tolist():
+        yield int(row_of[at]), f"source {sources.source[at]} row {sources.row[at]} does not belong into {split}"
+    np.add.at(packed, doc[fits], spans[fits])
+    ends = np.cumsum(spans)
+    in_rows = ends - spans
+    first_of_row = in_rows[sources.offsets[:-1]]
+    begin = batch.input_ids.offsets[:-1].astype(np.int64)[row_of] + in_rows - first_of_row[row_of]
+    begin, spans, doc, start, row_of = begin[fits], spans[fits], doc[fits], start[fits], row_of[fits]
+    ends = np.cumsum(spans)
+    step = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - spans, spans)
+    there = batch.input_ids.values[np.repeat(begin, spans) + step]
+    expected = part.tokens.ids[np.repeat(part.tokens.offsets[doc] + start, spans) + step]
+    bad = np.flatnonzero(there != expected.view(np.int32))
+    segments = np.searchsorted(ends, bad, side="right")
+    for at in np.unique(segments).tolist():
+        first = int(bad[np.searchsorted(segments, at)])
+        yield (
+            int(row_of[at]),
+            f"position {int(np.repeat(begin, spans)[first] + step[first] - batch.input_ids.offsets[row_of[at]])} holds "
+            f"id {there[first]}, the text gives {expected[first]}",
+        )
+
+
+def _keys(source: NDArray[np.int32], row: Ints) -> NDArray[Any]:
+    """Source and row as one value each, which sort like pairs."""
+    pairs = np.empty(len(row), dtype=[("source", ">i4"), ("row", ">i8")])
+    pairs["source"], pairs["row"] = source, row
+    return pairs.view("S12")
+
+
+def _absent(
+    part: TokenizedPart,
+    packed: Ints,
+    kept: Ints,
+    lengths: Ints,
+    sources: Sequence[readers.Source],
+) -> Iterator[Absent]:
+    """Documents of a part that are in no pack, empty ones first."""
+    for source, rows in part.empty:
+        for row in rows.tolist():
+            yield Absent(sources[source].name, row, "empty")
+    for doc in np.flatnonzero(packed == 0).tolist():
+        name, row = sources[part.origin.source[doc]].name, int(part.origin.row[doc])
+        dropped = f"overlong: {lengths[doc]} tokens" if lengths[doc] else "no token"
+        yield Absent(name, row, "missing" if kept[doc] else dropped)

@@ -1,0 +1,231 @@
+"""The rows of an output: sha256 of each shard before a buffer of it is read, then every invariant of every row."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from packcli.errors import StorageError
+from packcli.invariants import Pieces, Rules, check_documents, check_rows
+from packcli.manifest import Sidecar
+from packcli.shards import EMPTY_SHARD, Schema, ShardInfo, file_sha256, read_shard
+from packcli.stats import bucketed, histogram
+from packcli.verify.files import Problem, Record
+from packcli.work import folder_of, run_schema, splits_of
+
+PROBLEMS_A_SHARD = 20
+"""A shard that is wrong throughout is named once for each rule, and not more often than this."""
+
+
+@dataclass(slots=True)
+class CheckedShards:
+    """What a look at shards gave."""
+
+    problems: list[Problem] = field(default_factory=list)
+    num_shards: int = 0
+    num_rows: int = 0
+    num_tokens: int = 0
+    num_bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Shard:
+    """What the rows of one shard give."""
+
+    num_rows: int = 0
+    num_tokens: int | None = 0
+    pieces: list[Pieces] = field(default_factory=list)
+    per_row: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """The rows of a source that a part holds: no other part may hold any of them."""
+
+    source: int
+    first_row: int
+    last_row: int
+    file: str
+
+
+def check_shards(root: Path, record: Record) -> CheckedShards:
+    """Looks at every row, in as many threads as there are CPUs: hashing and NumPy leave the interpreter free."""
+    schema = run_schema(record.config, record.tokenizer)
+    rules = rules_of(record)
+    checked = CheckedShards()
+    spans: list[_Span] = []
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        jobs = (pool.submit(_check_part, root, record, sidecar, schema, rules) for sidecar in record.sidecars)
+        for part, part_spans in (job.result() for job in list(jobs)):
+            checked.problems += part.problems
+            checked.num_shards += part.num_shards
+            checked.num_rows += part.num_rows
+            checked.num_tokens += part.num_tokens
+            checked.num_bytes += part.num_bytes
+            spans += part_spans
+    checked.problems += _overlaps(spans)
+    checked.problems += _check_empty(root, record, schema)
+    return checked
+
+
+def rules_of(record: Record) -> Rules:
+    """What the rows of a run are held to."""
+    config = record.config
+    return Rules(
+        max_len=config.max_len,
+        isolate=config.isolate,
+        ragged=config.ragged,
+        masked=bool(record.manifest["text"].get("masked", False)),
+        pad_id=record.tokenizer.pad_id,
+        vocab_size=record.tokenizer.vocab_size,
+        num_sources=len(record.manifest["inputs"]),
+        max_docs_per_pack=config.max_docs_per_pack,
+    )
+
+
+def _check_part(
+    root: Path, record: Record, sidecar: Sidecar, schema: Schema, rules: Rules
+) -> tuple[CheckedShards, list[_Span]]:
+    """The shards of one part: rows, documents over all splits, and the counts of its sidecar."""
+    checked = CheckedShards()
+    shards: dict[str, _Shard] = {}
+    for split, info in sidecar.shards.items():
+        shard = _Shard()
+        checked.num_shards += 1
+        checked.num_bytes += info.num_bytes
+        problems = list(_check_shard(root / info.file, info, schema, rules, shard))
+        checked.num_rows += shard.num_rows
+        checked.num_tokens += shard.num_tokens if shard.num_tokens is not None else shard.num_rows * rules.max_len
+        if problems:
+            checked.problems += [Problem(info.file, what) for what in problems[:PROBLEMS_A_SHARD]]
+        else:
+            shards[split] = shard
+    if checked.problems:
+        return checked, []
+    file = next((info.file for info in sidecar.shards.values()), sidecar.file)
+    counted = _count(shards, rules)
+    spans: list[_Span] = []
+    if "sources" in record.config.columns:
+        pieces = Pieces.joined([each for shard in shards.values() for each in shard.pieces])
+        ends = _ends_of_documents(record, sidecar)
+        cut_at = rules.max_len if record.config.overlong == "truncate" else None
+        table, wrong = check_documents(pieces, bos_id=ends[0], eos_id=ends[1], cut_at=cut_at)
+        checked.problems += [Problem(file, what) for what in wrong]
+        counted["num_documents_packed"] = len(table.row)
+        if record.config.overlong == "split":
+            lengths = histogram(bucketed(table.length))
+            counted["documents_by_length"] = lengths | _none(sidecar.stats.documents_by_length)
+        for source in np.unique(table.source).tolist():
+            rows = table.row[table.source == source]
+            spans.append(_Span(source, int(rows.min()), int(rows.max()), file))
+    for name, value in counted.items():
+        if getattr(sidecar.stats, name) != value:
+            checked.problems.append(Problem(sidecar.file, f"{name} is not what the rows of its shards give"))
+    return checked, spans
+
+
+def _none(lengths: dict[int, int]) -> dict[int, int]:
+    """Documents without a token, of which no row knows."""
+    return {0: lengths[0]} if 0 in lengths else {}
+
+
+def _check_shard(path: Path, info: ShardInfo, schema: Schema, rules: Rules, shard: _Shard) -> Iterator[str]:
+    """Yields what is wrong with a shard; fills `shard`."""
+    try:
+        sha256, num_bytes = file_sha256(path)
+    except OSError as error:
+        yield f"is missing or cannot be read: {error.strerror}"
+        return
+    if num_bytes != info.num_bytes:
+        yield f"has {num_bytes:,} bytes, had {info.num_bytes:,}"
+        return
+    if sha256 != info.sha256:
+        yield f"has changed: sha256 is {sha256[:12]}, was {info.sha256[:12]}"
+        return
+    yield from check_rows_of(path, schema, rules, shard)
+    if shard.num_rows != info.num_rows:
+        yield f"has {shard.num_rows:,} rows, had {info.num_rows:,}"
+
+
+def check_rows_of(path: Path, schema: Schema, rules: Rules, shard: _Shard | None = None) -> Iterator[str]:
+    """Yields what is wrong with the rows of a shard, whose bytes may be anything."""
+    shard = shard or _Shard()
+    told: set[str] = set()
+    try:
+        for batch in read_shard(path, schema):
+            if not batch.num_rows:
+                continue
+            checked = check_rows(batch, rules)
+            for broken in checked.broken:
+                if broken.what not in told:
+                    told.add(broken.what)
+                    yield f"row {shard.num_rows + broken.row}: {broken.what} ({broken.num_rows} rows of the batch)"
+            shard.num_rows += checked.num_rows
+            if checked.num_tokens is None or shard.num_tokens is None:
+                shard.num_tokens = None
+            else:
+                shard.num_tokens += checked.num_tokens
+            if checked.pieces is not None:
+                shard.pieces.append(checked.pieces)
+                shard.per_row.append(checked.per_row)
+    except StorageError as error:
+        yield error.message
+
+
+def _count(shards: dict[str, _Shard], rules: Rules) -> dict[str, Any]:
+    """What the rows say about the counts of a sidecar."""
+    num_packs = sum(shard.num_rows for shard in shards.values())
+    counted: dict[str, Any] = {"num_packs": num_packs}
+    tokens = [shard.num_tokens for shard in shards.values()]
+    if None not in tokens:
+        num_tokens = sum(each for each in tokens if each is not None)
+        counted["num_tokens_packed"] = num_tokens
+        counted["num_tokens_padding"] = num_packs * rules.max_len - num_tokens
+    if all(len(shard.pieces) and sum(map(len, shard.per_row)) == shard.num_rows for shard in shards.values()):
+        lengths = Pieces.joined([each for shard in shards.values() for each in shard.pieces]).length
+        counted["num_segments"] = len(lengths)
+        counted["sum_squared_segments"] = int((lengths**2).sum())
+        counted["segments_by_length"] = histogram(bucketed(lengths))
+        per_row = [each for shard in shards.values() for each in shard.per_row]
+        counted["packs_by_documents"] = histogram(np.concatenate(per_row)) if per_row else {}
+    return counted
+
+
+def _ends_of_documents(record: Record, sidecar: Sidecar) -> tuple[int | None, int | None]:
+    """BOS and EOS of every document; neither where the counts say that not every document got them."""
+    bos, eos = record.tokenizer.bos_id, record.tokenizer.eos_id
+    stats = sidecar.stats
+    extra = (bos is not None) + (eos is not None)
+    if stats.num_tokens_special != extra * (stats.num_documents - stats.num_documents_empty):
+        return None, None
+    return bos, eos
+
+
+def _overlaps(spans: list[_Span]) -> Iterator[Problem]:
+    """Parts read rows of a source one after the other: a row in two of them was packed twice."""
+    spans = sorted(spans, key=lambda span: (span.source, span.first_row))
+    for one, other in itertools.pairwise(spans):
+        if one.source == other.source and other.first_row <= one.last_row:
+            yield Problem(other.file, f"source {one.source} row {other.first_row}: also among the rows of {one.file}")
+
+
+def _check_empty(root: Path, record: Record, schema: Schema) -> Iterator[Problem]:
+    """The shard of a split without rows; its sha256 stands under `files` of the manifest."""
+    for split in splits_of(record.config):
+        name = f"{folder_of(record.config, split)}{EMPTY_SHARD}"
+        if split in record.manifest["splits"]:
+            continue
+        try:
+            if file_sha256(root / name)[0] != record.manifest["files"][name]:
+                continue  # said already
+            if any(batch.num_rows for batch in read_shard(root / name, schema)):
+                yield Problem(name, "has rows, and stands for a split without rows")
+        except (StorageError, OSError) as error:
+            yield Problem(name, str(error))
