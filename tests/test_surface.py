@@ -20,8 +20,8 @@ OPTIONS = {
     "pack": """
         --allow-network --allow-special --balance --bos --columns --config --debug --effort --eos --eos-token --help
         --isolate --json --max-docs-per-pack --max-len --max-line-bytes --no-balance --no-bos --no-eos --no-isolate
-        --output --overlong --overwrite --pad-token --quiet --restart --seed --split-on --strategy --text-field --text-template --tokenizer
-        --tokenizer-engine --unit-bytes --val-fraction --workers -o -q -w""".split(),
+        --output --overlong --overwrite --pad-token --quiet --restart --seed --split-on --strategy --text-field
+        --text-template --tokenizer --tokenizer-engine --unit-bytes --val-fraction --workers -o -q -w""".split(),
     "stats": "--debug --help --json".split(),
     "verify": "--against --debug --deep --help --json --quiet --same-as --sample --tokenizer-engine -q".split(),
 }
