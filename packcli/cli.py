@@ -16,6 +16,7 @@ from packcli import __version__
 from packcli.config import (
     COLUMN_SETS,
     COLUMNS,
+    FORMATS,
     OVERLONG,
     TOKENIZER_ENGINES,
     PackConfig,
@@ -65,6 +66,10 @@ def _text_option(*names: str, metavar: str, help: str) -> Any:
 
   packcli pack 'corpus/*.jsonl.zst' -o packed --tokenizer ./my-model --strategy best-fit
 
+  packcli pack chats.jsonl --tokenizer ./my-model --loss last-assistant
+
+  packcli pack gsm8k.jsonl --field prompt='Question: {question}\\n' --field completion=answer
+
   cat data.jsonl | packcli pack - -o packed --text-template '{question}\\n{answer}'"""
 )
 def pack(
@@ -89,7 +94,7 @@ def pack(
         _text_option(
             "--strategy",
             metavar="NAME",
-            help=f"concat, best-fit, shuffle-fit, first-fit, next-fit, pad [default: {DEFAULTS.strategy}].",
+            help="concat, best-fit, shuffle-fit, first-fit, next-fit, pad [default: concat for text, else best-fit].",
         ),
     ] = None,
     overlong: Annotated[
@@ -97,7 +102,7 @@ def pack(
         _text_option(
             "--overlong",
             metavar="POLICY",
-            help=f"Documents over max-len: {', '.join(OVERLONG)} [default: {DEFAULTS.overlong}].",
+            help=f"Documents over max-len: {', '.join(OVERLONG)} [default: split for text, else truncate].",
         ),
     ] = None,
     max_docs_per_pack: Annotated[
@@ -108,6 +113,41 @@ def pack(
         _text_option(
             "--tokenizer", metavar="T", help="tokenizer.json, directory with one, or hub name [default: builtin]."
         ),
+    ] = None,
+    format_: Annotated[
+        str | None,
+        _text_option("--format", metavar="NAME", help=f"Record shape: {', '.join(FORMATS)} [default: found]."),
+    ] = None,
+    field: Annotated[
+        list[str] | None,
+        _text_option(
+            "--field",
+            metavar="PART=FIELD",
+            help="Where a part of the record is: prompt=question, or prompt='Question: {question}'; repeatable.",
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        _text_option(
+            "--loss", metavar="WHAT", help="all, completion, assistant, last-assistant [default: by record shape]."
+        ),
+    ] = None,
+    loss_on_eot: Annotated[
+        bool | None,
+        typer.Option(
+            "--loss-on-eot/--no-loss-on-eot",
+            help="Loss on the token that ends a turn [default: as the template's generation tags say, else yes].",
+            show_default=False,
+        ),
+    ] = None,
+    chat_template: Annotated[
+        str | None,
+        _text_option(
+            "--chat-template", metavar="T", help="Jinja file, name, or chatml [default: the tokenizer's own]."
+        ),
+    ] = None,
+    date: Annotated[
+        str | None, _text_option("--date", metavar="YYYY-MM-DD", help="Today, to templates [default: the first run's].")
     ] = None,
     text_field: Annotated[
         str | None,
@@ -199,6 +239,12 @@ def pack(
             "overlong": overlong,
             "max_docs_per_pack": max_docs_per_pack,
             "tokenizer": tokenizer,
+            "format": format_,
+            "field": tuple(_unescape(pair) or "" for pair in field) if field else None,
+            "loss": loss,
+            "loss_on_eot": loss_on_eot,
+            "chat_template": chat_template,
+            "date": date,
             "text_field": text_field,
             "text_template": _unescape(text_template),
             "split_on": _unescape(split_on),

@@ -79,9 +79,11 @@ def describe_run(
     The spelling of paths is not part of it: the tokenizer is its sha256, an input its name and size. (That
     an input of the same size holds the same rows is checked by `Output.changed_since`.)
     """
-    settings = config.as_dict()
-    for name in ("tokenizer", "add_eos", "eos_token", "add_bos", "pad_token", "text_field", "text_template"):
+    settings = {**config.as_dict(), "columns": list(config.written_columns), "ragged": config.ragged}
+    for name in ("tokenizer", "eos_token", "pad_token", "text_field", "text_template", "format", "field"):
         del settings[name]  # resolved: they stand under "tokenizer" and "text"
+    for name in ("add_eos", "add_bos", "chat_template", "date"):
+        del settings[name]  # so are these
     run = {
         "format_version": FORMAT_VERSION,
         "config": settings,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import importlib.metadata
 import os
@@ -17,15 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packcli import readers, tokenizing
+from packcli import chat, readers, tokenizing
 from packcli.config import PackConfig, RunOptions
+from packcli.documents import DocumentMaker, Marker
 from packcli.engine import Emit, get_engine
-from packcli.errors import MismatchError, NoInputError
+from packcli.errors import MismatchError, NoInputError, UsageError
 from packcli.manifest import Output, Sidecar, describe_run, whole_units
 from packcli.report import Report, write_report
 from packcli.shards import write_index, write_json, write_shard
 from packcli.stats import Stats
-from packcli.work import ENCODERS, Job, folder_of, run_schema, run_unit, splits_of
+from packcli.work import ENCODERS, Job, folder_of, make_extractor, run_schema, run_unit, splits_of
 
 GUARD_SHARE = 500
 """The first 1/500 of the input is encoded by both engines at start, but no less and no more than these."""
@@ -82,8 +84,7 @@ def pack(
         raise NoInputError("no input", "name a file, a directory, a quoted glob, or - for standard input")
     target = Output(Path(output if output is not None else readers.default_output_name(names)))
     target.check_ours()
-    tokenizer = tokenizing.find_tokenizer(config, allow_network=options.allow_network)
-    line = _Line(config, options, tokenizer, target, on_event or (lambda event: None))
+    line = _Line(config, options, target, on_event or (lambda event: None))
     if names == ["-"]:
         with target.locked():
             try:
@@ -119,6 +120,8 @@ class _Described:
     sources: list[readers.Source]
     fields: readers.Fields
     units: list[readers.Unit]
+    tokenizer: tokenizing.TokenizerSpec
+    template: chat.TemplateSpec | None
     run: dict[str, Any]
 
 
@@ -129,21 +132,38 @@ class _Line:
         self,
         config: PackConfig,
         options: RunOptions,
-        tokenizer: tokenizing.TokenizerSpec,
         target: Output,
         emit: Emit,
     ) -> None:
-        self.config, self.options, self.tokenizer, self.target, self.emit = config, options, tokenizer, target, emit
+        self.config, self.options, self.target, self.emit = config, options, target, emit
         self._started = time.time()
         self._clock = time.perf_counter()
 
     def describe(self, sources: list[readers.Source]) -> _Described:
-        """Finds the fields, cuts the units, and makes the fingerprint."""
+        """Finds the record shape, the tokenizer and the template, cuts the units, and makes the fingerprint.
+
+        From here on the config is resolved: what hangs on the record shape is filled in.
+        """
         config = self.config
-        fields = readers.find_fields(sources, config.text_field, config.text_template)
+        fields = readers.find_fields(
+            sources, config.text_field, config.text_template, format_=config.format, mapped=config.field
+        )
+        recorded = self.target.recorded_run() or {}
+        seen = (recorded.get("text", {}).get("chat_template") or {}).get("date")
+        config = config.resolved(fields.format, seen or time.strftime("%Y-%m-%d"))
+        tokenizer = tokenizing.find_tokenizer(config, allow_network=self.options.allow_network)
+        template = None
+        if fields.has_messages:
+            directory = Path(tokenizer.path).parent
+            template = chat.find_template(config.chat_template, directory, tokenizer.name, str(config.date))
+        elif config.chat_template is not None:
+            raise UsageError(f"--chat-template: records of format {fields.format} hold no messages", "leave it out")
+        identity = template.identity() if template is not None else None
+        self.config = config = dataclasses.replace(config, date=identity["date"] if identity else None)
         units = readers.cut_units(sources, config.unit_bytes)
-        text = {"fields": list(fields.names), "template": fields.template}
-        return _Described(sources, fields, units, describe_run(config, self.tokenizer, sources, text, len(units)))
+        text = {**fields.identity(), "chat_template": identity}
+        run = describe_run(config, tokenizer, sources, text, len(units))
+        return _Described(sources, fields, units, tokenizer, template, run)
 
     def run(self, described: _Described) -> Report:
         """Does what is left to do. The lock is held."""
@@ -163,14 +183,19 @@ class _Line:
         workers = self.options.workers or _num_cpus()
         num_processes = max(1, min(workers, len(todo)))
         threads = max(1, workers // num_processes)
-        sample = _sample(described, self.config) if todo else []
-        chosen = tokenizing.choose_engine(self.tokenizer, self.options.tokenizer_engine, sample, threads=threads)
+        sample, rows = _sample(described, self.config) if todo else ([], [])
+        chosen = tokenizing.choose_engine(described.tokenizer, self.options.tokenizer_engine, sample, threads=threads)
+        if rows:
+            maker = DocumentMaker(_marker(described, self.config), chosen.engine, chosen.spot_check)
+            for row, place in rows:
+                maker.compare(row, place)
         job = Job(
             config=self.config,
             root=target.root,
             sources=tuple(described.sources),
             fields=described.fields,
-            tokenizer=self.tokenizer,
+            tokenizer=described.tokenizer,
+            template=described.template,
             engine=chosen.engine.name,
             threads=threads,
             committed=frozenset((each.unit, each.part) for each in sidecars),
@@ -198,7 +223,7 @@ class _Line:
             "tokenizer_engine": chosen.engine.name,
             "tokenizer_engine_version": chosen.engine.version,
             "tokenizer_engine_reason": chosen.reason,
-            "tokenizer_path": os.path.abspath(self.tokenizer.path),
+            "tokenizer_path": os.path.abspath(described.tokenizer.path),
             "packcli": importlib.metadata.version("packcli"),
             "python": platform.python_version(),
             "host": platform.node(),
@@ -240,7 +265,7 @@ class _Line:
             digests = readers.digest_parts(
                 unit,
                 described.sources,
-                described.fields.names,
+                described.fields,
                 unit_bytes=config.unit_bytes,
                 split_on=config.split_on,
             )
@@ -261,14 +286,14 @@ class _Line:
         stats = _total(sidecars, config)
         if stats.num_documents_packed == 0:
             raise NoInputError(f"no document to pack: {stats.num_documents} read, {_drops(stats)}")
-        schema = run_schema(config, self.tokenizer)
+        schema = run_schema(config, described.tokenizer)
         for split in splits_of(config):
             folder = folder_of(config, split)
             shards = [each.shards[split].file for each in sidecars if split in each.shards]
             if not shards:  # every split can be loaded
                 shards = [write_shard(target.root, f"{folder}data-empty.arrow", schema, []).file]
             files = [file.removeprefix(folder) for file in shards]
-            write_index(target.root / folder, split, files, config.columns, run["fingerprint"][:16])
+            write_index(target.root / folder, split, files, config.written_columns, run["fingerprint"][:16])
         if len(splits_of(config)) > 1:
             write_json(target.root / "dataset_dict.json", {"splits": list(splits_of(config))})
         write_report(target, run, stats)
@@ -276,27 +301,43 @@ class _Line:
         return stats
 
 
-def _sample(described: _Described, config: PackConfig) -> list[str]:
-    """Texts from the beginning of the input for the guard, long ones cut, about 1/500 of the input."""
+def _marker(described: _Described, config: PackConfig) -> Marker:
+    return Marker(config, described.fields, described.tokenizer, described.template)
+
+
+def _sample(described: _Described, config: PackConfig) -> tuple[list[str], list[tuple[readers.Row, str]]]:
+    """Texts from the beginning of the input for the guard, long ones cut, about 1/500 of the input.
+
+    Of records with a loss mask they are the pieces between control tokens, and the rows that gave them come as well,
+    each with its place.
+    """
     size = sum(source.num_bytes * (1 if source.compression is None else 4) for source in described.sources)
     left = min(max(size // GUARD_SHARE, GUARD_MIN_CHARS), GUARD_MAX_CHARS)
-    extract = readers.TextExtractor(described.fields, described.sources)
+    extract = make_extractor(described.fields, described.sources)
+    marker = _marker(described, config) if config.masked else None
     texts: list[str] = []
+    rows: list[tuple[readers.Row, str]] = []
     for part in readers.read_parts(
         described.units[0],
         described.sources,
-        described.fields.names,
+        described.fields,
         unit_bytes=config.unit_bytes,
         split_on=config.split_on,
         hashed=False,
     ):
         for chunk in part.chunks():
-            for text in extract(chunk)[0]:
-                texts.append(text[: min(left, GUARD_TEXT_CHARS)])
-                left -= len(texts[-1])
-                if left <= 0:
-                    return texts
-    return texts
+            for document, row in zip(*extract(chunk), strict=True):
+                if marker is None:
+                    found = [document]
+                else:
+                    rows.append((document, readers.place_of(described.sources, chunk.source, int(row))))
+                    found = marker.pieces(*rows[-1])
+                for text in found:
+                    texts.append(text[: min(left, GUARD_TEXT_CHARS)])
+                    left -= len(texts[-1])
+                    if left <= 0:
+                        return texts, rows
+    return texts, rows
 
 
 def _total(sidecars: list[Sidecar], config: PackConfig) -> Stats:
@@ -308,7 +349,9 @@ def _total(sidecars: list[Sidecar], config: PackConfig) -> Stats:
 
 
 def _drops(stats: Stats) -> str:
-    return f"{stats.num_documents_empty} of them empty, {stats.num_documents_overlong} too long"
+    no_loss = stats.num_documents_no_loss + stats.num_documents_no_loss_left
+    with_loss = f", {no_loss} without a token that carries loss" if no_loss else ""
+    return f"{stats.num_documents_empty} of them empty, {stats.num_documents_overlong} too long{with_loss}"
 
 
 def _file_bytes(units: list[readers.Unit], described: _Described) -> int:

@@ -6,16 +6,18 @@ runs. Engines of execution call it, and know nothing more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from packcli import readers, tokenizing
+from packcli import chat, readers, tokenizing
 from packcli.assemble import Assembler, Layout, Origin
 from packcli.config import PackConfig
+from packcli.documents import DocumentMaker, Marker
 from packcli.errors import BadRowError
 from packcli.manifest import Output, Sidecar
 from packcli.overlong import OverlongDocumentError, kept_lengths
@@ -23,7 +25,7 @@ from packcli.planner import Plan, make_plan
 from packcli.shards import Schema, ShardInfo, make_schema, write_shard
 from packcli.stats import Stats, bucketed, histogram
 from packcli.strategies.random import mix
-from packcli.tokens import TokenBuffer
+from packcli.tokens import TokenBatch, TokenBuffer
 
 TRAIN, VALIDATION = "train", "validation"
 
@@ -45,6 +47,8 @@ class Job:
     sources: tuple[readers.Source, ...]
     fields: readers.Fields
     tokenizer: tokenizing.TokenizerSpec
+    template: chat.TemplateSpec | None
+    """The chat template, where records can hold messages."""
     engine: str
     """Engine of tokenization."""
     threads: int
@@ -65,13 +69,13 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
         The sidecars of the parts that were done here.
     """
     encode, spot_check = _encoder(job)
-    extract = readers.TextExtractor(job.fields, job.sources)
+    extract = make_extractor(job.fields, job.sources)
     meter = readers.Meter()
     sidecars = []
     for part in readers.read_parts(
         unit,
         job.sources,
-        job.fields.names,
+        job.fields,
         unit_bytes=job.config.unit_bytes,
         split_on=job.config.split_on,
         meter=meter,
@@ -79,7 +83,7 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
         if (unit.index, part.index) in job.committed:
             part.skip()
             continue
-        documents = _Documents(job, encode, spot_check)
+        documents = (_MaskedDocuments if job.config.masked else _Documents)(job, encode, spot_check)
         seen = meter.file_bytes
         for chunk in part.chunks():
             num_documents = documents.add(chunk.source, *extract(chunk))
@@ -91,6 +95,13 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
         Output(job.root).commit(sidecar)
         sidecars.append(sidecar)
     return sidecars
+
+
+def make_extractor(
+    fields: readers.Fields, sources: Sequence[readers.Source]
+) -> Callable[[readers.Chunk], tuple[list[Any], NDArray[np.int64]]]:
+    """Chunk -> the texts, or the rows of parts, of its documents, and the number of each row."""
+    return (readers.TextExtractor if fields.format == "text" else readers.RowExtractor)(fields, sources)
 
 
 ENCODERS: dict[object, tuple[tokenizing.Engine, tokenizing.SpotCheck]] = {}
@@ -113,7 +124,9 @@ class _Documents:
         self._eos = job.tokenizer.eos_id
         # Rather too large: pages that are never written take no memory.
         capacity = job.config.unit_bytes // 3
-        self.tokens = TokenBuffer(bos=job.tokenizer.bos_id, eos=job.tokenizer.eos_id, capacity=capacity)
+        self.tokens = TokenBuffer(
+            bos=job.tokenizer.bos_id, eos=job.tokenizer.eos_id, capacity=capacity, masked=job.config.masked
+        )
         self.stats = Stats()
         self._sources: list[NDArray[np.int32]] = []
         self._rows: list[NDArray[np.int64]] = []
@@ -135,17 +148,21 @@ class _Documents:
                 stats.num_eos_in_documents += int(np.count_nonzero(ids == self._eos))
             self.tokens.append(ids, offsets.astype(np.int64, copy=False))
         if self._config.val_fraction:
-            self._validation += _to_validation(texts, self._config)
-        self._sources.append(np.full(len(texts), source, dtype=np.int32))
+            self._validation += _to_validation([text.encode() for text in texts], self._config)
+        self._record(source, rows, num_read, self.tokens.num_tokens - self.tokens.num_special - before)
+        return num_read
+
+    def _record(self, source: int, rows: NDArray[np.int64], num_read: int, num_tokens: int) -> None:
+        """Notes where the documents of `rows` come from; num_read rows were read for them."""
+        stats = self.stats
+        self._sources.append(np.full(len(rows), source, dtype=np.int32))
         self._rows.append(rows)
-        num_tokens = self.tokens.num_tokens - self.tokens.num_special - before
         stats.num_documents += num_read
-        stats.num_documents_empty += num_read - len(texts)
+        stats.num_documents_empty += num_read - len(rows)
         stats.num_tokens_in += num_tokens
         counts = stats.by_source.setdefault(source, {"num_documents": 0, "num_tokens_in": 0})
         counts["num_documents"] += num_read
         counts["num_tokens_in"] += num_tokens
-        return num_read
 
     def origin(self) -> Origin:
         """Where each document comes from."""
@@ -160,12 +177,39 @@ class _Documents:
         return np.flatnonzero(np.array(self._validation, dtype=np.bool_) == (split == VALIDATION))
 
 
-def _to_validation(texts: list[str], config: PackConfig) -> list[bool]:
+class _MaskedDocuments(_Documents):
+    """The documents of one part, with a loss mask."""
+
+    def __init__(self, job: Job, engine: tokenizing.Engine, spot_check: tokenizing.SpotCheck) -> None:
+        super().__init__(job, engine, spot_check)
+        self._sources_of_run = job.sources
+        self._make = DocumentMaker(Marker(job.config, job.fields, job.tokenizer, job.template), engine, spot_check)
+
+    def add(self, source: int, texts: list[Any], rows: NDArray[np.int64]) -> int:
+        """Makes documents of rows of one source; returns how many rows there were."""
+        batch = self._make(texts, lambda index: readers.place_of(self._sources_of_run, source, int(rows[index])))
+        stats, num_tokens = self.stats, 0
+        for encoded in batch.encoded:
+            num_tokens += len(encoded.ids)
+            self.tokens.append_masked(encoded.ids, encoded.offsets, encoded.loss, 0)
+            for role, count in encoded.by_role.items():
+                stats.tokens_by_role[role] = stats.tokens_by_role.get(role, 0) + count
+        self.tokens.num_special += batch.num_special
+        stats.num_documents_literals += batch.num_literals
+        stats.num_prompts_cut += batch.num_cut_prompts
+        stats.num_tokens_padding_in += batch.num_tokens_padding
+        if self._config.val_fraction:
+            self._validation += _to_validation(batch.keys, self._config)
+        self._record(source, rows[batch.kept], len(texts), num_tokens - batch.num_special)
+        return len(texts)
+
+
+def _to_validation(keys: list[bytes], config: PackConfig) -> list[bool]:
     import xxhash
 
     limit = int(config.val_fraction * 2**64)
     digest, seed = xxhash.xxh3_64_intdigest, config.seed
-    return [digest(text.encode(), seed) < limit for text in texts]
+    return [digest(key, seed) < limit for key in keys]
 
 
 def _write_part(
@@ -175,19 +219,22 @@ def _write_part(
     config, stats = job.config, documents.stats
     batch = documents.tokens.finish()
     origin = documents.origin()
-    layout = Layout(columns=config.columns, pad_id=job.tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged)
+    layout = Layout(columns=config.written_columns, pad_id=job.tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged)
     schema = run_schema(config, job.tokenizer)
+    before = None if batch.loss is None else _running(batch.loss)
     shards = {}
     for number, split in enumerate(splits_of(config)):
         docs = documents.of_split(split, len(batch))
+        docs, no_loss = _with_loss(batch, before, docs, config)
+        stats += no_loss
         lengths = batch.lengths[docs]
         here = Origin(origin.source[docs], origin.row[docs])
         try:
             plan = make_plan(
                 lengths,
                 config.max_len,
-                strategy=config.strategy,
-                overlong=config.overlong,
+                strategy=str(config.strategy),
+                overlong=str(config.overlong),
                 max_docs_per_pack=config.max_docs_per_pack,
                 seed=mix(config.seed, unit.index, part.index, number),
             )
@@ -198,8 +245,9 @@ def _write_part(
                 "--overlong split, truncate or drop; or a larger --max-len",
             ) from None
         stats += _count(plan, lengths, config, split)
+        stats += _count_loss(plan, batch, before, docs, config)
         if plan.num_packs:
-            assembler = Assembler(plan, batch.ids, batch.offsets[docs], here, layout)
+            assembler = Assembler(plan, batch.ids, batch.offsets[docs], here, layout, batch.loss)
             name = f"{folder_of(config, split)}data-{unit.index:05d}-{part.index:03d}.arrow"
             shards[split] = write_shard(job.root, name, schema, assembler.batches())
     stats.num_parts = 1
@@ -211,7 +259,7 @@ def _write_part(
 
 def _count(plan: Plan, lengths: NDArray[np.int64], config: PackConfig, split: str) -> Stats:
     """What a plan does to the documents of a split."""
-    kept = kept_lengths(lengths, config.max_len, config.overlong)
+    kept = kept_lengths(lengths, config.max_len, str(config.overlong))
     too_long = lengths > config.max_len
     truncated, dropped = too_long & (kept > 0) & (kept < lengths), kept == 0
     segments_of_doc = np.bincount(plan.segments.doc, minlength=len(lengths))
@@ -238,10 +286,53 @@ def _count(plan: Plan, lengths: NDArray[np.int64], config: PackConfig, split: st
     )
 
 
+def _with_loss(
+    batch: TokenBatch, before: NDArray[np.int32] | None, docs: NDArray[np.int64], config: PackConfig
+) -> tuple[NDArray[np.int64], Stats]:
+    """The documents that have a label: a first token has none. The others are counted, by cause."""
+    if before is None:
+        return docs, Stats()
+    begin, end = batch.offsets[docs], batch.offsets[docs + 1]
+    first = np.minimum(begin + config.isolate, end)
+    left = np.minimum(end, begin + config.max_len) if config.overlong == "truncate" else end
+    never = before[end] == before[first]
+    lost = ~never & (before[np.maximum(left, first)] == before[first])
+    dropped = never | lost
+    lengths = end - begin
+    return docs[~dropped], Stats(
+        num_documents_no_loss=int(never.sum()),
+        num_documents_no_loss_left=int(lost.sum()),
+        num_tokens_no_loss=int(lengths[dropped].sum()),
+        num_tokens_loss_cut=int((before[end] - before[first])[lost].sum(dtype=np.int64)),
+        documents_by_length=histogram(bucketed(lengths[dropped])),
+    )
+
+
+def _count_loss(
+    plan: Plan, batch: TokenBatch, before: NDArray[np.int32] | None, docs: NDArray[np.int64], config: PackConfig
+) -> Stats:
+    """Labels that are not -100, and tokens with loss that the overlong policy takes away."""
+    if before is None:
+        return Stats(num_tokens_loss=plan.num_tokens - (len(plan.segments) if config.isolate else 0))
+    begin, end = batch.offsets[docs], batch.offsets[docs + 1]
+    starts = begin[plan.segments.doc] + plan.segments.start
+    ends = starts + plan.segments.length
+    num_loss = int((before[ends] - before[starts + config.isolate]).sum(dtype=np.int64))
+    kept = int((before[ends] - before[starts]).sum(dtype=np.int64))
+    return Stats(num_tokens_loss=num_loss, num_tokens_loss_cut=int((before[end] - before[begin]).sum(dtype=np.int64)) - kept)
+
+
+def _running(loss: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Tokens with loss before each place, int32[T+1]."""
+    before = np.zeros(len(loss) + 1, dtype=np.int32)
+    np.cumsum(loss, out=before[1:])
+    return before
+
+
 def run_schema(config: PackConfig, tokenizer: tokenizing.TokenizerSpec) -> Schema:
     """The schema of every shard of a run."""
     return make_schema(
-        config.columns,
+        config.written_columns,
         {
             "max_len": config.max_len,
             "pad_id": tokenizer.pad_id,

@@ -43,6 +43,8 @@ class TokenizerSpec:
     pad_id: int
     allow_special: bool
     """Whether special tokens written in the text become control tokens."""
+    named_ids: tuple[int, ...] = ()
+    """EOS, BOS and pad as the tokenizer names them, where records hold chats: there they are control tokens too."""
     needs_edit: bool = False
     """Whether the file must be changed in memory before it is loaded, see `load`."""
 
@@ -72,7 +74,7 @@ class TokenizerSpec:
     @property
     def control_ids(self) -> frozenset[int]:
         """Ids that text must not spell."""
-        ids = () if self.allow_special else (self.eos_id, self.bos_id, self.pad_id)
+        ids = () if self.allow_special else (self.eos_id, self.bos_id, self.pad_id, *self.named_ids)
         return frozenset(each for each in ids if each is not None)
 
 
@@ -137,6 +139,9 @@ def find_tokenizer(config: PackConfig, *, allow_network: bool) -> TokenizerSpec:
         pad_token=pad_token,
         pad_id=id_of(pad_token, "--pad-token"),
         allow_special=config.allow_special,
+        named_ids=tuple(
+            vocabulary[token] for token in (eos_token, bos_token) if config.masked and token in vocabulary
+        ),
     )
     return dataclasses.replace(spec, needs_edit=_edit(data, spec.control_ids))
 
@@ -194,10 +199,10 @@ def _locate_on_hub(name: str, allow_network: bool) -> Path:
             f"--tokenizer {name}: no such file or directory, and not in the hub cache",
             "--allow-network lets packcli fetch it from the hub",
         ) from None
-    for file in CONFIG_FILES:
+    for file in (*CONFIG_FILES, "chat_template.jinja"):
         try:
             get(file)
-        except Exception:  # noqa: S112 - most repositories lack one of the two
+        except Exception:  # noqa: S112 - most repositories lack one of them
             continue
     return path
 

@@ -1,0 +1,457 @@
+"""Texts with control tokens and spans -> ids and a loss mask, by the engine that encodes plain text.
+
+Legend: D documents, T tokens. A text is cut at its control tokens; the pieces between them are encoded together,
+as `tokenizers` would encode each stretch between special tokens; control tokens become their ids.
+
+Spans become masks by where tokens lie in the text, counted in bytes:
+
+    text      <|im_start|>assistant\\nHi!<|im_end|>
+    span                             ---------------
+    tokens    <|im_start|> assistant \\n Hi ! <|im_end|>
+    mask      0            0         0  1  1 1
+
+A token belongs to a span when it covers a byte of it. Token lengths come from the vocabulary: the ids of a byte-level
+(or byte fallback) BPE spell the text byte by byte. Where they do not add up to the piece, such as after
+normalization, the offsets come from `tokenizers`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from packcli.errors import EngineError, TokenizerError
+from packcli.tokenizing.engines import Engine, make_engine
+from packcli.tokenizing.guard import SPOT_CHECK_EVERY, SpotCheck, shown
+from packcli.tokenizing.spec import TokenizerSpec, load_json
+
+CHECK_CHARS = 1 << 13
+"""Characters of a text that is compared as a whole, at most."""
+
+
+class Marked(Protocol):
+    """A text with ranges of characters, half open and in order."""
+
+    @property
+    def text(self) -> str:
+        """The text."""
+
+    @property
+    def controls(self) -> Sequence[tuple[int, int, int]]:
+        """(start, end, id) of its control tokens."""
+
+    @property
+    def spans(self) -> Sequence[tuple[int, int]]:
+        """What carries loss."""
+
+    @property
+    def roles(self) -> Sequence[tuple[str, int, int]]:
+        """(role, start, end) of what each role says."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedText:
+    """The simplest Marked: a text without control tokens."""
+
+    text: str
+    spans: Sequence[tuple[int, int]]
+    roles: Sequence[tuple[str, int, int]] = ()
+    controls: Sequence[tuple[int, int, int]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The tokens of D marked texts."""
+
+    ids: NDArray[np.uint32]
+    """uint32[T]."""
+    offsets: NDArray[np.int64]
+    """int64[D+1]."""
+    loss: NDArray[np.bool_]
+    """bool[T]: tokens that touch a span."""
+    is_cut: NDArray[np.bool_]
+    """bool[D]: a span begins inside a token."""
+    by_role: dict[str, int]
+    """Tokens that begin in the words of each role."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What the tokenizer.json says about lengths and special tokens; from read_vocabulary."""
+
+    num_bytes: NDArray[np.int32]
+    """int32[V]: bytes of text that each id stands for; -1 where that is not known."""
+    lead: int
+    """Bytes that a piece may have in front that are not of the text: 1 where a space is prepended."""
+    checks_nfc: bool
+    """Whether text is normalized, so that lengths hold only for text that is normal already."""
+    special: dict[str, int]
+    """Literal -> id of the special tokens."""
+    others: tuple[str, ...]
+    """Literals of the added tokens that are not special."""
+    lstrip: frozenset[str]
+    rstrip: frozenset[str]
+    """Special tokens that take white space along."""
+    unsafe: str | None
+    """Why texts with control tokens cannot be cut at them; None when they can."""
+    first_only: bool
+    """Whether only a piece at the very beginning of the text gets a space prepended."""
+
+
+@functools.lru_cache(maxsize=2)
+def read_vocabulary(spec: TokenizerSpec) -> Vocabulary:
+    """Reads the tokenizer.json once for all that is not encoding."""
+    data = load_json(spec.load())
+    added = data.get("added_tokens") or []
+    model, normalizers, steps = data["model"], _types(data, "normalizer"), _types(data, "pre_tokenizer")
+    vocab = model["vocab"]
+    pairs = enumerate(piece for piece, _ in vocab) if isinstance(vocab, list) else ((i, p) for p, i in vocab.items())
+    num_bytes = np.full(spec.vocab_size, -1, dtype=np.int32)
+    is_byte_level = "ByteLevel" in steps
+    for number, piece in pairs if _spells_text(data, is_byte_level) else ():
+        if is_byte_level:
+            num_bytes[number] = len(piece)
+        elif re.fullmatch(r"<0x[0-9A-F]{2}>", piece):
+            num_bytes[number] = 1
+        else:
+            num_bytes[number] = len(piece.replace("\u2581", " ").encode())
+    for token in added:  # with others unknown, so is every piece that holds more than these
+        num_bytes[token["id"]] = len(token["content"].encode())
+    special = [token for token in added if token.get("special")]
+    metaspace = [step for step in _steps(data, "pre_tokenizer") if step["type"] == "Metaspace"]
+    unsafe = None
+    for token in special:
+        if token.get("single_word"):
+            unsafe = f"{token['content']!r} is a special token only as a word of its own"
+        if token.get("normalized") and set(normalizers) - {"NFC"}:
+            unsafe = f"{token['content']!r} is found in normalized text"
+    return Vocabulary(
+        num_bytes=num_bytes,
+        lead=int(bool(metaspace) or "Prepend" in normalizers or _prefixes_space(data)),
+        checks_nfc=bool(set(normalizers) - {"Prepend", "Replace"}),
+        special={token["content"]: token["id"] for token in special},
+        others=tuple(token["content"] for token in added if not token.get("special")),
+        lstrip=frozenset(token["content"] for token in special if token.get("lstrip")),
+        rstrip=frozenset(token["content"] for token in special if token.get("rstrip")),
+        unsafe=unsafe,
+        first_only=any(step.get("prepend_scheme") == "first" for step in metaspace),
+    )
+
+
+def _spells_text(data: dict[str, Any], is_byte_level: bool) -> bool:
+    """Whether the ids of a text spell it, byte by byte, but for a space in front and for normal forms."""
+    if data["model"].get("type", "BPE") != "BPE":
+        return False
+    if is_byte_level:
+        return set(_types(data, "normalizer")) <= {"NFC"}
+    for step in _steps(data, "normalizer"):
+        is_space = step["type"] == "Replace" and step["pattern"] == {"String": " "} and step["content"] == "\u2581"
+        if not is_space and not (step["type"] == "Prepend" and step["prepend"] == "\u2581"):
+            return False
+    return bool(data["model"].get("byte_fallback")) and set(_types(data, "pre_tokenizer")) <= {"Metaspace", "Split"}
+
+
+def _steps(data: dict[str, Any], part: str) -> list[dict[str, Any]]:
+    found = data.get(part)
+    if found is None:
+        return []
+    key = "normalizers" if part == "normalizer" else "pretokenizers"
+    return list(found[key]) if found["type"] == "Sequence" else [found]
+
+
+def _types(data: dict[str, Any], part: str) -> list[str]:
+    return [step["type"] for step in _steps(data, part)]
+
+
+def _prefixes_space(data: dict[str, Any]) -> bool:
+    return any(step.get("add_prefix_space") for step in _steps(data, "pre_tokenizer"))
+
+
+class SpanEncoder:
+    """Encodes marked texts.
+
+    Args:
+        spec: The tokenizer.
+        engine: Its engine.
+        spot_check: Sees every piece.
+        has_controls: Whether texts have control tokens.
+
+    Raises:
+        TokenizerError: control tokens of this tokenizer cannot be told from text by cutting.
+    """
+
+    def __init__(self, spec: TokenizerSpec, engine: Engine, spot_check: SpotCheck, *, has_controls: bool) -> None:
+        self._spec, self._engine, self._spot_check = spec, engine, spot_check
+        self._vocabulary = vocabulary = read_vocabulary(spec)
+        if has_controls and vocabulary.unsafe is not None:
+            raise TokenizerError(
+                f"tokenizer {spec.name}: {vocabulary.unsafe}, so that chats cannot be encoded with certainty",
+                "use a tokenizer.json whose special tokens have normalized and single_word false",
+            )
+        self._rest = engine
+        if has_controls and vocabulary.first_only:
+            self._rest = make_engine(engine.name, spec, text=_never_prepend(spec.load()))
+        self._whole: _Whole | None = None
+        self._due = self._turn = 0
+
+    def encode(self, texts: Sequence[Marked]) -> Encoded:
+        """Ids and loss mask of some texts, at least one.
+
+        Raises:
+            EngineError: the engine and `tokenizers` differ.
+        """
+        layout = _Layout(texts)
+        ids, offsets = self._encode_pieces(layout)
+        starts, ends = self._places(layout, ids, offsets)
+        if layout.control_ids:
+            at = offsets[layout.control_before]
+            ids = np.insert(ids, at, np.array(layout.control_ids, dtype=np.uint32))
+            begin = np.array(layout.control_start, dtype=np.int64)
+            starts = np.insert(starts, at, begin)
+            ends = np.insert(ends, at, begin + np.array(layout.control_bytes, dtype=np.int64))
+        doc_ends = offsets[layout.pieces_end] + np.array(layout.controls_end, dtype=np.int64)
+        doc_offsets = np.concatenate((np.zeros(1, dtype=np.int64), doc_ends))
+        loss, is_cut = _mask(layout, starts, ends)
+        encoded = Encoded(ids, doc_offsets, loss, is_cut, _count_roles(layout, starts))
+        self._check(texts, encoded)
+        return encoded
+
+    def _encode_pieces(self, layout: _Layout) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        pieces = layout.pieces
+        if self._rest is self._engine:
+            if not pieces:
+                return np.empty(0, dtype=np.uint32), np.zeros(1, dtype=np.int64)
+            ids, offsets = self._engine.encode(pieces)
+            self._spot_check.look(pieces, ids, offsets)
+            return ids, offsets.astype(np.int64, copy=False)
+        arrays = []
+        for piece, is_first in zip(pieces, layout.is_first, strict=True):
+            arrays.append((self._engine if is_first else self._rest).encode([piece])[0])
+        ends = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
+        return (np.concatenate(arrays) if arrays else np.empty(0, dtype=np.uint32)), ends
+
+    def _places(
+        self, layout: _Layout, ids: NDArray[np.uint32], offsets: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where each token of the pieces begins and ends, in bytes over all texts, int64[T] each."""
+        sizes = self._vocabulary.num_bytes[ids].astype(np.int64)
+        sums = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes)))
+        expected = np.array(layout.piece_bytes, dtype=np.int64)
+        more = np.diff(sums[offsets]) - expected
+        base = np.array(layout.piece_start, dtype=np.int64)
+        slow = set(np.flatnonzero((more != 0) & (more != self._vocabulary.lead)).tolist())
+        if (self._vocabulary.num_bytes[ids] < 0).any():
+            slow.update((np.searchsorted(offsets, np.flatnonzero(sizes < 0), side="right") - 1).tolist())
+        if self._vocabulary.checks_nfc:
+            slow.update(
+                index
+                for index, piece in enumerate(layout.pieces)
+                if not piece.isascii() and not unicodedata.is_normalized("NFC", piece)
+            )
+        ends = sums[1:] + np.repeat(base - sums[offsets[:-1]] - more, np.diff(offsets))
+        starts = np.maximum(ends - sizes, np.repeat(base, np.diff(offsets)))
+        for index in sorted(slow):
+            here = slice(int(offsets[index]), int(offsets[index + 1]))
+            piece = layout.pieces[index]
+            starts[here], ends[here] = self._reference.places(piece, ids[here], layout.is_first[index])
+            starts[here] += base[index]
+            ends[here] += base[index]
+        return starts, ends
+
+    @property
+    def _reference(self) -> _Whole:
+        if self._whole is None:
+            self._whole = _Whole(self._spec)
+        return self._whole
+
+    def _check(self, texts: Sequence[Marked], encoded: Encoded) -> None:
+        """Compares about 0.1 % of the texts, whole, with what `tokenizers` gives for them."""
+        self._due += sum(len(each.text) for each in texts)
+        if self._due < SPOT_CHECK_EVERY:
+            return
+        self._due %= SPOT_CHECK_EVERY
+        self._turn += 1
+        self.compare(texts[self._turn % len(texts)], encoded, self._turn % len(texts))
+
+    def compare(self, text: Marked, encoded: Encoded, index: int) -> None:
+        """Raises EngineError unless a text, encoded as a whole by `tokenizers`, has these ids and this mask.
+
+        Texts of which a string spells a control token are passed over: there `tokenizers` has no notion of text
+        that stays text.
+        """
+        if len(text.text) > CHECK_CHARS or getattr(text, "has_literals", False):
+            return
+        here = slice(int(encoded.offsets[index]), int(encoded.offsets[index + 1]))
+        ids, mask = self._reference.encode(text, with_controls=bool(text.controls))
+        if not np.array_equal(ids, encoded.ids[here]):
+            raise EngineError(
+                f"cut at its control tokens, a text gets other ids than tokenizers gives for the whole: {shown(text.text)}",
+                "please report the tokenizer and the text",
+            )
+        if not np.array_equal(mask, encoded.loss[here]):
+            raise EngineError(
+                f"the loss mask differs from what the offsets of tokenizers say: {shown(text.text)}",
+                "please report the tokenizer and the text",
+            )
+
+
+class _Layout:
+    """Marked texts cut at their control tokens; positions are bytes over all texts."""
+
+    def __init__(self, texts: Sequence[Marked]) -> None:
+        self.pieces: list[str] = []
+        self.piece_start: list[int] = []
+        self.piece_bytes: list[int] = []
+        self.is_first: list[bool] = []
+        self.control_before: list[int] = []  # pieces before each control token
+        self.control_ids: list[int] = []
+        self.control_start: list[int] = []
+        self.control_bytes: list[int] = []
+        self.pieces_end: list[int] = []
+        self.controls_end: list[int] = []
+        self.spans: list[tuple[int, int]] = []
+        self.span_doc: list[int] = []
+        self.roles: list[tuple[str, int, int]] = []
+        base = 0
+        for index, each in enumerate(texts):
+            base = self._add(each, base)
+            self.span_doc += [index] * len(each.spans)
+            self.pieces_end.append(len(self.pieces))
+            self.controls_end.append(len(self.control_ids))
+
+    def _add(self, each: Marked, base: int) -> int:
+        text, place = each.text, 0
+        at = None if text.isascii() else _byte_places(text)
+        for start, end, number in each.controls:
+            if start > place:
+                self._add_piece(text[place:start], place, at, base)
+            begin, stop = (start, end) if at is None else (at[start], at[end])
+            self.control_before.append(len(self.pieces))
+            self.control_ids.append(number)
+            self.control_start.append(base + begin)
+            self.control_bytes.append(stop - begin)
+            place = end
+        if place < len(text):
+            self._add_piece(text[place:], place, at, base)
+        if at is None:
+            self.spans += [(base + start, base + end) for start, end in each.spans]
+            self.roles += [(role, base + start, base + end) for role, start, end in each.roles]
+            return base + len(text)
+        self.spans += [(base + at[start], base + at[end]) for start, end in each.spans]
+        self.roles += [(role, base + at[start], base + at[end]) for role, start, end in each.roles]
+        return base + at[-1]
+
+    def _add_piece(self, piece: str, place: int, at: list[int] | None, base: int) -> None:
+        begin, end = (place, place + len(piece)) if at is None else (at[place], at[place + len(piece)])
+        self.pieces.append(piece)
+        self.piece_start.append(base + begin)
+        self.piece_bytes.append(end - begin)
+        self.is_first.append(place == 0)
+
+
+def _byte_places(text: str) -> list[int]:
+    """The byte at which each character begins, and the number of bytes."""
+    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    sizes = 1 + (points > 0x7F).astype(np.int64) + (points > 0x7FF) + (points > 0xFFFF)
+    places: list[int] = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes))).tolist()
+    return places
+
+
+def _mask(
+    layout: _Layout, starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tokens that touch a span, bool[T], and texts where one begins inside a token, bool[D]."""
+    is_cut = np.zeros(len(layout.pieces_end), dtype=np.bool_)
+    if not layout.spans:
+        return np.zeros(len(ends), dtype=np.bool_), is_cut
+    spans = np.array(layout.spans, dtype=np.int64)
+    first = np.searchsorted(ends, spans[:, 0], side="right")
+    after = np.maximum(np.searchsorted(starts, spans[:, 1], side="left"), first)
+    edges = np.zeros(len(ends) + 1, dtype=np.int32)
+    np.add.at(edges, first, 1)
+    np.add.at(edges, after, -1)
+    inside = first < after
+    docs = np.array(layout.span_doc, dtype=np.int64)
+    is_cut[docs[inside][starts[first[inside]] < spans[inside, 0]]] = True
+    return np.cumsum(edges[:-1]) > 0, is_cut
+
+
+def _count_roles(layout: _Layout, starts: NDArray[np.int64]) -> dict[str, int]:
+    if not layout.roles:
+        return {}
+    places = np.searchsorted(starts, np.array([each[1:] for each in layout.roles], dtype=np.int64), side="left")
+    counts: dict[str, int] = {}
+    for (role, _, _), number in zip(layout.roles, np.diff(places, axis=1)[:, 0].tolist(), strict=True):
+        counts[role] = counts.get(role, 0) + number
+    return counts
+
+
+def _never_prepend(text: str) -> str:
+    import json
+
+    data = load_json(text)
+    for step in _steps(data, "pre_tokenizer"):
+        if step["type"] == "Metaspace":
+            step["prepend_scheme"] = "never"
+    return json.dumps(data)
+
+
+class _Whole:
+    """`tokenizers` with offsets: what every shortcut here must equal."""
+
+    def __init__(self, spec: TokenizerSpec) -> None:
+        import json
+
+        import tokenizers
+
+        self._text_is_text = not spec.allow_special
+        data = load_json(spec.load())
+        data["post_processor"] = None  # it would trim spaces from the offsets
+        self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(data))
+        self._first_only = read_vocabulary(spec).first_only
+        self._never: Any = None
+
+    def encode(self, text: Marked, *, with_controls: bool) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+        """The ids of a whole text, and which of its tokens touch a span."""
+        self._tokenizer.encode_special_tokens = self._text_is_text and not with_controls
+        encoding = self._tokenizer.encode(text.text, add_special_tokens=False)
+        mask = np.zeros(len(encoding.ids), dtype=np.bool_)
+        starts, ends = _monotone(encoding.offsets)
+        for start, end in text.spans:
+            mask[np.searchsorted(ends, start, side="right") : np.searchsorted(starts, end, side="left")] = True
+        return np.array(encoding.ids, dtype=np.uint32), mask
+
+    def places(
+        self, piece: str, ids: NDArray[np.uint32], is_first: bool
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where the tokens of a piece begin and end, in bytes."""
+        tokenizer = self._tokenizer
+        if self._first_only and not is_first:
+            if self._never is None:
+                import tokenizers
+
+                self._never = tokenizers.Tokenizer.from_str(_never_prepend(self._tokenizer.to_str()))
+            tokenizer = self._never
+        tokenizer.encode_special_tokens = self._text_is_text
+        encoding = tokenizer.encode(piece, add_special_tokens=False)
+        if not np.array_equal(np.array(encoding.ids, dtype=np.uint32), ids):
+            raise EngineError(
+                f"the engine gives other ids than tokenizers for {shown(piece)}",
+                "start anew with --tokenizer-engine tokenizers --overwrite, and please report the text",
+            )
+        at = np.array(_byte_places(piece), dtype=np.int64)
+        starts, ends = _monotone(encoding.offsets)
+        return at[starts], at[ends]
+
+
+def _monotone(offsets: Sequence[tuple[int, int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Starts and ends that never fall: tokens of bytes of one character all have its place."""
+    places = np.array(offsets, dtype=np.int64).reshape(-1, 2)
+    return np.maximum.accumulate(places[:, 0]), np.maximum.accumulate(places[:, 1])
