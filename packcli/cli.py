@@ -16,7 +16,6 @@ from packcli import __version__
 from packcli.config import (
     COLUMN_SETS,
     COLUMNS,
-    FORMATS,
     OVERLONG,
     TOKENIZER_ENGINES,
     PackConfig,
@@ -25,6 +24,7 @@ from packcli.config import (
     read_toml,
 )
 from packcli.errors import PackcliError, StorageError
+from packcli.formats import FORMATS
 
 CONFIG_FILE = "packcli.toml"
 DEFAULTS = PackConfig()

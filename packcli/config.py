@@ -11,7 +11,6 @@ import dataclasses
 import datetime
 import json
 import re
-import string
 import sys
 import types
 import typing
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from packcli.errors import UsageError, nearest, unknown_name
+from packcli.formats import FORMATS, LOSSES, split_mapping, template_fields
 
 FORMAT_VERSION = 1
 """Version of the bytes packcli writes: the same input and config give other bytes only when it changes."""
@@ -32,19 +32,6 @@ COLUMN_SETS = {"all": COLUMNS, "compact": ("input_ids", "seq_lengths")}
 
 OVERLONG = ("split", "truncate", "drop", "error")
 """Policies for documents longer than max_len."""
-
-FORMATS = ("text", "prompt-completion", "chat", "sharegpt", "alpaca", "tokenized")
-"""Record shapes."""
-
-LOSSES = {
-    "text": ("all",),
-    "prompt-completion": ("completion", "all", "assistant", "last-assistant"),
-    "chat": ("assistant", "last-assistant", "all"),
-    "sharegpt": ("assistant", "last-assistant", "all"),
-    "alpaca": ("completion", "all"),
-    "tokenized": ("all",),
-}
-"""Record shape -> what may carry loss; the first is the default."""
 
 STRATEGY_ALIASES = {
     "concat": "concat",
@@ -92,38 +79,6 @@ def resolve_columns(names: str | tuple[str, ...]) -> tuple[str, ...]:
     return tuple(column for column in COLUMNS if column in chosen)
 
 
-def split_mapping(pair: str) -> tuple[str, str]:
-    """'prompt=question' -> ('prompt', 'question'); raises UsageError."""
-    part, equals, source = pair.partition("=")
-    if not equals or not part or not source:
-        raise UsageError(f"--field {pair!r} is not of the form PART=FIELD", "for example --field prompt=question")
-    if "{" in source:
-        template_fields(source, f"--field {part}=")
-    return part, source
-
-
-def template_fields(template: str, option: str = "--text-template ") -> tuple[str, ...]:
-    """The field names of a text template, in order of appearance: '{question} {answer}' -> both names."""
-    try:
-        parts = list(string.Formatter().parse(template))
-    except ValueError as error:
-        raise UsageError(f"{option}{template!r}: {error}", "write a literal brace as {{ or }}") from None
-    fields: list[str] = []
-    for _, name, spec, conversion in parts:
-        if name is None:
-            continue
-        if not name or spec or conversion:
-            raise UsageError(
-                f"{option}{template!r}: every placeholder is a plain field name",
-                f"for example {option}'{{question}}\\n{{answer}}'",
-            )
-        if name not in fields:
-            fields.append(name)
-    if not fields:
-        raise UsageError(f"{option}{template!r} names no field", "for example '{question}\\n{answer}'")
-    return tuple(fields)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackConfig:
     """Everything that decides the bytes of the output, besides the input and the tokenizer's files."""
@@ -131,9 +86,9 @@ class PackConfig:
     max_len: int = 2048
     """Tokens a pack; at least 2."""
     strategy: str | None = None
-    """Which segments share a pack, stored under our own name; None: concat for text, best-fit where labels have a mask."""
+    """Which segments share a pack, stored under our own name; None: concat for text, best-fit for the other formats."""
     overlong: str | None = None
-    """Documents longer than max_len: split, truncate, drop, error; None: split for text, truncate where labels have a mask."""
+    """Documents over max_len: split, truncate, drop, error; None: split for text, truncate for the other formats."""
     max_docs_per_pack: int = 0
     """Most segments in one pack; 0 means no limit."""
     seed: int = 0
@@ -243,7 +198,8 @@ class PackConfig:
         loss = self.loss or LOSSES[format_][0]
         if loss not in LOSSES[format_]:
             raise UsageError(
-                f"--loss {loss}: records of format {format_} have no such part", f"it takes {', '.join(LOSSES[format_])}"
+                f"--loss {loss}: records of format {format_} have no such part",
+                f"it takes {', '.join(LOSSES[format_])}",
             )
         masked = format_ != "text"
         packs_text = format_ in ("text", "prompt-completion", "alpaca")

@@ -24,8 +24,8 @@ from rich.progress import (
 from rich.table import Table
 
 from packcli.errors import PackcliError
+from packcli.formats import REQUIRED
 from packcli.pipeline import Started, Warned
-from packcli.readers import REQUIRED
 from packcli.report import Report
 from packcli.work import Progress as ProgressEvent
 
@@ -178,11 +178,13 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
     if stats.num_prompts_cut:
         row(
             "warning",
-            f"{count(stats.num_prompts_cut, 'prompt')} {'ends' if stats.num_prompts_cut == 1 else 'end'} inside a token, "
-            "or as the template does not begin the whole: loss starts with the first token of the completion",
+            f"{count(stats.num_prompts_cut, 'prompt')}, tokenized alone, would not begin the whole: "
+            "loss starts with the first token of the completion",
         )
     if stats.num_documents_literals:
-        row("control text", f"{count(stats.num_documents_literals, 'document')}: what spells a control token stays text")
+        row(
+            "control text", f"{count(stats.num_documents_literals, 'document')}: what spells a control token stays text"
+        )
     if stats.num_tokens_padding_in:
         row("padding in", f"{stats.num_tokens_padding_in:,} tokens of padding in the input left out")
     if percentiles:

@@ -1,9 +1,9 @@
 """Rows of every format but text -> tokens with a loss mask.
 
-    prompt, completion      text of both, the completion is the span       -> MarkedText
-    messages, ...           chat.Renderer                                  -> Rendered
-    both                    tokenizing.SpanEncoder, 64 documents a call    -> ids, loss
-    input_ids, labels, ...  checked, and taken as they are                 -> ids, loss
+prompt, completion      text of both, the completion is the span       -> MarkedText
+messages, ...           chat.Renderer                                  -> Rendered
+both                    tokenizing.SpanEncoder, 64 documents a call    -> ids, loss
+input_ids, labels, ...  checked, and taken as they are                 -> ids, loss
 """
 
 from __future__ import annotations
@@ -99,9 +99,7 @@ class Marker:
                     return self._pair(prompt, completion)
                 if isinstance(prompt, str) or isinstance(completion, str):
                     raise ValueError("of prompt and completion one is text and the other a list of messages")
-                made = chat.make_conversation(
-                    prompt, row["tools"], row["chat_template_kwargs"], completion=completion
-                )
+                made = chat.make_conversation(prompt, row["tools"], row["chat_template_kwargs"], completion=completion)
             else:
                 messages = row["messages"] if "messages" in row else row["conversations"]
                 made = chat.make_conversation(
@@ -306,7 +304,7 @@ def _labels(labels: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.boo
     counts = labels != IGNORE
     wrong = np.flatnonzero(counts & (labels != ids))
     if not len(wrong):
-        return counts
+        return np.asarray(counts, dtype=np.bool_)
     shifted = counts[:-1] & (labels[:-1] != ids[1:])
     if not shifted.any():
         raise ValueError(

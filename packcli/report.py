@@ -139,8 +139,8 @@ size_categories:
 
 - utilisation {figures["utilisation"]:.2%}, padding {figures["padding_ratio"]:.2%} \
 (one document a row: {figures["padding_ratio_unpacked"]:.2%})
-- dropped: {stats.num_documents_dropped:,} documents, {stats.num_tokens_dropped:,} tokens; truncated {stats.num_documents_truncated:,} \
-and split {stats.num_documents_split:,} documents
+- dropped: {stats.num_documents_dropped:,} documents, {stats.num_tokens_dropped:,} tokens; \
+truncated {stats.num_documents_truncated:,} and split {stats.num_documents_split:,} documents
 - loss: {config["loss"]}, {stats.num_tokens_loss:,} tokens ({figures["loss_ratio"]:.2%}); \
 {stats.num_tokens_loss_cut:,} more were cut off
 - columns: {", ".join(f"`{name}`" for name in columns)}

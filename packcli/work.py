@@ -219,7 +219,9 @@ def _write_part(
     config, stats = job.config, documents.stats
     batch = documents.tokens.finish()
     origin = documents.origin()
-    layout = Layout(columns=config.written_columns, pad_id=job.tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged)
+    layout = Layout(
+        columns=config.written_columns, pad_id=job.tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged
+    )
     schema = run_schema(config, job.tokenizer)
     before = None if batch.loss is None else _running(batch.loss)
     shards = {}
@@ -319,7 +321,9 @@ def _count_loss(
     ends = starts + plan.segments.length
     num_loss = int((before[ends] - before[starts + config.isolate]).sum(dtype=np.int64))
     kept = int((before[ends] - before[starts]).sum(dtype=np.int64))
-    return Stats(num_tokens_loss=num_loss, num_tokens_loss_cut=int((before[end] - before[begin]).sum(dtype=np.int64)) - kept)
+    return Stats(
+        num_tokens_loss=num_loss, num_tokens_loss_cut=int((before[end] - before[begin]).sum(dtype=np.int64)) - kept
+    )
 
 
 def _running(loss: NDArray[np.bool_]) -> NDArray[np.int32]:

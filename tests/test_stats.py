@@ -28,6 +28,7 @@ def totals(draw):
     fields = {name: draw(counts) for name in COUNTERS} | {name: draw(histograms) for name in HISTOGRAMS}
     tally = st.dictionaries(st.sampled_from(["num_documents", "num_tokens_in"]), counts)
     fields["by_source"] = draw(st.dictionaries(st.integers(0, 3), tally, max_size=3))
+    fields["tokens_by_role"] = draw(st.dictionaries(st.sampled_from(["user", "assistant"]), counts))
     fields["by_split"] = draw(st.dictionaries(st.sampled_from(["train", "validation"]), tally))
     return Stats(**fields)
 
@@ -47,6 +48,7 @@ def good():
         num_tokens_packed=23,
         num_tokens_truncated=3,
         num_tokens_overlong=20,
+        num_tokens_loss=17,
         num_tokens_padding=1,
         num_segments=6,
         num_packs=3,
@@ -63,7 +65,7 @@ def good():
 
 def test_every_field_is_a_counter_a_histogram_or_a_table():
     """A field of another kind would need its own way to add up and to be stored."""
-    named = [*COUNTERS, *HISTOGRAMS, "by_source", "by_split"]
+    named = [*COUNTERS, *HISTOGRAMS, "by_source", "tokens_by_role", "by_split"]
     assert sorted(named) == sorted(field.name for field in dataclasses.fields(Stats))
     assert len(COUNTERS) > 15
 
@@ -268,6 +270,7 @@ def test_derived_by_hand():
         "padding_ratio_unpacked": 0.520833,  # 25 / 48: six rows of 8 without packing
         "num_packs_above_lower_bound": 0,
         "drop_ratio": 0.5,  # 23 / 46
+        "loss_ratio": 0.73913,  # 17 / 23
         "split_ratio": 0.2,  # 1 / 5
         "attention_ratio": 0.505208,  # 97 / 192
         "mean_documents_per_pack": 2.0,
@@ -294,6 +297,7 @@ def test_ratios_lie_between_0_and_1(packs):
         num_tokens_in=int(lengths.sum()),
         num_tokens_packed=int(lengths.sum()),
         num_tokens_padding=len(packs) * MAX_LEN - int(lengths.sum()),
+        num_tokens_loss=int(lengths.sum()) - len(lengths),
         num_segments=len(lengths),
         num_rows_unpacked=len(lengths),
         num_packs=len(packs),
@@ -302,7 +306,7 @@ def test_ratios_lie_between_0_and_1(packs):
     stats.check(MAX_LEN)
     found = derived(stats, MAX_LEN)
     ratios = [value for name, value in found.items() if name.endswith("_ratio") or name == "utilisation"]
-    assert len(ratios) == 5
+    assert len(ratios) == 6
     assert all(0.0 <= ratio <= 1.0 for ratio in ratios)
     if packs:
         assert found["utilisation"] + found["padding_ratio"] == pytest.approx(1, abs=2e-6)

@@ -151,12 +151,13 @@ def _flag(message: Mapping[str, Any], index: int) -> bool | None:
     trained = all(found)
     if trained and message["role"] != ASSISTANT:
         raise ValueError(
-            f"message {index + 1} ({message['role']}) has {key_of(message)} set: loss is on messages of the assistant only"
+            f"message {index + 1} ({message['role']}) has {_flag_of(message)} set: "
+            "loss is on messages of the assistant only"
         )
     return trained
 
 
-def key_of(message: Mapping[str, Any]) -> str:
+def _flag_of(message: Mapping[str, Any]) -> str:
     """The flag that a message has."""
     return next(key for key in FLAGS if message.get(key) is not None)
 

@@ -1,8 +1,8 @@
 """Control tokens in the text of strangers stay text.
 
 Before a record is rendered, every string in it that spells a control token is marked: the literal is replaced by one
-private-use character that the record does not hold. After rendering, what still spells a control token was written by the
-template, and the marks are turned back into the text that they stand for.
+private-use character that the record does not hold. After rendering, what still spells a control token was written by
+the template, and the marks are turned back into the text that they stand for.
 
 So are ends of strings that spell a part of a control token, such as `<|im_end|` at the end of a message: together with
 what the template writes after it they could make a whole one.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import jinja2
 from packcli.chat.protect import Controls, Marks, Protector
 from packcli.chat.sandbox import MAX_CHARS, Environment, LimitError, limits
 from packcli.chat.template import TemplateSpec
-from packcli.chat.turns import WORDS, Message, RewrittenError, find_spans
+from packcli.chat.turns import WORDS, Message, RewrittenError, common_length, find_spans
 from packcli.errors import PackcliError, TokenizerError
 
 ASSISTANT = "assistant"
@@ -123,8 +122,8 @@ class Renderer:
         if taken:
             raise RenderError(f"chat_template_kwargs cannot set {', '.join(sorted(taken))}")
         messages = [_with_reasoning(each) for each in conversation.messages]
-        if any(isinstance(each.get("content"), list) for each in messages) and not self._knows_parts:
-            messages = _join_parts(messages)
+        if any(isinstance(each.get("content"), list) for each in messages):
+            messages = self._fit_parts(messages)
         tools, variables = conversation.tools, conversation.variables
         marks: Marks | None = None
         if self._protector.needs_marks([messages, tools, variables]):
@@ -149,11 +148,24 @@ class Renderer:
             differs,
         )
 
-    @functools.cached_property
-    def _knows_parts(self) -> bool:
-        """Whether the template writes the text of content that is a list of parts, and not Python's view of it."""
+    def _fit_parts(self, messages: list[Message]) -> list[Message]:
+        """Messages whose content is a list of text parts, as the template takes it: so, as one part, or as text."""
+        if self._writes_parts(("\ue000a", "b\ue001")):
+            return messages
+        one_part = self._writes_parts(("\ue000b\ue001",))
+        out = []
+        for each in messages:
+            if isinstance(each.get("content"), list):
+                text = "".join(part["text"] for part in each["content"])
+                each = {**each, "content": [{"type": "text", "text": text}] if one_part else text}
+            out.append(each)
+        return out
+
+    @functools.cache  # noqa: B019 - a renderer lives as long as the run
+    def _writes_parts(self, texts: tuple[str, ...]) -> bool:
+        """Whether the template writes all of content in such parts, and not Python's view of the list."""
         run = _Run(self._environment, self._template, dict(self._spec.variables), None)
-        probe = [{"type": "text", "text": "\ue000a"}, {"type": "text", "text": "b\ue001"}]
+        probe = [{"type": "text", "text": text} for text in texts]
         try:
             text = run([{"role": "user", "content": probe}, {"role": ASSISTANT, "content": probe}], False)
         except RenderError:
@@ -167,7 +179,9 @@ class Renderer:
         ids, found = self._controls.ids, []
         if not self._controls.lstrip and not self._controls.rstrip:
             return [
-                (match.start(), match.end(), ids[match[0]]) for match in self._literals.finditer(text) if match[0] in ids
+                (match.start(), match.end(), ids[match[0]])
+                for match in self._literals.finditer(text)
+                if match[0] in ids
             ]
         before = 0
         for match in self._literals.finditer(text):
@@ -197,7 +211,7 @@ class Renderer:
         first, differs = 0, False
         if conversation.num_prompt is not None and self._loss != "all":
             prompt = run(messages[: conversation.num_prompt], True)
-            first = len(os.path.commonprefix([prompt, text]))
+            first = common_length(prompt, text)
             differs = first < len(prompt)
         trained = conversation.trained
         if self._loss == "all" and (trained is None or all(trained)):
@@ -206,8 +220,7 @@ class Renderer:
             return self._without_eot([(first, len(text))], text, controls), differs
         turns = [index for index, message in enumerate(messages) if message["role"] == ASSISTANT]
         if self._loss == "all":  # less the turns that are not trained on
-            assert trained is not None  # noqa: S101 - said above
-            wanted = [index for index in turns if not trained[index]]
+            wanted = [index for index in turns if trained is not None and not trained[index]]
         else:
             wanted = turns[-1:] if self._loss == "last-assistant" else turns
             wanted = [index for index in wanted if trained is None or trained[index]]
@@ -239,9 +252,7 @@ class Renderer:
             spans = self._without_eot(spans, text, controls)
         return [(max(start, first), end) for start, end in spans if end > max(start, first)], differs
 
-    def _with_eot(
-        self, span: tuple[int, int], text: str, controls: list[tuple[int, int, int]]
-    ) -> tuple[int, int]:
+    def _with_eot(self, span: tuple[int, int], text: str, controls: list[tuple[int, int, int]]) -> tuple[int, int]:
         """The span with the control token that follows it at once, when it does not end with one itself."""
         start, end = span
         if any(stop == start + len(text[start:end].rstrip()) for _, stop, _ in controls):
@@ -323,16 +334,6 @@ def _with_reasoning(message: Message) -> Message:
         if key in message:
             return {"thinking": message[key], **message, "reasoning_content": message[key]}
     return message
-
-
-def _join_parts(messages: Sequence[Message]) -> list[Message]:
-    """The messages with lists of text parts joined to one text, for templates that know no parts."""
-    return [
-        {**each, "content": "".join(part["text"] for part in each["content"])}
-        if isinstance(each.get("content"), list)
-        else each
-        for each in messages
-    ]
 
 
 def _find_words(messages: Sequence[Message], text: str) -> list[tuple[str, int, int]]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jinja2
+import jinja2.exceptions
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
@@ -158,7 +159,7 @@ class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             _bound_format(left, right)
         return super().call_binop(context, operator, left, right)
 
-    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: B902, N805
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         """A call from a template; methods of strings that make long ones are held to MAX_CHARS."""
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, str):
@@ -175,7 +176,7 @@ class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
 def _bound(size: int) -> None:
     if size > MAX_CHARS:
-        raise jinja2.sandbox.SecurityError(f"the template makes more than {MAX_CHARS >> 20} Mi characters at once")
+        raise jinja2.exceptions.SecurityError(f"the template makes more than {MAX_CHARS >> 20} Mi characters at once")
 
 
 _WIDTH = re.compile(r"\d{5,}")
@@ -185,7 +186,7 @@ _NESTED_WIDTH = re.compile(r"\{[^{}]*:[^{}]*\{|%[-+ #0]*\*|%[^a-zA-Z%]*\.\*")
 def _bound_format(text: str, values: Any) -> None:
     """Refuses formats with widths of five digits, or widths that are values themselves."""
     if _NESTED_WIDTH.search(text) or (_WIDTH.search(text) and re.search(r"[%{]", text)):
-        raise jinja2.sandbox.SecurityError("the template formats with a computed or very large width")
+        raise jinja2.exceptions.SecurityError("the template formats with a computed or very large width")
     if isinstance(values, str):
         _bound(len(values))
 
@@ -198,7 +199,7 @@ def _bound_method(owner: str, name: str, args: tuple[Any, ...]) -> None:
     elif name == "join" and args and isinstance(args[0], list | tuple):
         _bound(sum(len(each) + len(owner) for each in args[0] if isinstance(each, str)))
     elif name == "translate":
-        raise jinja2.sandbox.SecurityError("the template calls str.translate")
+        raise jinja2.exceptions.SecurityError("the template calls str.translate")
 
 
 def _size_of_join(value: Any, d: Any = "", *args: Any, **kwargs: Any) -> int:
@@ -208,13 +209,12 @@ def _size_of_join(value: Any, d: Any = "", *args: Any, **kwargs: Any) -> int:
 
 
 def _size_of_replace(text: Any, old: Any = "", new: Any = "", *args: Any, **kwargs: Any) -> int:
-    text, old, new = str(text), str(old), str(new)
-    return len(text) + text.count(old) * max(len(new) - len(old), 0)
+    return len(str(text)) + str(text).count(str(old)) * max(len(str(new)) - len(str(old)), 0)
 
 
 def _size_of_indent(text: Any, width: Any = 4, *args: Any, **kwargs: Any) -> int:
-    text = str(text)
-    return len(text) + (text.count("\n") + 1) * (width if isinstance(width, int) else len(str(width)))
+    step = width if isinstance(width, int) else len(str(width))
+    return len(str(text)) + (str(text).count("\n") + 1) * step
 
 
 def _size_of_first(value: Any, number: Any = 0, *args: Any, **kwargs: Any) -> int:
@@ -270,7 +270,9 @@ def _tojson(
 
 
 def _mark(match: re.Match[str]) -> str:
-    char = (b"".join(int(half, 16).to_bytes(2, "big") for half in (f"db{match[1]}", f"d{match[2]}"))).decode("utf-16-be")
+    char = (b"".join(int(half, 16).to_bytes(2, "big") for half in (f"db{match[1]}", f"d{match[2]}"))).decode(
+        "utf-16-be"
+    )
     return char if char >= "\U00100000" else match[0]
 
 
@@ -292,7 +294,7 @@ class _TemplateDict:
 class _Namespace(jinja2.utils.Namespace):
     """`namespace` for templates; names that begin with an underscore would reach into Python."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805 - `namespace(self=...)` is a name like any other
+    def __init__(*args: Any, **kwargs: Any) -> None:  # `namespace(self=...)` is a name too
         self, rest = args[0], args[1:]
         attributes = dict(*rest, **kwargs)
         for name in attributes:
@@ -306,6 +308,4 @@ class _Namespace(jinja2.utils.Namespace):
     @staticmethod
     def _check(name: object) -> None:
         if isinstance(name, str) and name.startswith("_"):
-            raise jinja2.sandbox.SecurityError(f"a template cannot store {name!r} in a namespace")
-
-
+            raise jinja2.exceptions.SecurityError(f"a template cannot store {name!r} in a namespace")

@@ -13,7 +13,6 @@ would be a guess: it is an error.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -71,7 +70,19 @@ def _start(render: Render, messages: Sequence[Message], index: int, whole: str) 
             return len(plain)
         raise RewrittenError(f"message {index + 1} does not begin as the generation prompt says")
     one, other = (render([*before, {**message, **dict.fromkeys(words, mark)}], False) for mark in (_ONE, _OTHER))
-    start = len(os.path.commonprefix([one, other]))
+    start = common_length(one, other)
     if not whole.startswith(one[:start]) or start < len(plain):
         raise RewrittenError(f"what stands before the words of message {index + 1} depends on them")
     return start
+
+
+def common_length(one: str, other: str) -> int:
+    """Characters with which both texts begin."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[:middle] == other[:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -14,12 +14,11 @@ from packcli.readers.chunks import Chunk
 from packcli.readers.fields import TextExtractor, find_fields
 from packcli.readers.records import Meter, Part, digest_parts, read_parts
 from packcli.readers.rows import Row, RowError, RowExtractor, place_of
-from packcli.readers.shapes import REQUIRED, Fields
+from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source, default_output_name, find_sources, spool_stdin
 from packcli.readers.units import Span, Unit, cut_units
 
 __all__ = [
-    "REQUIRED",
     "Chunk",
     "Fields",
     "Meter",

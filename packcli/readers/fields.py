@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from packcli.config import template_fields
 from packcli.errors import BadRowError, FieldError, NoInputError, StorageError, nearest
+from packcli.formats import OPTIONAL, REQUIRED, is_template, template_fields
 from packcli.readers.chunks import BytesChunk, Chunk, ColumnChunk, LineChunk
 from packcli.readers.records import check_columns, is_text, open_arrow, read_parts
-from packcli.readers.shapes import OPTIONAL, REQUIRED, Fields, describe, detect, is_template, mapping, shaped_fields
+from packcli.readers.shapes import Fields, describe, detect, mapping, shaped_fields
 from packcli.readers.sources import Source
 from packcli.readers.units import Span, Unit, open_parquet
 

@@ -239,7 +239,7 @@ def _read_parquet(span: Span, source: Source, fields: Fields, meter: Meter) -> I
     check_columns(source, file.schema_arrow, fields)
     present = [name for name in fields.names if file.schema_arrow.get_field_index(name) >= 0]
     groups = range(span.start, file.metadata.num_row_groups if span.stop is None else span.stop)
-    batches = file.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=list(fields), use_threads=False)
+    batches = file.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=present, use_threads=False)
     for chunk in _column_chunks(span, batches, fields):
         meter.file_bytes += source.num_bytes * len(chunk.columns[0]) // max(file.metadata.num_rows, 1)
         yield chunk

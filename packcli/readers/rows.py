@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from packcli.config import template_fields
 from packcli.errors import BadRowError
+from packcli.formats import is_template, template_fields
 from packcli.readers.chunks import Chunk, ColumnChunk
 from packcli.readers.fields import _BAD_ROW_HINT, _bad_row, _records
-from packcli.readers.shapes import Fields, is_template
+from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source
 
 Row = tuple[Any, ...]

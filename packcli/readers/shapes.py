@@ -1,48 +1,12 @@
-"""Record shapes: which parts a record has, how they are found, and which fields they come from.
-
-| format | parts (optional ones in brackets) |
-|---|---|
-| text | text |
-| prompt-completion | prompt completion [tools chat_template_kwargs] |
-| chat | messages [tools chat_template_kwargs] |
-| sharegpt | conversations [system tools chat_template_kwargs] |
-| alpaca | instruction output [input] |
-| tokenized | input_ids [labels attention_mask loss_mask completion_mask assistant_masks] |
-
-A part comes from the field of its own name, from another (`--field prompt=question`), or from several by a template
-(`--field prompt='Question: {question}'`).
-"""
+"""Record shapes in an input: which one its records have, and which fields its parts come from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from packcli.config import split_mapping, template_fields
 from packcli.errors import FieldError, UsageError, nearest, unknown_name
-
-_CHAT_EXTRAS = ("tools", "chat_template_kwargs")
-_MASKS = ("labels", "attention_mask", "loss_mask", "completion_mask", "assistant_masks")
-
-REQUIRED: dict[str, tuple[str, ...]] = {
-    "text": ("text",),
-    "prompt-completion": ("prompt", "completion"),
-    "chat": ("messages",),
-    "sharegpt": ("conversations",),
-    "alpaca": ("instruction", "output"),
-    "tokenized": ("input_ids",),
-}
-"""Format -> parts that every record has."""
-
-OPTIONAL: dict[str, tuple[str, ...]] = {
-    "text": (),
-    "prompt-completion": _CHAT_EXTRAS,
-    "chat": _CHAT_EXTRAS,
-    "sharegpt": ("system", *_CHAT_EXTRAS),
-    "alpaca": ("input",),
-    "tokenized": _MASKS,
-}
-"""Format -> parts that a record may have."""
+from packcli.formats import OPTIONAL, REQUIRED, is_template, split_mapping, template_fields
 
 ALSO_CALLED = {"output": "response"}
 """Part -> the other name that the field has in some data sets."""
@@ -99,7 +63,8 @@ def detect(place: str, found: Mapping[str, str], mapped: Mapping[str, str]) -> s
     if len(fitting) > 1:
         named = " or ".join(f"{each} ({', '.join(REQUIRED[each])})" for each in fitting)
         raise FieldError(
-            f"{place}: the records could be {named}", "choose with " + " or ".join(f"--format {each}" for each in fitting)
+            f"{place}: the records could be {named}",
+            "choose with " + " or ".join(f"--format {each}" for each in fitting),
         )
     return fitting[0] if fitting else None
 
@@ -125,7 +90,9 @@ def shaped_fields(place: str, found: Mapping[str, str], format_: str, mapped: Ma
     allowed = (*REQUIRED[format_], *OPTIONAL[format_])
     for part in mapped:
         if part not in allowed:
-            raise UsageError(f"--field {part}=...: --format {format_} has no part {part!r}", f"it has {', '.join(allowed)}")
+            raise UsageError(
+                f"--field {part}=...: --format {format_} has no part {part!r}", f"it has {', '.join(allowed)}"
+            )
     for part in allowed:
         source = mapped.get(part, part)
         if part not in mapped and part not in found and ALSO_CALLED.get(part) in found:
@@ -148,11 +115,6 @@ def shaped_fields(place: str, found: Mapping[str, str], format_: str, mapped: Ma
     prompt = dict(parts).get("prompt", "")
     has_messages = format_ in ("chat", "sharegpt") or (prompt in found and found[prompt] != "string")
     return Fields(tuple(names), None, format_, tuple(parts), frozenset(optional), has_messages)
-
-
-def is_template(source: str) -> bool:
-    """Whether what --field maps a part to is a template over fields."""
-    return "{" in source
 
 
 def mapping(pairs: Sequence[str]) -> dict[str, str]:

@@ -9,8 +9,9 @@ during the run  guard.SpotCheck        -> fails hard on the first difference
 
 from packcli.tokenizing.engines import BATCH_DOCUMENTS, Engine, make_engine
 from packcli.tokenizing.guard import Choice, SpotCheck, choose_engine
-from packcli.tokenizing.spans import Encoded, MarkedText, SpanEncoder, read_vocabulary
+from packcli.tokenizing.spans import Encoded, MarkedText, SpanEncoder
 from packcli.tokenizing.spec import TokenizerSpec, find_tokenizer
+from packcli.tokenizing.vocabulary import read_vocabulary
 
 __all__ = [
     "BATCH_DOCUMENTS",

@@ -17,8 +17,7 @@ normalization, the offsets come from `tokenizers`.
 
 from __future__ import annotations
 
-import functools
-import re
+import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from packcli.errors import EngineError, TokenizerError
 from packcli.tokenizing.engines import Engine, make_engine
 from packcli.tokenizing.guard import SPOT_CHECK_EVERY, SpotCheck, shown
 from packcli.tokenizing.spec import TokenizerSpec, load_json
+from packcli.tokenizing.vocabulary import never_prepend, read_vocabulary
 
 CHECK_CHARS = 1 << 13
 """Characters of a text that is compared as a whole, at most."""
@@ -82,98 +82,6 @@ class Encoded:
     """Tokens that begin in the words of each role."""
 
 
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """What the tokenizer.json says about lengths and special tokens; from read_vocabulary."""
-
-    num_bytes: NDArray[np.int32]
-    """int32[V]: bytes of text that each id stands for; -1 where that is not known."""
-    lead: int
-    """Bytes that a piece may have in front that are not of the text: 1 where a space is prepended."""
-    checks_nfc: bool
-    """Whether text is normalized, so that lengths hold only for text that is normal already."""
-    special: dict[str, int]
-    """Literal -> id of the special tokens."""
-    others: tuple[str, ...]
-    """Literals of the added tokens that are not special."""
-    lstrip: frozenset[str]
-    rstrip: frozenset[str]
-    """Special tokens that take white space along."""
-    unsafe: str | None
-    """Why texts with control tokens cannot be cut at them; None when they can."""
-    first_only: bool
-    """Whether only a piece at the very beginning of the text gets a space prepended."""
-
-
-@functools.lru_cache(maxsize=2)
-def read_vocabulary(spec: TokenizerSpec) -> Vocabulary:
-    """Reads the tokenizer.json once for all that is not encoding."""
-    data = load_json(spec.load())
-    added = data.get("added_tokens") or []
-    model, normalizers, steps = data["model"], _types(data, "normalizer"), _types(data, "pre_tokenizer")
-    vocab = model["vocab"]
-    pairs = enumerate(piece for piece, _ in vocab) if isinstance(vocab, list) else ((i, p) for p, i in vocab.items())
-    num_bytes = np.full(spec.vocab_size, -1, dtype=np.int32)
-    is_byte_level = "ByteLevel" in steps
-    for number, piece in pairs if _spells_text(data, is_byte_level) else ():
-        if is_byte_level:
-            num_bytes[number] = len(piece)
-        elif re.fullmatch(r"<0x[0-9A-F]{2}>", piece):
-            num_bytes[number] = 1
-        else:
-            num_bytes[number] = len(piece.replace("\u2581", " ").encode())
-    for token in added:  # with others unknown, so is every piece that holds more than these
-        num_bytes[token["id"]] = len(token["content"].encode())
-    special = [token for token in added if token.get("special")]
-    metaspace = [step for step in _steps(data, "pre_tokenizer") if step["type"] == "Metaspace"]
-    unsafe = None
-    for token in special:
-        if token.get("single_word"):
-            unsafe = f"{token['content']!r} is a special token only as a word of its own"
-        if token.get("normalized") and set(normalizers) - {"NFC"}:
-            unsafe = f"{token['content']!r} is found in normalized text"
-    return Vocabulary(
-        num_bytes=num_bytes,
-        lead=int(bool(metaspace) or "Prepend" in normalizers or _prefixes_space(data)),
-        checks_nfc=bool(set(normalizers) - {"Prepend", "Replace"}),
-        special={token["content"]: token["id"] for token in special},
-        others=tuple(token["content"] for token in added if not token.get("special")),
-        lstrip=frozenset(token["content"] for token in special if token.get("lstrip")),
-        rstrip=frozenset(token["content"] for token in special if token.get("rstrip")),
-        unsafe=unsafe,
-        first_only=any(step.get("prepend_scheme") == "first" for step in metaspace),
-    )
-
-
-def _spells_text(data: dict[str, Any], is_byte_level: bool) -> bool:
-    """Whether the ids of a text spell it, byte by byte, but for a space in front and for normal forms."""
-    if data["model"].get("type", "BPE") != "BPE":
-        return False
-    if is_byte_level:
-        return set(_types(data, "normalizer")) <= {"NFC"}
-    for step in _steps(data, "normalizer"):
-        is_space = step["type"] == "Replace" and step["pattern"] == {"String": " "} and step["content"] == "\u2581"
-        if not is_space and not (step["type"] == "Prepend" and step["prepend"] == "\u2581"):
-            return False
-    return bool(data["model"].get("byte_fallback")) and set(_types(data, "pre_tokenizer")) <= {"Metaspace", "Split"}
-
-
-def _steps(data: dict[str, Any], part: str) -> list[dict[str, Any]]:
-    found = data.get(part)
-    if found is None:
-        return []
-    key = "normalizers" if part == "normalizer" else "pretokenizers"
-    return list(found[key]) if found["type"] == "Sequence" else [found]
-
-
-def _types(data: dict[str, Any], part: str) -> list[str]:
-    return [step["type"] for step in _steps(data, part)]
-
-
-def _prefixes_space(data: dict[str, Any]) -> bool:
-    return any(step.get("add_prefix_space") for step in _steps(data, "pre_tokenizer"))
-
-
 class SpanEncoder:
     """Encodes marked texts.
 
@@ -197,7 +105,7 @@ class SpanEncoder:
             )
         self._rest = engine
         if has_controls and vocabulary.first_only:
-            self._rest = make_engine(engine.name, spec, text=_never_prepend(spec.load()))
+            self._rest = make_engine(engine.name, spec, text=never_prepend(spec.load()))
         self._whole: _Whole | None = None
         self._due = self._turn = 0
 
@@ -292,7 +200,7 @@ class SpanEncoder:
         ids, mask = self._reference.encode(text, with_controls=bool(text.controls))
         if not np.array_equal(ids, encoded.ids[here]):
             raise EngineError(
-                f"cut at its control tokens, a text gets other ids than tokenizers gives for the whole: {shown(text.text)}",
+                f"a text gets other ids when it is cut at its control tokens than as a whole: {shown(text.text)}",
                 "please report the tokenizer and the text",
             )
         if not np.array_equal(mask, encoded.loss[here]):
@@ -393,22 +301,10 @@ def _count_roles(layout: _Layout, starts: NDArray[np.int64]) -> dict[str, int]:
     return counts
 
 
-def _never_prepend(text: str) -> str:
-    import json
-
-    data = load_json(text)
-    for step in _steps(data, "pre_tokenizer"):
-        if step["type"] == "Metaspace":
-            step["prepend_scheme"] = "never"
-    return json.dumps(data)
-
-
 class _Whole:
     """`tokenizers` with offsets: what every shortcut here must equal."""
 
     def __init__(self, spec: TokenizerSpec) -> None:
-        import json
-
         import tokenizers
 
         self._text_is_text = not spec.allow_special
@@ -437,7 +333,7 @@ class _Whole:
             if self._never is None:
                 import tokenizers
 
-                self._never = tokenizers.Tokenizer.from_str(_never_prepend(self._tokenizer.to_str()))
+                self._never = tokenizers.Tokenizer.from_str(never_prepend(self._tokenizer.to_str()))
             tokenizer = self._never
         tokenizer.encode_special_tokens = self._text_is_text
         encoding = tokenizer.encode(piece, add_special_tokens=False)

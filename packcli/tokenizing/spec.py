@@ -106,7 +106,8 @@ def find_tokenizer(config: PackConfig, *, allow_network: bool) -> TokenizerSpec:
 
     eos_token = config.eos_token or special.get("eos_token")
     bos_token = special.get("bos_token")
-    if config.add_eos and eos_token is None:
+    add_eos = config.add_eos is not False
+    if add_eos and eos_token is None:
         raise TokenizerError(
             f"tokenizer {name}: it names no EOS token",
             f"give one with --eos-token, or --no-eos for none; {_candidates(data)}",
@@ -132,16 +133,14 @@ def find_tokenizer(config: PackConfig, *, allow_network: bool) -> TokenizerSpec:
         path=str(path),
         sha256=hashlib.sha256(raw).hexdigest(),
         vocab_size=max(vocabulary.values()) + 1,
-        eos_token=eos_token if config.add_eos else None,
-        eos_id=id_of(str(eos_token), "--eos-token") if config.add_eos else None,
+        eos_token=eos_token if add_eos else None,
+        eos_id=id_of(str(eos_token), "--eos-token") if add_eos else None,
         bos_token=bos_token if add_bos else None,
         bos_id=id_of(str(bos_token), "--no-bos") if add_bos else None,
         pad_token=pad_token,
         pad_id=id_of(pad_token, "--pad-token"),
         allow_special=config.allow_special,
-        named_ids=tuple(
-            vocabulary[token] for token in (eos_token, bos_token) if config.masked and token in vocabulary
-        ),
+        named_ids=tuple(vocabulary[token] for token in (eos_token, bos_token) if config.masked and token in vocabulary),
     )
     return dataclasses.replace(spec, needs_edit=_edit(data, spec.control_ids))
 
