@@ -2,7 +2,7 @@
 
 prompt, completion      text of both, the completion is the span       -> MarkedText
 messages, ...           chat.Renderer                                  -> Rendered
-both                    tokenizing.SpanEncoder, 64 documents a call    -> ids, loss
+both                    tokenizing.SpanEncoder, 256 rows a call    -> ids, loss
 input_ids, labels, ...  checked, and taken as they are                 -> ids, loss
 """
 
@@ -23,6 +23,8 @@ from packcli.tokens import MAX_TOKEN_ID
 HINT = "mend or remove the row, and run the same command again: committed units are kept"
 MASKS = ("attention_mask", "loss_mask", "completion_mask", "assistant_masks")
 IGNORE = -100
+BATCH_ROWS = 256
+"""Rows encoded together: they are short, and every call of NumPy costs the same for few."""
 
 
 @dataclass(slots=True)
@@ -70,7 +72,7 @@ class Marker:
         """The parts of a row by name."""
         return dict(zip(self._parts, row, strict=True))
 
-    def pieces(self, row: readers.Row, place: str) -> list[str]:
+    def pieces(self, row: readers.Row, place: Callable[[], str]) -> list[str]:
         """The texts of a row between its control tokens: what the guard compares."""
         if self.config.format == "tokenized":
             return []
@@ -82,8 +84,8 @@ class Marker:
             at = end
         return out
 
-    def __call__(self, values: readers.Row, place: str) -> tokenizing.MarkedText | chat.Rendered:
-        """The text of one row with its spans; `place` is where it is, for messages.
+    def __call__(self, values: readers.Row, place: Callable[[], str]) -> tokenizing.MarkedText | chat.Rendered:
+        """The text of one row with its spans; `place` says where it is, for messages.
 
         Raises:
             BadRowError: the row cannot be used.
@@ -110,9 +112,9 @@ class Marker:
             return self._render(made)
         except chat.RenderError as error:
             kind = UsageError if error.is_template else BadRowError
-            raise kind(f"{place}: {error}", error.hint or HINT) from None
+            raise kind(f"{place()}: {error}", error.hint or HINT) from None
         except ValueError as error:
-            raise BadRowError(f"{place}: {error}", HINT) from None
+            raise BadRowError(f"{place()}: {error}", HINT) from None
 
     def _pair(self, prompt: str, completion: str) -> tokenizing.MarkedText:
         if self.config.loss not in ("all", "completion"):
@@ -172,11 +174,11 @@ class DocumentMaker:
             for index, row in enumerate(rows):
                 self._take(batch, index, self._mark.parts(row), place)
             return batch
-        for first in range(0, len(rows), tokenizing.BATCH_DOCUMENTS):
-            self._encode(batch, rows[first : first + tokenizing.BATCH_DOCUMENTS], first, place)
+        for first in range(0, len(rows), BATCH_ROWS):
+            self._encode(batch, rows[first : first + BATCH_ROWS], first, place)
         return batch
 
-    def compare(self, row: readers.Row, place: str) -> None:
+    def compare(self, row: readers.Row, place: Callable[[], str]) -> None:
         """Compares a row with what `tokenizers` gives for its whole text; raises EngineError."""
         if self._config.format == "tokenized":
             return
@@ -196,11 +198,12 @@ class DocumentMaker:
         texts: list[tokenizing.MarkedText | chat.Rendered] = []
         plain: list[bool] = []
         for index, row in enumerate(rows, first):
-            marked = self._mark(row, place(index))
+            marked = self._mark(row, lambda index=index: place(index))  # type: ignore[misc]
             if not marked.text:
                 continue
             batch.kept.append(index)
-            batch.keys.append(marked.text.encode())
+            if self._config.val_fraction:
+                batch.keys.append(marked.text.encode())
             texts.append(marked)
             plain.append(isinstance(marked, tokenizing.MarkedText))
             if isinstance(marked, chat.Rendered):

@@ -305,7 +305,7 @@ def _marker(described: _Described, config: PackConfig) -> Marker:
     return Marker(config, described.fields, described.tokenizer, described.template)
 
 
-def _sample(described: _Described, config: PackConfig) -> tuple[list[str], list[tuple[readers.Row, str]]]:
+def _sample(described: _Described, config: PackConfig) -> tuple[list[str], list[tuple[readers.Row, Callable[[], str]]]]:
     """Texts from the beginning of the input for the guard, long ones cut, about 1/500 of the input.
 
     Of records with a loss mask they are the pieces between control tokens, and the rows that gave them come as well,
@@ -316,7 +316,7 @@ def _sample(described: _Described, config: PackConfig) -> tuple[list[str], list[
     extract = make_extractor(described.fields, described.sources)
     marker = _marker(described, config) if config.masked else None
     texts: list[str] = []
-    rows: list[tuple[readers.Row, str]] = []
+    rows: list[tuple[readers.Row, Callable[[], str]]] = []
     for part in readers.read_parts(
         described.units[0],
         described.sources,
@@ -330,8 +330,9 @@ def _sample(described: _Described, config: PackConfig) -> tuple[list[str], list[
                 if marker is None:
                     found = [document]
                 else:
-                    rows.append((document, readers.place_of(described.sources, chunk.source, int(row))))
-                    found = marker.pieces(*rows[-1])
+                    place = functools.partial(readers.place_of, described.sources, chunk.source, int(row))
+                    rows.append((document, place))
+                    found = marker.pieces(document, place)
                 for text in found:
                     texts.append(text[: min(left, GUARD_TEXT_CHARS)])
                     left -= len(texts[-1])

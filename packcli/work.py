@@ -6,6 +6,7 @@ runs. Engines of execution call it, and know nothing more.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,7 +188,13 @@ class _MaskedDocuments(_Documents):
 
     def add(self, source: int, texts: list[Any], rows: NDArray[np.int64]) -> int:
         """Makes documents of rows of one source; returns how many rows there were."""
-        batch = self._make(texts, lambda index: readers.place_of(self._sources_of_run, source, int(rows[index])))
+        collecting = gc.isenabled()
+        gc.disable()  # it would visit the messages of all rows again and again
+        try:
+            batch = self._make(texts, lambda index: readers.place_of(self._sources_of_run, source, int(rows[index])))
+        finally:
+            if collecting:
+                gc.enable()
         stats, num_tokens = self.stats, 0
         for encoded in batch.encoded:
             num_tokens += len(encoded.ids)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from packcli import config, errors
+from packcli import config, errors, formats
 from packcli.config import (
     COLUMN_SETS,
     COLUMNS,

@@ -31,6 +31,7 @@ ROLES = {
 FLAGS = ("train", "weight")
 """Keys of a message that say whether it carries loss."""
 
+_COMMON_ROLES = frozenset(ROLES.values())
 _ROLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ ./:-]*")
 _ALPACA_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
@@ -69,10 +70,9 @@ def make_conversation(
     if system:
         prompt = [{"role": "system", "content": system}, *prompt]
     whole = prompt if completion is None else [*prompt, *_messages(completion, "completion")]
-    flags = [_flag(message, index) for index, message in enumerate(whole)]
     trained = None
-    if any(flag is not None for flag in flags):
-        trained = tuple(flag is not False for flag in flags)
+    if any("train" in message or "weight" in message for message in whole):
+        trained = tuple(_flag(message, index) is not False for index, message in enumerate(whole))
         whole = [{key: value for key, value in each.items() if key not in FLAGS} for each in whole]
     parsed_tools = _parsed(tools, "tools", list)
     parsed_variables = _parsed(variables, "chat_template_kwargs", dict)
@@ -85,10 +85,17 @@ def _messages(value: Any, part: str) -> list[Message]:
     found = _parsed(value, part, list)
     if found is None:
         raise ValueError(f"{part} is missing")
-    return [_message(each, f"{part}[{index}]") for index, each in enumerate(found)]
+    return [_message(each, part, index) for index, each in enumerate(found)]
 
 
-def _message(value: Any, place: str) -> Message:
+def _message(value: Any, part: str, index: int) -> Message:
+    if (
+        type(value) is dict
+        and value.get("role") in _COMMON_ROLES
+        and type(value.get("content")) is str  # what nearly all of them are
+    ):
+        return value
+    place = f"{part}[{index}]"
     if not isinstance(value, dict):
         raise ValueError(f"{place} is not an object")
     if "role" not in value and "from" in value:
@@ -98,8 +105,8 @@ def _message(value: Any, place: str) -> Message:
         raise ValueError(f"{place} has no role: {role!r}" if role is not None else f"{place} has no role")
     content = value.get("content")
     if isinstance(content, list):
-        for part in content:
-            if not isinstance(part, dict) or not isinstance(part.get("text"), str):
+        for piece in content:
+            if not isinstance(piece, dict) or not isinstance(piece.get("text"), str):
                 raise ValueError(f"{place} has content that is not text; packcli packs text only")
     elif content is not None and not isinstance(content, str):
         raise ValueError(f"{place} has content that is neither text nor a list of text parts")

@@ -20,6 +20,8 @@ from typing import Any
 FIRST_MARK, LAST_MARK = 0x100000, 0x10FFFD
 """Marks are taken from the last plane of private-use characters."""
 
+_COMMON_KEYS = frozenset({"role", "content"})
+
 _ANY_MARK = re.compile("[\U00100000-\U0010fffd]")
 
 
@@ -77,11 +79,11 @@ class Protector:
         self._active = controls.protect and bool(controls.ids)
         literals = sorted(controls.ids, key=len, reverse=True)
         self._literals = re.compile("|".join(map(re.escape, literals)) or "(?!)")
-        # Most strings hold none of these, and `in` is far quicker than a search.
+        reach = max(map(len, literals), default=1)
         self._hints = tuple(sorted({literal[:2] for literal in literals}))
-        self._firsts = tuple(sorted({literal[0] for literal in literals}))
-        self._lasts = tuple(sorted({literal[-1] for literal in literals}))
-        self._reach = max(map(len, literals), default=0)
+        firsts, lasts = ({re.escape(literal[place]) for literal in literals} for place in (0, -1))
+        self._near_end = re.compile(f"[{''.join(sorted(firsts))}][^\0]{{0,{reach}}}\0" if literals else "(?!)")
+        self._near_start = re.compile(f"\0[^\0]{{0,{reach}}}[{''.join(sorted(lasts))}]" if literals else "(?!)")
         heads = {literal[:size] for literal in literals for size in range(1, len(literal))}
         tails = {literal[size:] for literal in literals for size in range(1, len(literal))}
         self._heads = sorted(heads, key=len, reverse=True)
@@ -89,19 +91,20 @@ class Protector:
 
     def needs_marks(self, value: Any) -> bool:
         """Whether a string in the value spells a control token, or ends like the beginning of one, or the other way."""
-        if isinstance(value, str):
-            return self._active and self._is_suspect(value)
-        if isinstance(value, dict):
-            return any(self.needs_marks(each) for each in value.values()) or any(map(self.needs_marks, value))
-        return isinstance(value, list | tuple) and any(map(self.needs_marks, value))
-
-    def _is_suspect(self, text: str) -> bool:
-        if any(hint in text for hint in self._hints) and self._literals.search(text):
+        if not self._active:
+            return False
+        strings: list[str] = [""]
+        _collect(value, strings)
+        strings.append("")
+        joined = "\0".join(strings)
+        # Nearly every record is through here: three looks at all of its text, none of them slow.
+        if any(hint in joined for hint in self._hints) and self._literals.search(joined):
             return True
-        tail, head = text[-self._reach :], text[: self._reach]
-        if any(first in tail for first in self._firsts) and any(map(text.endswith, self._heads)):
+        if self._near_end.search(joined) and any(text.endswith(head) for text in strings for head in self._heads):
             return True
-        return any(last in head for last in self._lasts) and any(map(text.startswith, self._tails))
+        return self._near_start.search(joined) is not None and any(
+            text.startswith(tail) for text in strings for tail in self._tails
+        )
 
     def protect(self, value: Any) -> tuple[Any, Marks]:
         """A copy of the value with marks, and what they stand for."""
@@ -133,6 +136,23 @@ class Protector:
                 text = marks.mark(tail) + text[len(tail) :]
                 break
         return text
+
+
+def _collect(value: Any, strings: list[str]) -> None:
+    """Adds every string in the value, keys included."""
+    if isinstance(value, str):
+        strings.append(value)
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            if key not in _COMMON_KEYS:
+                strings.append(key)
+            if isinstance(each, str):
+                strings.append(each)
+            elif each is not None:
+                _collect(each, strings)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _collect(each, strings)
 
 
 def _private_characters(value: Any) -> set[str]:

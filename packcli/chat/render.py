@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from packcli.chat.protect import Controls, Marks, Protector
-from packcli.chat.sandbox import MAX_CHARS, Environment, LimitError, limits
+from packcli.chat.sandbox import LIMITS, MAX_CHARS, Environment, LimitError
 from packcli.chat.template import TemplateSpec
 from packcli.chat.turns import WORDS, Message, RewrittenError, common_length, find_spans
 from packcli.errors import PackcliError, TokenizerError
@@ -19,6 +19,7 @@ from packcli.errors import PackcliError, TokenizerError
 ASSISTANT = "assistant"
 
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+_REASONING = frozenset({"reasoning_content", "thinking", "reasoning"})
 _RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "continue_final_message", "chat_template"})
 _SPACE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _SPACES = re.compile(f"[{_SPACE}]*")
@@ -34,7 +35,7 @@ class RenderError(Exception):
         self.is_template = is_template
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Conversation:
     """One record, as a template takes it."""
 
@@ -48,7 +49,7 @@ class Conversation:
     """Messages that are prompt, when the record has a prompt and a completion."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Rendered:
     """A rendered conversation. Positions are characters of `text`; ranges are half open, in order, and apart."""
 
@@ -81,6 +82,7 @@ class Renderer:
     def __init__(self, spec: TemplateSpec, controls: Controls, *, loss: str, loss_on_eot: bool | None) -> None:
         self._spec, self._controls, self._loss, self._on_eot = spec, controls, loss, loss_on_eot
         self._environment = Environment(_clock(spec.date))
+        self._has_tags = {source: bool(_GENERATION.search(source)) for source in (spec.source, spec.tools_source or "")}
         self._template = self._compile(spec.source)
         self._tools_template = None if spec.tools_source is None else self._compile(spec.tools_source)
         self._protector = Protector(controls)
@@ -105,7 +107,7 @@ class Renderer:
             RenderError: the template refuses it, exceeds its limits, or its turns cannot be told apart.
         """
         try:
-            with limits():
+            with LIMITS:
                 return self._render(conversation)
         except (LimitError, MemoryError) as error:
             raise RenderError(f"the chat template was stopped: {str(error) or 'out of memory'}") from None
@@ -118,12 +120,14 @@ class Renderer:
             ) from None
 
     def _render(self, conversation: Conversation) -> Rendered:
-        taken = _RESERVED.intersection(conversation.variables)
+        taken = _RESERVED.intersection(conversation.variables) if conversation.variables else None
         if taken:
             raise RenderError(f"chat_template_kwargs cannot set {', '.join(sorted(taken))}")
         messages = [_with_reasoning(each) for each in conversation.messages]
-        if any(isinstance(each.get("content"), list) for each in messages):
-            messages = self._fit_parts(messages)
+        for each in messages:
+            if isinstance(each.get("content"), list):
+                messages = self._fit_parts(messages)
+                break
         tools, variables = conversation.tools, conversation.variables
         marks: Marks | None = None
         if self._protector.needs_marks([messages, tools, variables]):
@@ -178,11 +182,7 @@ class Renderer:
     def _find_controls(self, text: str) -> list[tuple[int, int, int]]:
         ids, found = self._controls.ids, []
         if not self._controls.lstrip and not self._controls.rstrip:
-            return [
-                (match.start(), match.end(), ids[match[0]])
-                for match in self._literals.finditer(text)
-                if match[0] in ids
-            ]
+            return [(*match.span(), ids[match[0]]) for match in self._literals.finditer(text) if match[0] in ids]
         before = 0
         for match in self._literals.finditer(text):
             literal, start, end = match[0], match.start(), match.end()
@@ -224,7 +224,7 @@ class Renderer:
         else:
             wanted = turns[-1:] if self._loss == "last-assistant" else turns
             wanted = [index for index in wanted if trained is None or trained[index]]
-        if _GENERATION.search(self._spec.source if run.template is self._template else self._spec.tools_source or ""):
+        if self._has_tags[self._spec.source if run.template is self._template else self._spec.tools_source or ""]:
             spans = generated
             if wanted != turns:
                 if len(generated) != len(turns):
@@ -286,7 +286,7 @@ class _Run:
         return "".join(self._blocks(messages, add_generation_prompt, []))
 
     def tracked(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
-        """The text, and the span of every generation block that is not empty."""
+        """The text, and the span of every generation block."""
         generation = self._environment.generation
         written: list[str] = []
         generation.written, generation.spans = written, []
@@ -304,12 +304,12 @@ class _Run:
                     "where its place cannot be told",
                     is_template=True,
                 )
-            if block:
-                spans.append((start, start + len(block)))
+            spans.append((start, start + len(block)))
         return text, spans
 
     def _blocks(self, messages: Sequence[Message], add_generation_prompt: bool, written: list[str]) -> list[str]:
         variables = {
+            **self._environment.names,
             "documents": None,
             **self._variables,
             "messages": list(messages),
@@ -317,8 +317,9 @@ class _Run:
             "add_generation_prompt": add_generation_prompt,
         }
         try:
-            for block in self.template.root_render_func(self.template.new_context(variables)):
-                written.append(block)
+            # Shared: the names of the environment are in there already, and jinja takes long to add them.
+            for block in self.template.root_render_func(self.template.new_context(variables, shared=True)):
+                written.append(block)  # one by one: generation tags look at what was written before them
         except (PackcliError, MemoryError):
             raise
         except Exception as error:  # whatever a template does wrong with a record
@@ -329,7 +330,10 @@ class _Run:
 
 def _with_reasoning(message: Message) -> Message:
     """The message without keys that are null, and with its reasoning under every name that templates look for."""
-    message = {key: value for key, value in message.items() if value is not None}
+    if None in message.values():
+        message = {key: value for key, value in message.items() if value is not None}
+    if _REASONING.isdisjoint(message):
+        return message
     for key in ("reasoning_content", "thinking", "reasoning"):
         if key in message:
             return {"thinking": message[key], **message, "reasoning_content": message[key]}
@@ -341,8 +345,8 @@ def _find_words(messages: Sequence[Message], text: str) -> list[tuple[str, int, 
     found, at = [], 0
     for message in messages:
         content = message.get("content")
-        for words in [content] if isinstance(content, str) else [part.get("text") for part in content or []]:
-            words = words.strip() if isinstance(words, str) else ""
+        for words in (content,) if isinstance(content, str) else [part["text"] for part in content or ()]:
+            words = words.strip()
             start = text.find(words, at) if words else -1
             if start >= 0:
                 at = start + len(words)

@@ -7,13 +7,12 @@ at what takes long, which loops cannot escape. No signal is used: a run may be i
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jinja2
@@ -48,27 +47,21 @@ class _Watch:
         self._running: dict[int, list[Any]] = {}  # thread -> [began, bytes at the first look, why it was ended]
         self._thread: threading.Thread | None = None
 
-    @contextlib.contextmanager
-    def limits(self) -> Iterator[None]:
-        """Raises LimitError in the body when it runs for too long or takes too much memory."""
-        me = threading.get_ident()
-        entry: list[Any] = [time.monotonic(), None, None]
+    def __enter__(self) -> None:
+        """From here on the limits hold for this thread."""
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._look, name="packcli-template-watch", daemon=True)
             self._thread.start()
-        try:
-            self._running[me] = entry
-            yield
-            with self._lock:
-                del self._running[me]
-        except LimitError:
+        self._running[threading.get_ident()] = [time.monotonic(), None, None]
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Raises LimitError with the reason when a limit was exceeded."""
+        me = threading.get_ident()
+        with self._lock:
+            entry = self._running.pop(me, None)
+        if entry is not None and entry[2] is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(me), None)  # set, and perhaps not come yet
             raise LimitError(entry[2]) from None
-        finally:
-            if me in self._running:
-                with self._lock:
-                    self._running.pop(me, None)
-            if entry[2] is not None:  # it may have been set and not come yet
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(me), None)
 
     def _look(self) -> None:
         while True:
@@ -99,8 +92,8 @@ def _resident_bytes() -> int:
         return 0
 
 
-limits = _Watch().limits
-"""`with limits():` around a rendering."""
+LIMITS = _Watch()
+"""`with LIMITS:` around a rendering; raises LimitError."""
 
 
 class Generation(jinja2.ext.Extension):
@@ -146,6 +139,8 @@ class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         )
         for name in ("lipsum", "cycler", "joiner"):  # lipsum is random; Transformers' templates use none of them
             self.globals.pop(name, None)
+        self.names = dict(self.globals)
+        """What templates find besides the variables of a record."""
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Multiplication, powers and % formatting, within bounds."""

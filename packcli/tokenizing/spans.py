@@ -56,7 +56,7 @@ class Marked(Protocol):
         """(role, start, end) of what each role says."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MarkedText:
     """The simplest Marked: a text without control tokens."""
 
@@ -118,13 +118,13 @@ class SpanEncoder:
         layout = _Layout(texts)
         ids, offsets = self._encode_pieces(layout)
         starts, ends = self._places(layout, ids, offsets)
-        if layout.control_ids:
-            at = offsets[layout.control_before]
-            ids = np.insert(ids, at, np.array(layout.control_ids, dtype=np.uint32))
-            begin = np.array(layout.control_start, dtype=np.int64)
-            starts = np.insert(starts, at, begin)
-            ends = np.insert(ends, at, begin + np.array(layout.control_bytes, dtype=np.int64))
-        doc_ends = offsets[layout.pieces_end] + np.array(layout.controls_end, dtype=np.int64)
+        begin, end, numbers, before = layout.controls.T
+        if len(before):
+            is_control = np.zeros(len(ids) + len(before), dtype=np.bool_)
+            is_control[offsets[before] + np.arange(len(before))] = True
+            ids = _merge(is_control, ids, numbers)
+            starts, ends = _merge(is_control, starts, begin), _merge(is_control, ends, end)
+        doc_ends = offsets[layout.pieces_end] + layout.controls_end
         doc_offsets = np.concatenate((np.zeros(1, dtype=np.int64), doc_ends))
         loss, is_cut = _mask(layout, starts, ends)
         encoded = Encoded(ids, doc_offsets, loss, is_cut, _count_roles(layout, starts))
@@ -151,9 +151,8 @@ class SpanEncoder:
         """Where each token of the pieces begins and ends, in bytes over all texts, int64[T] each."""
         sizes = self._vocabulary.num_bytes[ids].astype(np.int64)
         sums = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes)))
-        expected = np.array(layout.piece_bytes, dtype=np.int64)
-        more = np.diff(sums[offsets]) - expected
-        base = np.array(layout.piece_start, dtype=np.int64)
+        more = np.diff(sums[offsets]) - layout.piece_bytes
+        base = layout.piece_start
         slow = set(np.flatnonzero((more != 0) & (more != self._vocabulary.lead)).tolist())
         if (self._vocabulary.num_bytes[ids] < 0).any():
             slow.update((np.searchsorted(offsets, np.flatnonzero(sizes < 0), side="right") - 1).tolist())
@@ -168,7 +167,7 @@ class SpanEncoder:
         for index in sorted(slow):
             here = slice(int(offsets[index]), int(offsets[index + 1]))
             piece = layout.pieces[index]
-            starts[here], ends[here] = self._reference.places(piece, ids[here], layout.is_first[index])
+            starts[here], ends[here] = self._reference.places(piece, ids[here], bool(layout.is_first[index]))
             starts[here] += base[index]
             ends[here] += base[index]
         return starts, ends
@@ -215,53 +214,40 @@ class _Layout:
 
     def __init__(self, texts: Sequence[Marked]) -> None:
         self.pieces: list[str] = []
-        self.piece_start: list[int] = []
-        self.piece_bytes: list[int] = []
-        self.is_first: list[bool] = []
-        self.control_before: list[int] = []  # pieces before each control token
-        self.control_ids: list[int] = []
-        self.control_start: list[int] = []
-        self.control_bytes: list[int] = []
-        self.pieces_end: list[int] = []
-        self.controls_end: list[int] = []
+        piece_edges: list[int] = []  # start and end of each
+        controls: list[int] = []  # start, end, id and the number of pieces before it, of each
         self.spans: list[tuple[int, int]] = []
         self.span_doc: list[int] = []
         self.roles: list[tuple[str, int, int]] = []
+        pieces_end, controls_end, bases = [], [], []
         base = 0
         for index, each in enumerate(texts):
-            base = self._add(each, base)
-            self.span_doc += [index] * len(each.spans)
-            self.pieces_end.append(len(self.pieces))
-            self.controls_end.append(len(self.control_ids))
-
-    def _add(self, each: Marked, base: int) -> int:
-        text, place = each.text, 0
-        at = None if text.isascii() else _byte_places(text)
-        for start, end, number in each.controls:
-            if start > place:
-                self._add_piece(text[place:start], place, at, base)
-            begin, stop = (start, end) if at is None else (at[start], at[end])
-            self.control_before.append(len(self.pieces))
-            self.control_ids.append(number)
-            self.control_start.append(base + begin)
-            self.control_bytes.append(stop - begin)
-            place = end
-        if place < len(text):
-            self._add_piece(text[place:], place, at, base)
-        if at is None:
-            self.spans += [(base + start, base + end) for start, end in each.spans]
-            self.roles += [(role, base + start, base + end) for role, start, end in each.roles]
-            return base + len(text)
-        self.spans += [(base + at[start], base + at[end]) for start, end in each.spans]
-        self.roles += [(role, base + at[start], base + at[end]) for role, start, end in each.roles]
-        return base + at[-1]
-
-    def _add_piece(self, piece: str, place: int, at: list[int] | None, base: int) -> None:
-        begin, end = (place, place + len(piece)) if at is None else (at[place], at[place + len(piece)])
-        self.pieces.append(piece)
-        self.piece_start.append(base + begin)
-        self.piece_bytes.append(end - begin)
-        self.is_first.append(place == 0)
+            text, place = each.text, 0
+            at: Sequence[int] = range(len(text) + 1) if text.isascii() else _byte_places(text)
+            for start, end, number in each.controls:
+                if start > place:
+                    self.pieces.append(text[place:start])
+                    piece_edges += (base + at[place], base + at[start])
+                controls += (base + at[start], base + at[end], number, len(self.pieces))
+                place = end
+            if place < len(text):
+                self.pieces.append(text[place:])
+                piece_edges += (base + at[place], base + at[-1])
+            for start, end in each.spans:
+                self.spans.append((base + at[start], base + at[end]))
+                self.span_doc.append(index)
+            for role, start, end in each.roles:
+                self.roles.append((role, base + at[start], base + at[end]))
+            bases.append(base)
+            base += at[-1]
+            pieces_end.append(len(self.pieces))
+            controls_end.append(len(controls) // 4)
+        edges = np.array(piece_edges, dtype=np.int64).reshape(-1, 2)
+        self.piece_start, self.piece_bytes = edges[:, 0], edges[:, 1] - edges[:, 0]
+        self.controls = np.array(controls, dtype=np.int64).reshape(-1, 4)
+        self.pieces_end = np.array(pieces_end, dtype=np.int64)
+        self.controls_end = np.array(controls_end, dtype=np.int64)
+        self.is_first = np.isin(self.piece_start, np.array(bases, dtype=np.int64))
 
 
 def _byte_places(text: str) -> list[int]:
@@ -270,6 +256,14 @@ def _byte_places(text: str) -> list[int]:
     sizes = 1 + (points > 0x7F).astype(np.int64) + (points > 0x7FF) + (points > 0xFFFF)
     places: list[int] = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes))).tolist()
     return places
+
+
+def _merge(is_other: NDArray[np.bool_], values: NDArray[Any], others: NDArray[np.int64]) -> NDArray[Any]:
+    """The values in their order, with the others where is_other says."""
+    out = np.empty(len(is_other), dtype=values.dtype)
+    out[is_other] = others
+    out[~is_other] = values
+    return out
 
 
 def _mask(
