@@ -196,32 +196,36 @@ class DocumentMaker:
 
     def _encode(self, batch: Batch, rows: Sequence[readers.Row], first: int, place: Callable[[int], str]) -> None:
         texts: list[tokenizing.MarkedText | chat.Rendered] = []
-        plain: list[bool] = []
+        index = first
+
+        def where() -> str:
+            return place(index)
+
         for index, row in enumerate(rows, first):
-            marked = self._mark(row, lambda index=index: place(index))  # type: ignore[misc]
-            if not marked.text:
-                continue
-            batch.kept.append(index)
-            if self._config.val_fraction:
-                batch.keys.append(marked.text.encode())
-            texts.append(marked)
-            plain.append(isinstance(marked, tokenizing.MarkedText))
-            if isinstance(marked, chat.Rendered):
-                batch.num_literals += marked.has_literals
-                batch.num_cut_prompts += marked.prompt_differs
+            marked = self._mark(row, where)
+            if marked.text:
+                batch.kept.append(index)
+                texts.append(marked)
         if not texts:
             return
+        rendered = [text for text in texts if isinstance(text, chat.Rendered)]
+        batch.num_literals += sum(text.has_literals for text in rendered)
+        batch.num_cut_prompts += sum(text.prompt_differs for text in rendered)
+        if self._config.val_fraction:
+            batch.keys += [text.text.encode() for text in texts]
         encoded = self._encoder(any(text.controls for text in texts)).encode(texts)
-        is_prompt = np.array(plain, dtype=np.bool_)
+        is_plain = np.array([isinstance(text, tokenizing.MarkedText) for text in texts], dtype=np.bool_)
         if self._config.loss == "completion":
             batch.num_cut_prompts += int(encoded.is_cut.sum())
-        batch.encoded.append(self._with_special(batch, encoded, is_prompt))
+        batch.encoded.append(self._with_special(batch, encoded, is_plain))
 
     def _with_special(
         self, batch: Batch, encoded: tokenizing.Encoded, is_plain: NDArray[np.bool_]
     ) -> tokenizing.Encoded:
         """BOS and EOS around the texts; a chat gets them when it is asked for, and lacks them."""
         bos, eos = self._tokenizer.bos_id, self._tokenizer.eos_id
+        if bos is None and eos is None:
+            return encoded
         asked_bos = self._config.add_bos is True
         asked_eos = self._config.format in ("chat", "sharegpt", "tokenized")  # resolved: only when asked for
         starts, ends = encoded.offsets[:-1], encoded.offsets[1:]

@@ -98,8 +98,9 @@ class Protector:
         strings.append("")
         joined = "\0".join(strings)
         # Nearly every record is through here: three looks at all of its text, none of them slow.
-        if any(hint in joined for hint in self._hints) and self._literals.search(joined):
-            return True
+        for hint in self._hints:
+            if hint in joined and self._literals.search(joined):
+                return True
         if self._near_end.search(joined) and any(text.endswith(head) for text in strings for head in self._heads):
             return True
         return self._near_start.search(joined) is not None and any(

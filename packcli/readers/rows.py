@@ -57,6 +57,7 @@ class RowExtractor:
             name: msgspec.json.Decoder(kind, strict=True).decode for name, kind in self._types.items()
         }
         self._pick = [_picker(source, fields.names) for _, source in fields.parts]
+        self._is_plain = tuple(source for _, source in fields.parts) == fields.names
 
     def __call__(self, chunk: Chunk) -> tuple[list[Row], NDArray[np.int64]]:
         """The rows of a chunk and the number of each, int64[D].
@@ -88,7 +89,7 @@ class RowExtractor:
         return BadRowError(f"{place_of(self._sources, chunk.source, row)}: {error}", _BAD_ROW_HINT)
 
     def _row(self, values: Sequence[Any]) -> Row:
-        return tuple(pick(values) for pick in self._pick)
+        return tuple(values) if self._is_plain else tuple(pick(values) for pick in self._pick)
 
     def _values(self, chunk: ColumnChunk, index: int) -> Any:
         """The values of a column, decoded where it is JSON, and checked."""

@@ -17,6 +17,7 @@ normalization, the offsets come from `tokenizers`.
 
 from __future__ import annotations
 
+import functools
 import json
 import unicodedata
 from collections.abc import Sequence
@@ -214,40 +215,71 @@ class _Layout:
 
     def __init__(self, texts: Sequence[Marked]) -> None:
         self.pieces: list[str] = []
-        piece_edges: list[int] = []  # start and end of each
+        pieces = self.pieces
+        edges: list[int] = []  # start and end of each piece
         controls: list[int] = []  # start, end, id and the number of pieces before it, of each
-        self.spans: list[tuple[int, int]] = []
-        self.span_doc: list[int] = []
-        self.roles: list[tuple[str, int, int]] = []
+        spans: list[int] = []  # start, end and text of each
+        words: list[int] = []  # start, end and role of each
+        roles: dict[str, int] = {}
         pieces_end, controls_end, bases = [], [], []
         base = 0
         for index, each in enumerate(texts):
             text, place = each.text, 0
-            at: Sequence[int] = range(len(text) + 1) if text.isascii() else _byte_places(text)
+            # In ASCII a character is a byte; this loop is most of what a layout costs.
+            at = None if text.isascii() else _bytes_at(each)
             for start, end, number in each.controls:
                 if start > place:
-                    self.pieces.append(text[place:start])
-                    piece_edges += (base + at[place], base + at[start])
-                controls += (base + at[start], base + at[end], number, len(self.pieces))
+                    pieces.append(text[place:start])
+                    edges += (base + place, base + start) if at is None else (base + at[place], base + at[start])
+                if at is None:
+                    controls += (base + start, base + end, number, len(pieces))
+                else:
+                    controls += (base + at[start], base + at[end], number, len(pieces))
                 place = end
+            size = len(text) if at is None else at[len(text)]
             if place < len(text):
-                self.pieces.append(text[place:])
-                piece_edges += (base + at[place], base + at[-1])
+                pieces.append(text[place:])
+                edges += (base + (place if at is None else at[place]), base + size)
             for start, end in each.spans:
-                self.spans.append((base + at[start], base + at[end]))
-                self.span_doc.append(index)
+                spans += (base + start, base + end, index) if at is None else (base + at[start], base + at[end], index)
             for role, start, end in each.roles:
-                self.roles.append((role, base + at[start], base + at[end]))
+                code = roles.setdefault(role, len(roles))
+                words += (base + start, base + end, code) if at is None else (base + at[start], base + at[end], code)
             bases.append(base)
-            base += at[-1]
-            pieces_end.append(len(self.pieces))
-            controls_end.append(len(controls) // 4)
-        edges = np.array(piece_edges, dtype=np.int64).reshape(-1, 2)
-        self.piece_start, self.piece_bytes = edges[:, 0], edges[:, 1] - edges[:, 0]
+            base += size
+            pieces_end.append(len(pieces))
+            controls_end.append(len(controls) >> 2)
+        places = np.array(edges, dtype=np.int64).reshape(-1, 2)
+        self.piece_start, self.piece_bytes = places[:, 0], places[:, 1] - places[:, 0]
         self.controls = np.array(controls, dtype=np.int64).reshape(-1, 4)
+        self.spans = np.array(spans, dtype=np.int64).reshape(-1, 3)
+        self.words = np.array(words, dtype=np.int64).reshape(-1, 3)
+        self.roles = list(roles)
         self.pieces_end = np.array(pieces_end, dtype=np.int64)
         self.controls_end = np.array(controls_end, dtype=np.int64)
-        self.is_first = np.isin(self.piece_start, np.array(bases, dtype=np.int64))
+        self.bases = np.array(bases, dtype=np.int64)
+
+    @functools.cached_property
+    def is_first(self) -> NDArray[np.bool_]:
+        """Whether a piece begins its text, bool[pieces]."""
+        return np.isin(self.piece_start, self.bases)
+
+
+def _bytes_at(each: Marked) -> dict[int, int]:
+    """Place in the text -> place in its UTF-8 bytes, for every place that a range begins or ends at."""
+    text, places, done, size = each.text, {0, len(each.text)}, 0, 0
+    for start, end, _ in each.controls:
+        places |= {start, end}
+    for _, start, end in each.roles:
+        places |= {start, end}
+    for start, end in each.spans:
+        places |= {start, end}
+    at = {}
+    for place in sorted(places):
+        size += len(text[done:place].encode())
+        done = place
+        at[place] = size
+    return at
 
 
 def _byte_places(text: str) -> list[int]:
@@ -271,28 +303,24 @@ def _mask(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Tokens that touch a span, bool[T], and texts where one begins inside a token, bool[D]."""
     is_cut = np.zeros(len(layout.pieces_end), dtype=np.bool_)
-    if not layout.spans:
+    if not len(layout.spans):
         return np.zeros(len(ends), dtype=np.bool_), is_cut
-    spans = np.array(layout.spans, dtype=np.int64)
-    first = np.searchsorted(ends, spans[:, 0], side="right")
-    after = np.maximum(np.searchsorted(starts, spans[:, 1], side="left"), first)
+    begin, end, docs = layout.spans.T
+    first = np.searchsorted(ends, begin, side="right")
+    after = np.maximum(np.searchsorted(starts, end, side="left"), first)
     edges = np.zeros(len(ends) + 1, dtype=np.int32)
     np.add.at(edges, first, 1)
     np.add.at(edges, after, -1)
     inside = first < after
-    docs = np.array(layout.span_doc, dtype=np.int64)
-    is_cut[docs[inside][starts[first[inside]] < spans[inside, 0]]] = True
+    is_cut[docs[inside][starts[first[inside]] < begin[inside]]] = True
     return np.cumsum(edges[:-1]) > 0, is_cut
 
 
 def _count_roles(layout: _Layout, starts: NDArray[np.int64]) -> dict[str, int]:
-    if not layout.roles:
-        return {}
-    places = np.searchsorted(starts, np.array([each[1:] for each in layout.roles], dtype=np.int64), side="left")
-    counts: dict[str, int] = {}
-    for (role, _, _), number in zip(layout.roles, np.diff(places, axis=1)[:, 0].tolist(), strict=True):
-        counts[role] = counts.get(role, 0) + number
-    return counts
+    begin, end, codes = layout.words.T
+    numbers = np.searchsorted(starts, end, side="left") - np.searchsorted(starts, begin, side="left")
+    counts = np.bincount(codes, weights=numbers, minlength=len(layout.roles)).astype(np.int64)
+    return dict(zip(layout.roles, counts.tolist(), strict=True))
 
 
 class _Whole:
