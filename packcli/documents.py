@@ -291,7 +291,7 @@ def take_tokens(row: dict[str, Any], vocab_size: int) -> tuple[NDArray[np.uint32
             continue
         mask = _integers(row[name], name, len(ids))
         if len(mask) and (mask.min() < 0 or mask.max() > 1):
-            packed = "; more than one document in a row, as its numbers say, is packed already" * (mask.max() > 1)
+            packed = "; a row of several documents, as its numbers say, is packed already" if mask.max() > 1 else ""
             raise ValueError(f"{name} holds {int(mask.min() if mask.min() < 0 else mask.max())}, not 0 or 1{packed}")
         if name == "attention_mask":
             real = mask.astype(np.bool_)

@@ -350,8 +350,8 @@ def check_columns(source: Source, schema: pa.Schema, fields: Fields) -> None:
             raise FieldError(
                 f"{source.name}: column {name!r} is {kind}, not text; it has {found}", f"choose one with {option}"
             )
-        if fields.format == "tokenized" and not is_integers(kind) and not pa.types.is_null(kind):
+        if is_integers(kind) != (fields.format == "tokenized") and not pa.types.is_null(kind):
+            wanted = "a list of integers" if fields.format == "tokenized" else "text or messages"
             raise FieldError(
-                f"{source.name}: column {name!r} is {kind}, not a list of integers; it has {found}",
-                f"choose one with {option}",
+                f"{source.name}: column {name!r} is {kind}, not {wanted}; it has {found}", f"choose one with {option}"
             )

@@ -11,6 +11,7 @@ from packcli.formats import OPTIONAL, REQUIRED, is_template, split_mapping, temp
 ALSO_CALLED = {"output": "response"}
 """Part -> the other name that the field has in some data sets."""
 
+_LIST_KINDS = ("array", "list", "large_list", "fixed_size_list")
 LISTS = ("messages", "conversations", "input_ids")
 """Parts that are lists: a string of that name tells no format."""
 
@@ -72,7 +73,7 @@ def detect(place: str, found: Mapping[str, str], mapped: Mapping[str, str]) -> s
 def _is_there(part: str, found: Mapping[str, str]) -> bool:
     for name in (part, ALSO_CALLED.get(part)):
         kind = found.get(name) if name is not None else None
-        if kind is not None and (kind.startswith(("array", "list", "large_list")) if part in LISTS else kind != "null"):
+        if kind is not None and (kind.startswith(_LIST_KINDS) if part in LISTS else kind != "null"):
             return True
     return False
 

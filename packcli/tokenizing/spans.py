@@ -165,6 +165,10 @@ class SpanEncoder:
             )
         ends = sums[1:] + np.repeat(base - sums[offsets[:-1]] - more, np.diff(offsets))
         starts = np.maximum(ends - sizes, np.repeat(base, np.diff(offsets)))
+        if self._vocabulary.lead:
+            # A space that was put in front counts as a part of the first character, even if it is a token of its own.
+            first = offsets[:-1][(more != 0) & (np.diff(offsets) > 0)]
+            ends[first] = np.maximum(ends[first], starts[first] + 1)
         for index in sorted(slow):
             here = slice(int(offsets[index]), int(offsets[index + 1]))
             piece = layout.pieces[index]
