@@ -107,7 +107,6 @@ class SpanEncoder:
         self._rest = engine
         if has_controls and vocabulary.first_only:
             self._rest = make_engine(engine.name, spec, text=never_prepend(spec.load()))
-        self._whole: _Whole | None = None
         self._due = self._turn = 0
 
     def encode(self, texts: Sequence[Marked]) -> Encoded:
@@ -179,9 +178,7 @@ class SpanEncoder:
 
     @property
     def _reference(self) -> _Whole:
-        if self._whole is None:
-            self._whole = _Whole(self._spec)
-        return self._whole
+        return _whole(self._spec)
 
     def _check(self, texts: Sequence[Marked], encoded: Encoded) -> None:
         """Compares about 0.1 % of the texts, whole, with what `tokenizers` gives for them."""
@@ -325,6 +322,11 @@ def _count_roles(layout: _Layout, starts: NDArray[np.int64]) -> dict[str, int]:
     numbers = np.searchsorted(starts, end, side="left") - np.searchsorted(starts, begin, side="left")
     counts = np.bincount(codes, weights=numbers, minlength=len(layout.roles)).astype(np.int64)
     return dict(zip(layout.roles, counts.tolist(), strict=True))
+
+
+@functools.lru_cache(maxsize=1)
+def _whole(spec: TokenizerSpec) -> _Whole:
+    return _Whole(spec)
 
 
 class _Whole:
