@@ -76,13 +76,7 @@ class Marker:
         """The texts of a row between its control tokens: what the guard compares."""
         if self.config.format == "tokenized":
             return []
-        marked, at = self(row, place), 0
-        out: list[str] = []
-        for start, end, _ in (*marked.controls, (len(marked.text), 0, 0)):
-            if start > at:
-                out.append(marked.text[at:start])
-            at = end
-        return out
+        return [part for part in self(row, place).parts[::2] if part]
 
     def __call__(self, values: readers.Row, place: Callable[[], str]) -> tokenizing.MarkedText | chat.Rendered:
         """The text of one row with its spans; `place` says where it is, for messages.
@@ -184,7 +178,7 @@ class DocumentMaker:
             return
         marked = self._mark(row, place)
         if marked.text:
-            encoder = self._encoder(bool(marked.controls))
+            encoder = self._encoder(bool(marked.numbers))
             encoder.compare(marked, encoder.encode([marked]), 0)
 
     def _encoder(self, has_controls: bool) -> tokenizing.SpanEncoder:
@@ -213,7 +207,7 @@ class DocumentMaker:
         batch.num_cut_prompts += sum(text.prompt_differs for text in rendered)
         if self._config.val_fraction:
             batch.keys += [text.text.encode() for text in texts]
-        encoded = self._encoder(any(text.controls for text in texts)).encode(texts)
+        encoded = self._encoder(any(text.numbers for text in texts)).encode(texts)
         is_plain = np.array([isinstance(text, tokenizing.MarkedText) for text in texts], dtype=np.bool_)
         if self._config.loss == "completion":
             batch.num_cut_prompts += int(encoded.is_cut.sum())

@@ -486,12 +486,10 @@ class Talk:
     has_literals = False
 
     def __init__(self, pieces, spans, control, number):
-        self.text, self.controls, self.roles = "", [], []
-        for place, piece in enumerate(pieces):
-            if place:
-                self.controls.append((len(self.text), len(self.text) + len(control), number))
-                self.text += control
-            self.text += piece.replace("<|im_end|>", "im_end")
+        self.parts, self.roles = [pieces[0].replace("<|im_end|>", "im_end")], []
+        for piece in pieces[1:]:
+            self.parts += [control, piece.replace("<|im_end|>", "im_end")]
+        self.text, self.numbers = "".join(self.parts), [number] * (len(pieces) - 1)
         size = len(self.text)
         edges = sorted({min(edge, size) for edge in spans})
         self.spans = [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=False) if end > start]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -54,8 +55,10 @@ class Rendered:
     """A rendered conversation. Positions are characters of `text`; ranges are half open, in order, and apart."""
 
     text: str
-    controls: list[tuple[int, int, int]]
-    """(start, end, id) of every control token."""
+    parts: list[str]
+    """The text, cut at its control tokens: text and control token in turn, text first and last, which may be empty."""
+    numbers: list[int]
+    """The id of each control token."""
     spans: list[tuple[int, int]]
     """What carries loss."""
     roles: list[tuple[str, int, int]]
@@ -64,6 +67,11 @@ class Rendered:
     """Whether a string of the record spells a control token, or a part of one at an end."""
     prompt_differs: bool = False
     """The rendered prompt is not the beginning of the whole."""
+
+    @property
+    def controls(self) -> list[tuple[int, int, int]]:
+        """(start, end, id) of every control token."""
+        return _places(self.parts, self.numbers)
 
 
 class Renderer:
@@ -88,7 +96,8 @@ class Renderer:
         self._protector = Protector(controls)
         overlapping = [other for other in controls.others if _can_cover(other, controls.ids)]
         literals = sorted((*controls.ids, *overlapping), key=len, reverse=True)
-        self._literals = re.compile("|".join(map(re.escape, literals)) or "(?!)")
+        self._literals = re.compile(f"({'|'.join(map(re.escape, literals)) or '(?!)'})")
+        self._is_simple = not (overlapping or controls.lstrip or controls.rstrip)
 
     def _compile(self, source: str) -> jinja2.Template:
         try:
@@ -134,18 +143,19 @@ class Renderer:
             (messages, tools, variables), marks = self._protector.protect([messages, tools, variables])
         run = _Run(self._environment, self._pick(tools), {**self._spec.variables, **variables}, tools)
         text, generated = run.tracked(messages)
-        controls = self._find_controls(text)
-        spans, differs = self._spans(conversation, run, messages, text, generated, controls)
+        parts, numbers = self._cut(text)
+        spans, differs = self._spans(conversation, run, messages, text, generated, parts, numbers)
         roles = _find_words(messages, text)
         if marks is None:
-            return Rendered(text, controls, spans, roles, False, differs)
+            return Rendered(text, parts, numbers, spans, roles, False, differs)
 
         def at(position: int) -> int:
             return marks.position(text, position)
 
         return Rendered(
             marks.restore(text),
-            [(at(start), at(end), number) for start, end, number in controls],
+            list(map(marks.restore, parts)),
+            numbers,
             [(at(start), at(end)) for start, end in spans],
             [(role, at(start), at(end)) for role, start, end in roles],
             True,
@@ -179,24 +189,27 @@ class Renderer:
     def _pick(self, tools: Any) -> jinja2.Template:
         return self._tools_template if tools is not None and self._tools_template is not None else self._template
 
-    def _find_controls(self, text: str) -> list[tuple[int, int, int]]:
-        ids, found = self._controls.ids, []
-        if not self._controls.lstrip and not self._controls.rstrip:
-            return [(*match.span(), ids[match[0]]) for match in self._literals.finditer(text) if match[0] in ids]
-        before = 0
+    def _cut(self, text: str) -> tuple[list[str], list[int]]:
+        """The text cut at its control tokens, and their ids."""
+        ids = self._controls.ids
+        if self._is_simple:
+            parts = self._literals.split(text)
+            return parts, [ids[literal] for literal in parts[1::2]]
+        parts, numbers, done = [], [], 0
         for match in self._literals.finditer(text):
             literal, start, end = match[0], match.start(), match.end()
-            if literal not in ids or start < before:
+            if literal not in ids or start < done:
                 continue
             if literal in self._controls.lstrip:
-                space = _SPACES_AT_END.search(text, before, start)
+                space = _SPACES_AT_END.search(text, done, start)
                 start = space.start() if space else start
             if literal in self._controls.rstrip:
                 space = _SPACES.match(text, end)
                 end = space.end() if space else end
-            found.append((start, end, ids[literal]))
-            before = end
-        return found
+            parts += (text[done:start], text[start:end])
+            numbers.append(ids[literal])
+            done = end
+        return [*parts, text[done:]], numbers
 
     def _spans(
         self,
@@ -205,10 +218,13 @@ class Renderer:
         messages: list[Message],
         text: str,
         generated: list[tuple[int, int]],
-        controls: list[tuple[int, int, int]],
+        parts: list[str],
+        numbers: list[int],
     ) -> tuple[list[tuple[int, int]], bool]:
         """The loss spans, and whether the prompt of a prompt and completion is rendered otherwise on its own."""
         first, differs = 0, False
+        # Looked up only where the end of turn is looked for.
+        controls = _places(parts, numbers) if self._on_eot is not None or not self._has_tags[self._source(run)] else []
         if conversation.num_prompt is not None and self._loss != "all":
             prompt = run(messages[: conversation.num_prompt], True)
             first = common_length(prompt, text)
@@ -224,7 +240,7 @@ class Renderer:
         else:
             wanted = turns[-1:] if self._loss == "last-assistant" else turns
             wanted = [index for index in wanted if trained is None or trained[index]]
-        if self._has_tags[self._spec.source if run.template is self._template else self._spec.tools_source or ""]:
+        if self._has_tags[self._source(run)]:
             spans = generated
             if wanted != turns:
                 if len(generated) != len(turns):
@@ -251,6 +267,9 @@ class Renderer:
         if self._on_eot is False:
             spans = self._without_eot(spans, text, controls)
         return [(max(start, first), end) for start, end in spans if end > max(start, first)], differs
+
+    def _source(self, run: _Run) -> str:
+        return self._spec.source if run.template is self._template else self._spec.tools_source or ""
 
     def _with_eot(self, span: tuple[int, int], text: str, controls: list[tuple[int, int, int]]) -> tuple[int, int]:
         """The span with the control token that follows it at once, when it does not end with one itself."""
@@ -326,6 +345,12 @@ class _Run:
             kind = "" if type(error) is jinja2.TemplateError else f"{type(error).__name__}: "
             raise RenderError(f"the chat template refuses it: {kind}{error}") from None
         return written
+
+
+def _places(parts: Sequence[str], numbers: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(start, end, id) of the control tokens of a text that is cut at them."""
+    ends = list(itertools.accumulate(map(len, parts)))
+    return list(zip(ends[::2], ends[1::2], numbers, strict=False))
 
 
 def _with_reasoning(message: Message) -> Message:

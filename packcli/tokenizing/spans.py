@@ -45,8 +45,12 @@ class Marked(Protocol):
         """The text."""
 
     @property
-    def controls(self) -> Sequence[tuple[int, int, int]]:
-        """(start, end, id) of its control tokens."""
+    def parts(self) -> Sequence[str]:
+        """The text cut at its control tokens: text and control token in turn, text first and last."""
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The id of each control token."""
 
     @property
     def spans(self) -> Sequence[tuple[int, int]]:
@@ -64,7 +68,12 @@ class MarkedText:
     text: str
     spans: Sequence[tuple[int, int]]
     roles: Sequence[tuple[str, int, int]] = ()
-    controls: Sequence[tuple[int, int, int]] = ()
+    numbers: Sequence[int] = ()
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """The whole text."""
+        return (self.text,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +127,12 @@ class SpanEncoder:
         layout = _Layout(texts)
         ids, offsets = self._encode_pieces(layout)
         starts, ends = self._places(layout, ids, offsets)
-        begin, end, numbers, before = layout.controls.T
-        if len(before):
-            is_control = np.zeros(len(ids) + len(before), dtype=np.bool_)
-            is_control[offsets[before] + np.arange(len(before))] = True
-            ids = _merge(is_control, ids, numbers)
-            starts, ends = _merge(is_control, starts, begin), _merge(is_control, ends, end)
+        if len(layout.numbers):
+            is_control = np.zeros(len(ids) + len(layout.numbers), dtype=np.bool_)
+            is_control[offsets[layout.pieces_before] + np.arange(len(layout.numbers))] = True
+            ids = _merge(is_control, ids, layout.numbers)
+            starts = _merge(is_control, starts, layout.control_start)
+            ends = _merge(is_control, ends, layout.control_end)
         doc_ends = offsets[layout.pieces_end] + layout.controls_end
         doc_offsets = np.concatenate((np.zeros(1, dtype=np.int64), doc_ends))
         loss, is_cut = _mask(layout, starts, ends)
@@ -198,7 +207,7 @@ class SpanEncoder:
         if len(text.text) > CHECK_CHARS or getattr(text, "has_literals", False):
             return
         here = slice(int(encoded.offsets[index]), int(encoded.offsets[index + 1]))
-        ids, mask = self._reference.encode(text, with_controls=bool(text.controls))
+        ids, mask = self._reference.encode(text, with_controls=bool(text.numbers))
         if not np.array_equal(ids, encoded.ids[here]):
             raise EngineError(
                 f"a text gets other ids when it is cut at its control tokens than as a whole: {shown(text.text)}",
@@ -216,48 +225,54 @@ class _Layout:
 
     def __init__(self, texts: Sequence[Marked]) -> None:
         self.pieces: list[str] = []
-        pieces = self.pieces
-        edges: list[int] = []  # start and end of each piece
-        controls: list[int] = []  # start, end, id and the number of pieces before it, of each
+        sizes: list[int] = []  # of every part
+        numbers: list[int] = []
+        num_parts: list[int] = []
         spans: list[int] = []  # start, end and text of each
         words: list[int] = []  # start, end and role of each
         roles: dict[str, int] = {}
-        pieces_end, controls_end, bases = [], [], []
+        bases: list[int] = []
         base = 0
         for index, each in enumerate(texts):
-            text, place = each.text, 0
-            # In ASCII a character is a byte; this loop is most of what a layout costs.
-            at = None if text.isascii() else _bytes_at(each)
-            for start, end, number in each.controls:
-                if start > place:
-                    pieces.append(text[place:start])
-                    edges += (base + place, base + start) if at is None else (base + at[place], base + at[start])
-                if at is None:
-                    controls += (base + start, base + end, number, len(pieces))
-                else:
-                    controls += (base + at[start], base + at[end], number, len(pieces))
-                place = end
-            size = len(text) if at is None else at[len(text)]
-            if place < len(text):
-                pieces.append(text[place:])
-                edges += (base + (place if at is None else at[place]), base + size)
-            for start, end in each.spans:
-                spans += (base + start, base + end, index) if at is None else (base + at[start], base + at[end], index)
-            for role, start, end in each.roles:
-                code = roles.setdefault(role, len(roles))
-                words += (base + start, base + end, code) if at is None else (base + at[start], base + at[end], code)
+            parts = each.parts
+            self.pieces += parts[::2]
+            numbers += each.numbers
+            num_parts.append(len(parts))
             bases.append(base)
-            base += size
-            pieces_end.append(len(pieces))
-            controls_end.append(len(controls) >> 2)
-        places = np.array(edges, dtype=np.int64).reshape(-1, 2)
-        self.piece_start, self.piece_bytes = places[:, 0], places[:, 1] - places[:, 0]
-        self.controls = np.array(controls, dtype=np.int64).reshape(-1, 4)
+            # In ASCII a character is a byte; this loop is most of what a layout costs.
+            if each.text.isascii():
+                sizes += map(len, parts)
+                for start, end in each.spans:
+                    spans += (base + start, base + end, index)
+                for role, start, end in each.roles:
+                    words += (base + start, base + end, roles.setdefault(role, len(roles)))
+                base += len(each.text)
+            else:
+                at = _bytes_at(each)
+                sizes += [len(part.encode()) for part in parts]
+                for start, end in each.spans:
+                    spans += (base + at[start], base + at[end], index)
+                for role, start, end in each.roles:
+                    words += (base + at[start], base + at[end], roles.setdefault(role, len(roles)))
+                base += at[len(each.text)]
+        ends = np.cumsum(sizes, dtype=np.int64)
+        starts = ends - np.array(sizes, dtype=np.int64)
+        counts = np.array(num_parts, dtype=np.int64)
+        in_text = np.arange(len(ends)) - np.repeat(np.cumsum(counts) - counts, counts)
+        is_piece = (in_text & 1) == 0
+        is_full = is_piece & (ends > starts)
+        if is_full.sum() < len(self.pieces):
+            self.pieces = list(filter(None, self.pieces))
+        self.piece_start, self.piece_bytes = starts[is_full], (ends - starts)[is_full]
+        self.control_start, self.control_end = starts[~is_piece], ends[~is_piece]
+        self.numbers = np.array(numbers, dtype=np.int64)
+        before = np.cumsum(is_full)
+        self.pieces_before = before[~is_piece]  # of each control token
+        self.pieces_end = before[np.cumsum(counts) - 1]
+        self.controls_end = np.cumsum(counts >> 1)
         self.spans = np.array(spans, dtype=np.int64).reshape(-1, 3)
         self.words = np.array(words, dtype=np.int64).reshape(-1, 3)
         self.roles = list(roles)
-        self.pieces_end = np.array(pieces_end, dtype=np.int64)
-        self.controls_end = np.array(controls_end, dtype=np.int64)
         self.bases = np.array(bases, dtype=np.int64)
 
     @functools.cached_property
@@ -269,8 +284,6 @@ class _Layout:
 def _bytes_at(each: Marked) -> dict[int, int]:
     """Place in the text -> place in its UTF-8 bytes, for every place that a range begins or ends at."""
     text, places, done, size = each.text, {0, len(each.text)}, 0, 0
-    for start, end, _ in each.controls:
-        places |= {start, end}
     for _, start, end in each.roles:
         places |= {start, end}
     for start, end in each.spans:
