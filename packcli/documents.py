@@ -23,7 +23,7 @@ from packcli.tokens import MAX_TOKEN_ID
 HINT = "mend or remove the row, and run the same command again: committed units are kept"
 MASKS = ("attention_mask", "loss_mask", "completion_mask", "assistant_masks")
 IGNORE = -100
-BATCH_ROWS = 256
+BATCH_ROWS = 128
 """Rows encoded together: they are short, and every call of NumPy costs the same for few."""
 
 
@@ -172,14 +172,19 @@ class DocumentMaker:
             self._encode(batch, rows[first : first + BATCH_ROWS], first, place)
         return batch
 
-    def compare(self, row: readers.Row, place: Callable[[], str]) -> None:
-        """Compares a row with what `tokenizers` gives for its whole text; raises EngineError."""
+    def compare(self, row: readers.Row, place: Callable[[], str]) -> bool:
+        """Compares a row with what `tokenizers` gives for its whole text; returns whether it has control tokens.
+
+        Raises:
+            EngineError: they differ.
+        """
         if self._config.format == "tokenized":
-            return
+            return False
         marked = self._mark(row, place)
         if marked.text:
             encoder = self._encoder(bool(marked.numbers))
             encoder.compare(marked, encoder.encode([marked]), 0)
+        return bool(marked.numbers)
 
     def _encoder(self, has_controls: bool) -> tokenizing.SpanEncoder:
         if has_controls not in self._encoders:

@@ -22,7 +22,7 @@ from packcli import chat, readers, tokenizing
 from packcli.config import PackConfig, RunOptions
 from packcli.documents import DocumentMaker, Marker
 from packcli.engine import Emit, get_engine
-from packcli.errors import MismatchError, NoInputError, UsageError
+from packcli.errors import MismatchError, NoInputError, TokenizerError, UsageError
 from packcli.manifest import Output, Sidecar, describe_run, whole_units
 from packcli.report import Report, write_report
 from packcli.shards import write_index, write_json, write_shard
@@ -158,6 +158,14 @@ class _Line:
         if fields.has_messages:
             directory = Path(tokenizer.path).parent
             template = chat.find_template(config.chat_template, directory, tokenizer.name, str(config.date))
+            if (
+                config.chat_template == chat.CHATML
+                and chat.CHATML_TURN not in tokenizing.read_vocabulary(tokenizer).special
+            ):
+                raise TokenizerError(
+                    f"--chat-template chatml writes {chat.CHATML_TURN}, which is no special token of {tokenizer.name}",
+                    "give a tokenizer that has it, or a template for this one",
+                )
         elif config.chat_template is not None:
             raise UsageError(f"--chat-template: records of format {fields.format} hold no messages", "leave it out")
         identity = template.identity() if template is not None else None
@@ -177,20 +185,17 @@ class _Line:
             target.saw_inputs(described.sources)
             target.touch()
             return Report(target.root, run, _total(sidecars, self.config), "up to date", target.last_run())
-        target.begin(run, described.sources, self.config)
-        for split in splits_of(self.config):
-            (target.root / folder_of(self.config, split)).mkdir(exist_ok=True)
-
         num_resumed = len(sidecars)
         workers = self.options.workers or _num_cpus()
         num_processes = max(1, min(workers, len(todo)))
         threads = max(1, workers // num_processes)
         sample, rows = _sample(described, self.config) if todo else ([], [])
         chosen = tokenizing.choose_engine(described.tokenizer, self.options.tokenizer_engine, sample, threads=threads)
-        if rows:
-            maker = DocumentMaker(_marker(described, self.config), chosen.engine, chosen.spot_check)
-            for row, place in rows[:GUARD_ROWS]:
-                maker.compare(row, place)
+        self._compare(described, rows[:GUARD_ROWS], chosen)
+        # Only now: what the first rows show to be wrong leaves no trace of this run.
+        target.begin(run, described.sources, self.config)
+        for split in splits_of(self.config):
+            (target.root / folder_of(self.config, split)).mkdir(exist_ok=True)
         job = Job(
             config=self.config,
             root=target.root,
@@ -233,6 +238,17 @@ class _Line:
         }
         target.log(**entry)
         return Report(target.root, run, stats, "resumed" if num_resumed else "packed", entry)
+
+    def _compare(
+        self, described: _Described, rows: list[tuple[readers.Row, Callable[[], str]]], chosen: tokenizing.Choice
+    ) -> None:
+        """Compares rows with what `tokenizers` gives for their whole text; raises EngineError."""
+        if not rows:
+            return
+        maker = DocumentMaker(_marker(described, self.config), chosen.engine, chosen.spot_check)
+        has_controls = [maker.compare(row, place) for row, place in rows]
+        if described.template is not None and not any(has_controls):
+            self.emit(Warned("the chat template writes no control token of this tokenizer: turns end as plain text"))
 
     def _committed(self, described: _Described) -> list[Sidecar]:
         """The parts that are done, after a look whether they belong to this run and these rows."""

@@ -230,11 +230,10 @@ def _write_part(
         columns=config.written_columns, pad_id=job.tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged
     )
     schema = run_schema(config, job.tokenizer)
-    before = None if batch.loss is None else _running(batch.loss)
     shards = {}
     for number, split in enumerate(splits_of(config)):
         docs = documents.of_split(split, len(batch))
-        docs, no_loss = _with_loss(batch, before, docs, config)
+        docs, no_loss = _with_loss(batch, docs, config)
         stats += no_loss
         lengths = batch.lengths[docs]
         here = Origin(origin.source[docs], origin.row[docs])
@@ -254,7 +253,7 @@ def _write_part(
                 "--overlong split, truncate or drop; or a larger --max-len",
             ) from None
         stats += _count(plan, lengths, config, split)
-        stats += _count_loss(plan, batch, before, docs, config)
+        stats += _count_loss(plan, batch, docs, config)
         if plan.num_packs:
             assembler = Assembler(plan, batch.ids, batch.offsets[docs], here, layout, batch.loss)
             name = f"{folder_of(config, split)}data-{unit.index:05d}-{part.index:03d}.arrow"
@@ -295,49 +294,49 @@ def _count(plan: Plan, lengths: NDArray[np.int64], config: PackConfig, split: st
     )
 
 
-def _with_loss(
-    batch: TokenBatch, before: NDArray[np.int32] | None, docs: NDArray[np.int64], config: PackConfig
-) -> tuple[NDArray[np.int64], Stats]:
+def _with_loss(batch: TokenBatch, docs: NDArray[np.int64], config: PackConfig) -> tuple[NDArray[np.int64], Stats]:
     """The documents that have a label: a first token has none. The others are counted, by cause."""
-    if before is None:
+    if batch.loss is None:
         return docs, Stats()
     begin, end = batch.offsets[docs], batch.offsets[docs + 1]
     first = np.minimum(begin + config.isolate, end)
     left = np.minimum(end, begin + config.max_len) if config.overlong == "truncate" else end
-    never = before[end] == before[first]
-    lost = ~never & (before[np.maximum(left, first)] == before[first])
-    dropped = never | lost
+    whole, kept = _count_true(batch.loss, first, end), _count_true(batch.loss, first, left)
+    dropped = kept == 0
     lengths = end - begin
     return docs[~dropped], Stats(
-        num_documents_no_loss=int(never.sum()),
-        num_documents_no_loss_left=int(lost.sum()),
+        num_documents_no_loss=int((whole == 0).sum()),
+        num_documents_no_loss_left=int((dropped & (whole > 0)).sum()),
         num_tokens_no_loss=int(lengths[dropped].sum()),
-        num_tokens_loss_cut=int((before[end] - before[first])[lost].sum(dtype=np.int64)),
+        num_tokens_loss_cut=int(whole[dropped].sum()),
         documents_by_length=histogram(bucketed(lengths[dropped])),
     )
 
 
-def _count_loss(
-    plan: Plan, batch: TokenBatch, before: NDArray[np.int32] | None, docs: NDArray[np.int64], config: PackConfig
-) -> Stats:
+def _count_loss(plan: Plan, batch: TokenBatch, docs: NDArray[np.int64], config: PackConfig) -> Stats:
     """Labels that are not -100, and tokens with loss that the overlong policy takes away."""
-    if before is None:
+    if batch.loss is None:
         return Stats(num_tokens_loss=plan.num_tokens - (len(plan.segments) if config.isolate else 0))
-    begin, end = batch.offsets[docs], batch.offsets[docs + 1]
-    starts = begin[plan.segments.doc] + plan.segments.start
+    starts = batch.offsets[docs][plan.segments.doc] + plan.segments.start
     ends = starts + plan.segments.length
-    num_loss = int((before[ends] - before[starts + config.isolate]).sum(dtype=np.int64))
-    kept = int((before[ends] - before[starts]).sum(dtype=np.int64))
-    return Stats(
-        num_tokens_loss=num_loss, num_tokens_loss_cut=int((before[end] - before[begin]).sum(dtype=np.int64)) - kept
-    )
+    kept = int(_count_true(batch.loss, starts, ends).sum())
+    on_first = int(batch.loss[starts].sum()) if config.isolate else 0
+    whole = int(_count_true(batch.loss, batch.offsets[docs], batch.offsets[docs + 1]).sum())
+    return Stats(num_tokens_loss=kept - on_first, num_tokens_loss_cut=whole - kept)
 
 
-def _running(loss: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Tokens with loss before each place, int32[T+1]."""
-    before = np.zeros(len(loss) + 1, dtype=np.int32)
-    np.cumsum(loss, out=before[1:])
-    return before
+def _count_true(mask: NDArray[np.bool_], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many of mask[starts[i]:ends[i]] are true, int64; no array as long as the mask is made."""
+    is_full = starts < ends
+    edges = np.stack((starts[is_full], ends[is_full]), axis=1)
+    out = np.zeros(len(starts), dtype=np.int64)
+    if len(edges):
+        inside = np.minimum(edges, len(mask) - 1)  # reduceat takes no edge at the very end
+        sums = np.add.reduceat(mask.view(np.uint8), inside.ravel(), dtype=np.int64)[::2]
+        at_end = edges[:, 1] == len(mask)
+        # Up to the clipped edge, and the last one of the mask. Where both edges are it, reduceat gives that one itself.
+        out[is_full] = sums + (at_end & (inside[:, 0] < inside[:, 1])) * mask[-1]
+    return out
 
 
 def run_schema(config: PackConfig, tokenizer: tokenizing.TokenizerSpec) -> Schema:

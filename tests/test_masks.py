@@ -23,6 +23,7 @@ from packcli.planner import make_plan
 from packcli.strategies import STRATEGIES
 from packcli.tokenizing.spans import MarkedText, SpanEncoder
 from packcli.tokenizing.vocabulary import read_vocabulary
+from packcli.work import _count_true
 
 CHATS, PROMPTS = ROOT / "sample_data" / "chat.jsonl", ROOT / "sample_data" / "prompt_completion.jsonl"
 IM_START, IM_END = 2, 3
@@ -253,6 +254,52 @@ def test_the_day_of_the_first_run_is_kept(tmp_path, monkeypatch):
     assert tree_hash(tmp_path / "out") == first
     with pytest.raises(errors.MismatchError, match='date was "2001-02-03"'):
         pack(tmp_path / "out", CHATS, **settings, date="2001-02-04")
+
+
+def test_a_template_that_cannot_be_used_leaves_no_trace(tmp_path):
+    """The hint would lead to an output that belongs to another run."""
+    template = tmp_path / "t.jinja"
+    template.write_text(
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+        "{{ m['content'] | upper if m['role'] == 'assistant' and not loop.last else m['content'] }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    settings = {"chat_template": str(template)}
+    with pytest.raises(errors.UsageError, match=r"chat\.jsonl:1: the chat template rewrites earlier turns"):
+        pack(tmp_path / "out", CHATS, **settings)
+    report = pack(tmp_path / "out", CHATS, **settings, loss="last-assistant")
+    answers = [row["messages"][-1]["content"] + "<|im_end|>" for row in rows_of(CHATS)]
+    engine = tokenizers.Tokenizer.from_file(str(BUILTIN))
+    documents = unpacked(report.output)
+    for number, answer in enumerate(answers):
+        assert [engine.decode(run, skip_special_tokens=False) for run in runs(documents[number][1])] == [answer]
+
+
+def test_chatml_needs_its_tokens(tmp_path):
+    directory = tmp_path / "tokenizer"
+    directory.mkdir()
+    text = BUILTIN.read_text(encoding="utf-8").replace("<|im_start|>", "<|begin_turn|>")
+    (directory / "tokenizer.json").write_text(text, encoding="utf-8")
+    (directory / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
+    settings = {"tokenizer": str(directory)}
+    with pytest.raises(errors.TokenizerError, match="has no chat template"):
+        pack(tmp_path / "out", CHATS, **settings)
+    with pytest.raises(errors.TokenizerError, match=r"writes <\|im_start\|>, which is no special token of tokenizer"):
+        pack(tmp_path / "out", CHATS, **settings, chat_template="chatml")
+    (directory / "chat_template.jinja").write_text(
+        "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% endfor %}"
+    )
+    warned = []
+    pack(tmp_path / "out", CHATS, **settings, on_event=warned.append)
+    assert any("no control token of this tokenizer" in getattr(event, "message", "") for event in warned)
+
+
+@settings(max_examples=60, derandomize=True)
+@given(st.lists(st.booleans(), min_size=1, max_size=20), st.lists(st.tuples(st.integers(0, 20), st.integers(0, 9))))
+def test_counts_of_loss_equal_a_slow_twin(mask, ranges):
+    ranges = sorted((min(start, len(mask)), min(start + size, len(mask))) for start, size in ranges)
+    found = _count_true(np.array(mask), *(np.array([each[i] for each in ranges], dtype=np.int64) for i in (0, 1)))
+    assert found.tolist() == [sum(mask[start:end]) for start, end in ranges]
 
 
 # Parquet and Arrow.

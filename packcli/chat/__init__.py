@@ -12,9 +12,11 @@ Nothing here knows token ids beyond those of control tokens.
 from packcli.chat.convert import alpaca_prompt, make_conversation
 from packcli.chat.protect import Controls
 from packcli.chat.render import Conversation, Rendered, Renderer, RenderError
-from packcli.chat.template import TemplateSpec, find_template
+from packcli.chat.template import CHATML, CHATML_TURN, TemplateSpec, find_template
 
 __all__ = [
+    "CHATML",
+    "CHATML_TURN",
     "Controls",
     "Conversation",
     "RenderError",

@@ -15,6 +15,7 @@ from packcli.errors import StorageError, TokenizerError, unknown_name
 TEMPLATE_FILE = "chat_template.jinja"
 MORE_TEMPLATES = "additional_chat_templates"
 CHATML = "chatml"
+CHATML_TURN = "<|im_start|>"
 DEFAULT, TOOL_USE = "default", "tool_use"
 
 
