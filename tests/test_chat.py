@@ -338,6 +338,11 @@ def test_a_template_that_fills_the_memory_is_stopped(monkeypatch):
         renderer(source, loss="all")(TALK)
 
 
+def test_formats_of_common_size_are_fine():
+    source = "{{ '%5.2f, 100000%%: %s' % (1, 'x') }} {{ '{:>3} 1234567'.format(1) }} {{ '%03d' | format(7) }}"
+    assert renderer(source, loss="all")(TALK).text == " 1.00, 100000%: x   1 1234567 007"
+
+
 def test_output_is_limited(monkeypatch):
     monkeypatch.setattr("packcli.chat.render.MAX_CHARS", 1000)
     with pytest.raises(chat.RenderError, match="characters of this record"):

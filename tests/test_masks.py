@@ -261,7 +261,8 @@ def test_a_template_that_cannot_be_used_leaves_no_trace(tmp_path):
     template = tmp_path / "t.jinja"
     template.write_text(
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
-        "{{ m['content'] | upper if m['role'] == 'assistant' and not loop.last else m['content'] }}<|im_end|>{% endfor %}"
+        "{{ m['content'] | upper if m['role'] == 'assistant' and not loop.last else m['content'] }}"
+        "<|im_end|>{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     settings = {"chat_template": str(template)}
