@@ -329,6 +329,8 @@ def _sample(described: _Described, config: PackConfig) -> tuple[list[str], list[
     Of records with a loss mask they are the pieces between control tokens, and the rows that gave them come as well,
     each with its place.
     """
+    if config.format == "tokenized":
+        return [], []
     size = sum(source.num_bytes * (1 if source.compression is None else 4) for source in described.sources)
     left = min(max(size // GUARD_SHARE, GUARD_MIN_CHARS), GUARD_MAX_CHARS)
     extract = make_extractor(described.fields, described.sources)

@@ -118,8 +118,10 @@ class Renderer:
         try:
             with LIMITS:
                 return self._render(conversation)
-        except (LimitError, MemoryError) as error:
-            raise RenderError(f"the chat template was stopped: {str(error) or 'out of memory'}") from None
+        except LimitError as error:
+            raise RenderError(f"the chat template was stopped: {str(error) or 'it ran for too long'}") from None
+        except MemoryError:
+            raise RenderError("the chat template was stopped: out of memory") from None
         except RewrittenError as error:
             raise RenderError(
                 f"the chat template rewrites earlier turns ({error}), so no mask for all turns can be proven",

@@ -44,7 +44,8 @@ class _Watch:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: dict[int, list[Any]] = {}  # thread -> [began, bytes at the first look, why it was ended]
+        self._running: dict[int, list[Any]] = {}  # thread -> [when it began, bytes at the first look]
+        self._ended: dict[int, str] = {}  # thread -> why its rendering was ended
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> None:
@@ -52,16 +53,19 @@ class _Watch:
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._look, name="packcli-template-watch", daemon=True)
             self._thread.start()
-        self._running[threading.get_ident()] = [time.monotonic(), None, None]
+        me = threading.get_ident()
+        self._ended.pop(me, None)
+        self._running[me] = [time.monotonic(), None]
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Raises LimitError with the reason when a limit was exceeded."""
         me = threading.get_ident()
         with self._lock:
-            entry = self._running.pop(me, None)
-        if entry is not None and entry[2] is not None:
+            self._running.pop(me, None)
+            reason = self._ended.pop(me, None)
+        if reason is not None:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(me), None)  # set, and perhaps not come yet
-            raise LimitError(entry[2]) from None
+            raise LimitError(reason) from None
 
     def _look(self) -> None:
         while True:
@@ -75,12 +79,15 @@ class _Watch:
                     if entry[1] is None:
                         entry[1] = size
                     if running > MAX_SECONDS:
-                        entry[2] = f"it ran for more than {MAX_SECONDS:g} s"
+                        self._end(thread, f"it ran for more than {MAX_SECONDS:g} s")
                     elif size - entry[1] > MAX_GROWTH:
-                        entry[2] = f"it took more than {MAX_GROWTH >> 20} MiB of memory"
-                    else:
-                        continue
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(LimitError))
+                        self._end(thread, f"it took more than {MAX_GROWTH >> 20} MiB of memory")
+
+    def _end(self, thread: int, reason: str) -> None:
+        """Once only: the next look must not hit what the thread does after this rendering."""
+        del self._running[thread]
+        self._ended[thread] = reason
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(LimitError))
 
 
 def _resident_bytes() -> int:
