@@ -27,11 +27,11 @@ demo: $(STAMP) ## Create the environment, pack sample_data twice, show both repo
 test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest -n $(JOBS)
 
-test-train: ## Run the tests that need torch and transformers, in an environment of their own
+test-train: ## Run the tests that need torch, transformers and trl, in an environment of their own
 	test -x .venv-train/bin/python || $(PYTHON) -m venv .venv-train
 	.venv-train/bin/python -m pip install --quiet torch==2.13.0
-	.venv-train/bin/python -m pip install --quiet 'transformers[torch]>=5' --editable '.[dev]'
-	.venv-train/bin/python -m pytest tests/train/train_check.py
+	.venv-train/bin/python -m pip install --quiet 'transformers[torch]>=5' 'trl>=1' --editable '.[dev]'
+	.venv-train/bin/python -m pytest tests/train/train_check.py tests/train/chat_check.py
 
 check: lint types test ## What CI runs first: lint, types, tests
 
@@ -49,6 +49,7 @@ format: $(STAMP) ## Put the code into shape
 bench: $(STAMP) ## Measure: INPUT=corpus.jsonl.zst TOKENIZER=dir (defaults: sample_data, builtin)
 	$(BIN)/python tests/benchmarks/bench_assemble.py
 	$(BIN)/python tests/benchmarks/bench_start.py
+	$(BIN)/python tests/benchmarks/bench_chat.py --tokenizer $(TOKENIZER)
 	$(BIN)/python tests/benchmarks/bench_pack.py $(INPUT) --tokenizer $(TOKENIZER)
 	$(BIN)/python tests/benchmarks/bench_verify.py $(INPUT) --tokenizer $(TOKENIZER)
 

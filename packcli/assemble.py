@@ -5,7 +5,7 @@ Legend: P packs of one batch, L max_len, N = positions of the batch (P * L, or t
 Two documents of 3 and 2 tokens in a pack of L = 8, isolated:
 
     input_ids      a0   a1 a2 b0   b1 p  p  p
-    labels        -100  a1 a2 -100 b1 -100 -100 -100
+    labels        -100  a1 a2 -100 b1 -100 -100 -100    (also -100 on tokens that carry no loss)
     position_ids   0    1  2  0    1  0  1  2
     seq_lengths    3 2 3
 
@@ -98,6 +98,7 @@ class Assembler:
         doc_offsets: int64[D], where each document of the plan starts in ids.
         origin: Where each document of the plan comes from.
         layout: How a row looks.
+        loss: bool[T], which tokens carry loss; None: all.
     """
 
     def __init__(
@@ -107,8 +108,10 @@ class Assembler:
         doc_offsets: NDArray[np.int64],
         origin: Origin,
         layout: Layout,
+        loss: NDArray[np.bool_] | None = None,
     ) -> None:
         self._plan = plan
+        self._loss = loss
         self._layout = layout
         self._ids = ids.view(np.int32)
         segments = plan.segments
@@ -133,10 +136,11 @@ class Assembler:
         runs = _Runs(self._begin[segments], self._length[segments], counts, 0 if layout.ragged else max_len)
         row_offsets = runs.row_offsets
         columns = layout.columns
-        input_ids, positions = self._gather(runs, "position_ids" in columns)
+        has_mask = self._loss is not None and "labels" in columns
+        input_ids, positions, loss = self._gather(runs, "position_ids" in columns, has_mask)
         labels = None
         if "labels" in columns:
-            labels = input_ids.copy()
+            labels = input_ids.copy() if loss is None else np.where(loss, input_ids, np.int32(IGNORE))
             labels[runs.padding] = IGNORE
             if layout.isolate:
                 labels[runs.first_positions] = IGNORE
@@ -149,13 +153,18 @@ class Assembler:
             self._sources(segments, counts) if "sources" in columns else None,
         )
 
-    def _gather(self, runs: _Runs, want_positions: bool) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
-        """The ids of all positions, padding included, and the positions, int32[N] each."""
+    def _gather(
+        self, runs: _Runs, want_positions: bool, want_loss: bool
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32] | None, NDArray[np.bool_] | None]:
+        """Of all positions, padding included: the ids and the positions, int32[N] each, and the mask, bool[N]."""
         total = runs.num_positions
         begin_of_all = runs.contiguous
         in_place = begin_of_all is not None
         ids = self._ids[begin_of_all:][:total] if in_place else np.empty(total, dtype=np.int32)
         positions = np.empty(total, dtype=np.int32) if want_positions else None
+        loss: NDArray[np.bool_] | None = None
+        if want_loss and self._loss is not None:
+            loss = self._loss[begin_of_all:][:total] if in_place else np.empty(total, dtype=np.bool_)
         counter = np.arange(min(BLOCK_TOKENS, total), dtype=np.int64)
         # Blocks end with runs: a run is at most L, so a block is below BLOCK_TOKENS + L.
         edges = np.append(np.searchsorted(runs.dest, np.arange(0, total, BLOCK_TOKENS)), len(runs.dest))
@@ -173,12 +182,14 @@ class Assembler:
             if not in_place:
                 in_run += np.repeat(runs.begin[low:high], lengths)
                 np.take(self._ids, in_run, out=ids[begin : begin + size], mode="clip")
+                if loss is not None and self._loss is not None:
+                    np.take(self._loss, in_run, out=loss[begin : begin + size], mode="clip")
         if not in_place:
             ids[runs.padding] = self._layout.pad_id
         if positions is not None and not self._layout.isolate:
             row_begin = np.repeat(runs.row_offsets[:-1], np.diff(runs.row_offsets))
             np.subtract(np.arange(total, dtype=np.int32), row_begin, out=positions)
-        return ids, positions
+        return ids, positions, loss
 
     def _sources(self, segments: slice, counts: NDArray[np.int64]) -> Sources:
         doc, start = self._doc[segments], self._start[segments]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
-from packcli import __version__, signals
+from packcli import __version__
 from packcli.config import (
     COLUMN_SETS,
     COLUMNS,
@@ -23,9 +20,11 @@ from packcli.config import (
     parse_size,
     read_toml,
 )
-from packcli.errors import PackcliError, StorageError
+from packcli.ending import Ending
+from packcli.formats import FORMATS
 
 CONFIG_FILE = "packcli.toml"
+
 DEFAULTS = PackConfig()
 
 app = typer.Typer(
@@ -65,6 +64,10 @@ def _text_option(*names: str, metavar: str, help: str) -> Any:
 
   packcli pack 'corpus/*.jsonl.zst' -o packed --tokenizer ./my-model --strategy best-fit
 
+  packcli pack chats.jsonl --tokenizer ./my-model --loss last-assistant
+
+  packcli pack gsm8k.jsonl --field prompt='Question: {question}\\n' --field completion=answer
+
   cat data.jsonl | packcli pack - -o packed --text-template '{question}\\n{answer}'"""
 )
 def pack(
@@ -89,7 +92,7 @@ def pack(
         _text_option(
             "--strategy",
             metavar="NAME",
-            help=f"concat, best-fit, shuffle-fit, first-fit, next-fit, pad [default: {DEFAULTS.strategy}].",
+            help="concat, best-fit, shuffle-fit, first-fit, next-fit, pad [default: concat for text, else best-fit].",
         ),
     ] = None,
     overlong: Annotated[
@@ -97,7 +100,7 @@ def pack(
         _text_option(
             "--overlong",
             metavar="POLICY",
-            help=f"Documents over max-len: {', '.join(OVERLONG)} [default: {DEFAULTS.overlong}].",
+            help=f"Documents over max-len: {', '.join(OVERLONG)} [default: split for text, else truncate].",
         ),
     ] = None,
     max_docs_per_pack: Annotated[
@@ -124,6 +127,41 @@ def pack(
         _text_option(
             "--tokenizer", metavar="T", help="tokenizer.json, directory with one, or hub name [default: builtin]."
         ),
+    ] = None,
+    format_: Annotated[
+        str | None,
+        _text_option("--format", metavar="NAME", help=f"Record shape: {', '.join(FORMATS)} [default: found]."),
+    ] = None,
+    field: Annotated[
+        list[str] | None,
+        _text_option(
+            "--field",
+            metavar="PART=FIELD",
+            help="Where a part of the record is: prompt=question, or prompt='Question: {question}'; repeatable.",
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        _text_option(
+            "--loss", metavar="WHAT", help="all, completion, assistant, last-assistant [default: by record shape]."
+        ),
+    ] = None,
+    loss_on_eot: Annotated[
+        bool | None,
+        typer.Option(
+            "--loss-on-eot/--no-loss-on-eot",
+            help="Loss on the token that ends a turn [default: as the template's generation tags say, else yes].",
+            show_default=False,
+        ),
+    ] = None,
+    chat_template: Annotated[
+        str | None,
+        _text_option(
+            "--chat-template", metavar="T", help="Jinja file, name, or chatml [default: the tokenizer's own]."
+        ),
+    ] = None,
+    date: Annotated[
+        str | None, _text_option("--date", metavar="YYYY-MM-DD", help="Today, to templates [default: the first run's].")
     ] = None,
     text_field: Annotated[
         str | None,
@@ -216,7 +254,7 @@ def pack(
 
     Running the same command again resumes what was interrupted, and does nothing when it is up to date.
     """
-    with _Errors(debug, resumes=True) as errors:
+    with Ending(debug, resumes=True) as errors:
         given = {
             "max_len": max_len,
             "strategy": strategy,
@@ -225,6 +263,12 @@ def pack(
             "effort": effort,
             "balance": balance,
             "tokenizer": tokenizer,
+            "format": format_,
+            "field": tuple(_unescape(pair) or "" for pair in field) if field else None,
+            "loss": loss,
+            "loss_on_eot": loss_on_eot,
+            "chat_template": chat_template,
+            "date": date,
             "text_field": text_field,
             "text_template": _unescape(text_template),
             "split_on": _unescape(split_on),
@@ -269,7 +313,7 @@ def stats(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Show the report of a packed directory: padding ratio, utilisation, documents per pack, lengths."""
-    with _Errors(debug) as errors:
+    with Ending(debug) as errors:
         from packcli import console, report
 
         found = report.read_report(directory)
@@ -316,7 +360,7 @@ def verify(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Check a packed directory: every file, every row, every document. Exit code 3 when something is wrong."""
-    with _Errors(debug) as errors:
+    with Ending(debug) as errors:
         RunOptions(tokenizer_engine=tokenizer_engine)  # knows the names
 
         from packcli import console
@@ -352,67 +396,6 @@ def _read_config(path: str | None) -> dict[str, Any]:
     if path is not None:
         return read_toml(Path(path))
     return read_toml(Path(CONFIG_FILE)) if Path(CONFIG_FILE).is_file() else {}
-
-
-class _Errors:
-    """Turns deliberate errors and errors of the system into messages and exit codes; bugs keep their traceback."""
-
-    def __init__(self, debug: bool, *, resumes: bool = False) -> None:
-        self._debug, self._resumes = debug, resumes
-        self._signals = signals.caught(self._say_interrupted)
-
-    @property
-    def console(self) -> Any:
-        from packcli import console
-
-        return console.make_console()
-
-    def __enter__(self) -> _Errors:
-        self._signals.__enter__()
-        return self
-
-    def _say_interrupted(self) -> None:
-        from packcli import console
-
-        console.show_interrupted(self.console, ["packcli", *sys.argv[1:]] if self._resumes else None)
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._signals.__exit__(None, None, None)
-        try:
-            self._end(error)
-        except BrokenPipeError:
-            _leave_pipe()
-
-    def _end(self, error: BaseException | None) -> None:
-        """Says what ended the verb, and exits."""
-        if isinstance(error, BrokenPipeError):
-            raise error
-        if isinstance(error, OSError):
-            error = _storage_error(error)
-        if isinstance(error, PackcliError) and not self._debug:
-            from packcli import console
-
-            console.show_error(self.console, error)
-            raise typer.Exit(error.exit_code)
-        if isinstance(error, KeyboardInterrupt):
-            self._say_interrupted()
-            raise typer.Exit(getattr(error, "exit_code", 130))
-
-
-def _storage_error(error: OSError) -> StorageError:
-    place = f"{error.filename}: " if error.filename else ""
-    hint = "committed units are kept: the same command resumes"
-    if error.errno == errno.ENOSPC:
-        hint = f"free some space, or use another -o; {hint}"
-    return StorageError(f"{place}{error.strerror or error}", hint)
-
-
-def _leave_pipe() -> NoReturn:
-    """Leaves as a program that SIGPIPE kills: 141, no traceback, not even from the interpreter's last flush."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(nowhere, stream.fileno())
-    raise typer.Exit(141)
 
 
 def main() -> None:

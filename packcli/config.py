@@ -8,9 +8,9 @@ fingerprint, the second never is.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import re
-import string
 import sys
 import types
 import typing
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from packcli.errors import UsageError, nearest, unknown_name
+from packcli.formats import FORMATS, LOSSES, split_mapping, template_fields
 
 FORMAT_VERSION = 2
 """Version of the bytes packcli writes: the same input and config give other bytes only when it changes."""
@@ -84,38 +85,16 @@ def resolve_columns(names: str | tuple[str, ...]) -> tuple[str, ...]:
     return tuple(column for column in COLUMNS if column in chosen)
 
 
-def template_fields(template: str) -> tuple[str, ...]:
-    """The field names of a text template, in order of appearance: '{question} {answer}' -> both names."""
-    try:
-        parts = list(string.Formatter().parse(template))
-    except ValueError as error:
-        raise UsageError(f"--text-template {template!r}: {error}", "write a literal brace as {{ or }}") from None
-    fields: list[str] = []
-    for _, name, spec, conversion in parts:
-        if name is None:
-            continue
-        if not name or spec or conversion:
-            raise UsageError(
-                f"--text-template {template!r}: every placeholder is a plain field name",
-                "for example --text-template '{question}\\n{answer}'",
-            )
-        if name not in fields:
-            fields.append(name)
-    if not fields:
-        raise UsageError(f"--text-template {template!r} names no field", "for example '{question}\\n{answer}'")
-    return tuple(fields)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackConfig:
     """Everything that decides the bytes of the output, besides the input and the tokenizer's files."""
 
     max_len: int = 2048
     """Tokens a pack; at least 2."""
-    strategy: str = "concat"
-    """Which segments share a pack; a key of STRATEGY_ALIASES, stored under our own name."""
-    overlong: str = "split"
-    """What becomes of documents longer than max_len: split, truncate, drop, error."""
+    strategy: str | None = None
+    """Which segments share a pack, stored under our own name; None: concat for text, best-fit for the other formats."""
+    overlong: str | None = None
+    """Documents over max_len: split, truncate, drop, error; None: split for text, truncate for the other formats."""
     max_docs_per_pack: int = 0
     """Most segments in one pack; 0 means no limit."""
     effort: str = "normal"
@@ -132,12 +111,13 @@ class PackConfig:
     """Share of documents that goes to the validation split, 0 <= F < 1."""
     tokenizer: str = BUILTIN_TOKENIZER
     """A tokenizer.json, a directory with one, a hub name, or `builtin`."""
-    add_eos: bool = True
-    """Append EOS to every document."""
+    add_eos: bool | None = None
+    """Append EOS to documents. None: to all but chats, which templates end, and tokenized ones; where asked for, these
+    get it when they do not end with it."""
     eos_token: str | None = None
     """The EOS token, when the tokenizer does not name one or another is wanted."""
     add_bos: bool | None = None
-    """Put BOS before every document; None asks the tokenizer."""
+    """Put BOS before documents; None asks the tokenizer, and adds none to chats and tokenized ones."""
     pad_token: str | None = None
     """The token that fills packs; None takes the tokenizer's, else EOS."""
     allow_special: bool = False
@@ -146,6 +126,18 @@ class PackConfig:
     """The field that holds the text; None finds it."""
     text_template: str | None = None
     """Builds the text from several fields: '{question}\\n{answer}'."""
+    format: str | None = None
+    """The record shape, one of FORMATS; None finds it."""
+    field: tuple[str, ...] = ()
+    """`part=field` pairs: parts of the record shape whose field has another name, or a template with braces."""
+    loss: str | None = None
+    """Which tokens carry loss: all, completion, assistant, last-assistant; None: as the record shape has it."""
+    loss_on_eot: bool | None = None
+    """Whether the token that ends a turn or a completion carries loss; None: as generation tags say, else yes."""
+    chat_template: str | None = None
+    """A template file, or a name that the tokenizer knows, or chatml; None takes the tokenizer's."""
+    date: str | None = None
+    """YYYY-MM-DD: what templates take for today; None: the day of the first run."""
     split_on: str | None = None
     """Cuts a .txt file into documents at this string; None takes a file as one document."""
     unit_bytes: int = 128 * 2**20
@@ -154,13 +146,15 @@ class PackConfig:
     def __post_init__(self) -> None:
         """Checks every field on its own and in company; raises UsageError."""
         put = object.__setattr__
-        put(self, "strategy", canonical_strategy(self.strategy))
+        if self.strategy is not None:
+            put(self, "strategy", canonical_strategy(self.strategy))
         put(self, "columns", resolve_columns(self.columns))
+        put(self, "field", (self.field,) if isinstance(self.field, str) else tuple(self.field))
         if self.max_len < 2:
             raise UsageError(f"--max-len {self.max_len}: a pack holds at least 2 tokens", "use --max-len 2048")
         if self.max_len > 2**24:
             raise UsageError(f"--max-len {self.max_len} is over {2**24} (16 Mi) tokens", "use a smaller --max-len")
-        if self.overlong not in OVERLONG:
+        if self.overlong is not None and self.overlong not in OVERLONG:
             raise unknown_name("overlong policy", self.overlong, OVERLONG)
         if self.max_docs_per_pack < 0:
             raise UsageError(f"--max-docs-per-pack {self.max_docs_per_pack} is negative", "0 means no limit")
@@ -184,19 +178,77 @@ class PackConfig:
             raise UsageError("--text-field and --text-template are both given", "keep one of them")
         if self.text_template is not None:
             template_fields(self.text_template)
+        self._check_shape()
         if self.split_on == "":
             raise UsageError("--split-on is empty", "for example --split-on $'\\n\\n'")
         if self.unit_bytes < MIN_UNIT_BYTES:
             raise UsageError(f"--unit-bytes {self.unit_bytes} is below {MIN_UNIT_BYTES}", "use --unit-bytes 128MiB")
+
+    def _check_shape(self) -> None:
+        if self.format is not None and self.format not in FORMATS:
+            raise unknown_name("format", self.format, FORMATS)
+        for pair in self.field:
+            split_mapping(pair)
+        if (self.text_field is not None or self.text_template is not None) and (
+            self.field or self.format not in (None, "text")
+        ):
+            raise UsageError(
+                "--text-field and --text-template are for --format text",
+                "map other parts with --field, for example --field prompt='Question: {question}'",
+            )
+        losses = {name for each in FORMATS for name in LOSSES[each]}
+        if self.loss is not None and self.loss not in losses:
+            raise unknown_name("loss", self.loss, losses)
+        if self.date is not None and not _is_date(self.date):
+            raise UsageError(f"--date {self.date!r} is not a date", "for example --date 2026-01-31")
+
+    def resolved(self, format_: str, date: str) -> PackConfig:
+        """The config with every default that hangs on the record shape filled in.
+
+        Args:
+            format_: The record shape that was found.
+            date: The day of the first run of the output.
+
+        Raises:
+            UsageError: a loss that the shape does not have.
+        """
+        loss = self.loss or LOSSES[format_][0]
+        if loss not in LOSSES[format_]:
+            raise UsageError(
+                f"--loss {loss}: records of format {format_} have no such part",
+                f"it takes {', '.join(LOSSES[format_])}",
+            )
+        masked = format_ != "text"
+        packs_text = format_ in ("text", "prompt-completion", "alpaca")
+        return dataclasses.replace(
+            self,
+            format=format_,
+            loss=loss,
+            strategy=self.strategy or ("best-fit" if masked else "concat"),
+            overlong=self.overlong or ("truncate" if masked else "split"),
+            add_eos=self.add_eos if self.add_eos is not None else packs_text,
+            add_bos=self.add_bos if self.add_bos is not None or packs_text else False,
+            date=self.date or date,
+        )
+
+    @property
+    def masked(self) -> bool:
+        """Whether labels carry a mask: tokens without loss besides first ones and padding."""
+        return self.format not in (None, "text")
 
     @property
     def ragged(self) -> bool:
         """Rows hold real tokens only: a trainer that derives labels from input_ids would train on padding."""
         return "labels" not in self.columns
 
+    @property
+    def written_columns(self) -> tuple[str, ...]:
+        """The columns of the shards: those of `columns`, and labels where they carry a mask."""
+        return tuple(name for name in COLUMNS if name in self.columns or (name == "labels" and self.masked))
+
     def as_dict(self) -> dict[str, Any]:
         """Every field, as JSON values."""
-        return {**dataclasses.asdict(self), "columns": list(self.columns)}
+        return {**dataclasses.asdict(self), "columns": list(self.columns), "field": list(self.field)}
 
     def to_toml(self) -> str:
         """A packcli.toml that gives this config again (None is left out: TOML has none)."""
@@ -244,6 +296,13 @@ class RunOptions:
 
 TOKENIZER_ENGINES = ("auto", "fastokens", "tokenizers")
 """Choices of `RunOptions.tokenizer_engine`."""
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return re.fullmatch(r"\d{4}-\d\d-\d\d", text) is not None and bool(datetime.date.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def parse_size(text: str) -> int:

@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -26,6 +27,7 @@ from rich.progress import (
 from rich.table import Table
 
 from packcli.errors import PackcliError
+from packcli.formats import REQUIRED
 from packcli.pipeline import Started, Warned
 from packcli.report import Report
 from packcli.verify import Absent, Verdict
@@ -193,7 +195,12 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
         return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
     row("documents", f"{stats.num_documents:,} from {count(len(manifest['inputs']), 'file')}")
+    row("records", _describe_records(manifest["text"]))
     row("tokens", f"{stats.num_tokens_in:,} of text + {stats.num_tokens_special:,} special")
+    if manifest["text"]["format"] != "text":
+        row("loss", f"{config['loss']}: {stats.num_tokens_loss:,} tokens, {figures['loss_ratio']:.2%} of those packed")
+        if stats.tokens_by_role:
+            row("words", ", ".join(f"{role} {number:,} tokens" for role, number in stats.tokens_by_role.items()))
     bound = figures["num_packs_above_lower_bound"]
     above = "" if config["strategy"] in ("concat", "pad") else f", {bound:,} above the proven minimum"
     planners = " + ".join(sorted(stats.plans_by_planner)) or config["strategy"]
@@ -207,12 +214,19 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
         )
     row("utilisation", f"{figures['utilisation']:.2%}")
     row("padding ratio", f"{figures['padding_ratio']:.2%}; one document a row: {figures['padding_ratio_unpacked']:.2%}")
-    dropped = stats.num_documents_empty + stats.num_documents_overlong
-    causes = [("empty", stats.num_documents_empty), (f"over {config['max_len']} tokens", stats.num_documents_overlong)]
+    dropped = stats.num_documents_dropped
+    causes = [
+        ("empty", stats.num_documents_empty),
+        (f"over {config['max_len']} tokens", stats.num_documents_overlong),
+        ("without loss", stats.num_documents_no_loss),
+        ("without loss once truncated", stats.num_documents_no_loss_left),
+    ]
     named = ", ".join(f"{number:,} {cause}" for cause, number in causes if number)
-    lost = f", {stats.num_tokens_overlong:,} tokens" if stats.num_tokens_overlong else ""
+    num_lost = stats.num_tokens_overlong + stats.num_tokens_no_loss
+    lost = f", {num_lost:,} tokens" if num_lost else ""
     row("dropped", count(dropped, "document") + (f" ({named}{lost})" if dropped else ""))
-    truncated = f" (lost {stats.num_tokens_truncated:,} tokens)" if stats.num_documents_truncated else ""
+    cut = f", {stats.num_tokens_loss_cut:,} with loss" if stats.num_tokens_loss_cut else ""
+    truncated = f" (lost {stats.num_tokens_truncated:,} tokens{cut})" if stats.num_documents_truncated else ""
     row("truncated", count(stats.num_documents_truncated, "document") + truncated)
     row("split", f"{count(stats.num_documents_split, 'document')} over several packs")
     if config["balance"] or percentiles:
@@ -221,6 +235,18 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
         row("balance", cost + without)
     if stats.num_eos_in_documents:
         row("warning", f"{stats.num_eos_in_documents:,} EOS ids come from the text itself")
+    if stats.num_prompts_cut:
+        row(
+            "warning",
+            f"{count(stats.num_prompts_cut, 'prompt')}, tokenized alone, would not begin the whole: "
+            "loss starts with the first token of the completion",
+        )
+    if stats.num_documents_literals:
+        row(
+            "control text", f"{count(stats.num_documents_literals, 'document')}: what spells a control token stays text"
+        )
+    if stats.num_tokens_padding_in:
+        row("padding in", f"{stats.num_tokens_padding_in:,} tokens of padding in the input left out")
     if percentiles:
         for name, key in (
             ("document length", "document_length"),
@@ -245,3 +271,16 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
     row("output", f"{report.output} ({report.status})")
     row("load", report.load_line)
     console.print(table)
+
+
+def _describe_records(text: Mapping[str, Any]) -> str:
+    """'prompt-completion (prompt from question, completion from answer)'."""
+    fields = text["fields"]
+    if text["format"] == "text":
+        where = f"template {text['template']!r}" if text["template"] else ", ".join(fields) or "whole files"
+    else:
+        needed = REQUIRED[text["format"]]
+        parts = [(part, source) for part, source in fields.items() if part in needed or part != source]
+        where = ", ".join(part if part == source else f"{part} from {source!r}" for part, source in parts)
+    template = f"; template: {text['chat_template']['name']}" if text["chat_template"] else ""
+    return f"{text['format']} ({where}){template}"

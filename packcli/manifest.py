@@ -116,9 +116,11 @@ def describe_run(
     The spelling of paths is not part of it: the tokenizer is its sha256, an input its name and size. (That
     an input of the same size holds the same rows is checked by `Output.changed_since`.)
     """
-    settings = config.as_dict()
-    for name in ("tokenizer", "add_eos", "eos_token", "add_bos", "pad_token", "text_field", "text_template"):
+    settings = {**config.as_dict(), "columns": list(config.written_columns), "ragged": config.ragged}
+    for name in ("tokenizer", "eos_token", "pad_token", "text_field", "text_template", "format", "field"):
         del settings[name]  # resolved: they stand under "tokenizer" and "text"
+    for name in ("add_eos", "add_bos", "chat_template", "date"):
+        del settings[name]  # so are these
     run = {
         "format_version": FORMAT_VERSION,
         "config": settings,
@@ -230,6 +232,14 @@ class Output:
     def recorded_run(self) -> dict[str, Any] | None:
         """What describe_run gave for the run that this output belongs to."""
         return _read_json(self._state / PLAN)
+
+    def recorded_date(self) -> str | None:
+        """The day that chat templates took for today when this output was begun; None when nothing tells."""
+        try:
+            template = (self.recorded_run() or {})["text"]["chat_template"]
+            return str(template["date"]) if template["date"] else None
+        except (OutputError, LookupError, TypeError):  # damaged: that is told when the run begins
+            return None
 
     def refuse_mismatch(self, run: Mapping[str, Any]) -> None:
         """Raises MismatchError when the output belongs to another run, naming the first field that differs."""

@@ -7,33 +7,28 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import importlib.metadata
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packcli import readers, space, tokenizing
+from packcli import chat, probe, readers, space, tokenizing
 from packcli.config import PackConfig, RunOptions
+from packcli.documents import DocumentMaker
 from packcli.engine import RETRIES, Emit, LostWorkerError, get_engine
-from packcli.errors import MismatchError, NoInputError, OutputError, PackcliError
+from packcli.errors import MismatchError, NoInputError, OutputError, PackcliError, TokenizerError, UsageError
 from packcli.manifest import Output, Sidecar, describe_run, whole_units
 from packcli.report import CARD, STATS, Report, write_report
 from packcli.shards import EMPTY_SHARD, INDEX_FILES, SPLITS_FILE, write_index, write_json, write_shard
 from packcli.stats import Stats
 from packcli.work import ENCODERS, Job, folder_of, run_schema, run_unit, splits_of
-
-GUARD_SHARE = 500
-"""The first 1/500 of the input is encoded by both engines at start, but no less and no more than these."""
-GUARD_MIN_CHARS = 1 << 16
-GUARD_MAX_CHARS = 1 << 20
-GUARD_TEXT_CHARS = 1 << 12
-"""Of one text, so that the sample holds many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +79,7 @@ def pack(
     target = Output(Path(output if output is not None else readers.default_output_name(names)))
     target.check_ours()
     target.refuse_locked()  # at once, not after a look at the input
-    tokenizer = tokenizing.find_tokenizer(config, allow_network=options.allow_network)
-    line = _Line(config, options, tokenizer, target, on_event or (lambda event: None))
+    line = _Line(config, options, target, on_event or (lambda event: None))
     if names == ["-"]:
         with target.locked():
             try:
@@ -119,16 +113,6 @@ def _settings(
     return config or PackConfig(**for_config), options or RunOptions(**for_options)
 
 
-@dataclass(frozen=True, slots=True)
-class _Described:
-    """A run before it is carried out."""
-
-    sources: list[readers.Source]
-    fields: readers.Fields
-    units: list[readers.Unit]
-    run: dict[str, Any]
-
-
 class _Line:
     """One call of `pack`: what is to be made, where, and how far it has come."""
 
@@ -136,24 +120,48 @@ class _Line:
         self,
         config: PackConfig,
         options: RunOptions,
-        tokenizer: tokenizing.TokenizerSpec,
         target: Output,
         emit: Emit,
     ) -> None:
-        self.config, self.options, self.tokenizer, self.target, self.emit = config, options, tokenizer, target, emit
+        self.config, self.options, self.target, self.emit = config, options, target, emit
         self._started = time.time()
         self._clock = time.perf_counter()
         self._needed = 0  # bytes of output still to be written, about
 
-    def describe(self, sources: list[readers.Source]) -> _Described:
-        """Finds the fields, cuts the units, and makes the fingerprint."""
-        config = self.config
-        fields = readers.find_fields(sources, config.text_field, config.text_template)
-        units = readers.cut_units(sources, config.unit_bytes)
-        text = {"fields": list(fields.names), "template": fields.template}
-        return _Described(sources, fields, units, describe_run(config, self.tokenizer, sources, text, len(units)))
+    def describe(self, sources: list[readers.Source]) -> probe.Described:
+        """Finds the record shape, the tokenizer and the template, cuts the units, and makes the fingerprint.
 
-    def guarded(self, described: _Described) -> Report:
+        From here on the config is resolved: what hangs on the record shape is filled in.
+        """
+        config = self.config
+        fields = readers.find_fields(
+            sources, config.text_field, config.text_template, format_=config.format, mapped=config.field
+        )
+        seen = self.target.recorded_date()
+        config = config.resolved(fields.format, seen or time.strftime("%Y-%m-%d"))
+        tokenizer = tokenizing.find_tokenizer(config, allow_network=self.options.allow_network)
+        template = None
+        if fields.has_messages:
+            directory = Path(tokenizer.path).parent
+            template = chat.find_template(config.chat_template, directory, tokenizer.name, str(config.date))
+            if (
+                config.chat_template == chat.CHATML
+                and chat.CHATML_TURN not in tokenizing.read_vocabulary(tokenizer).special
+            ):
+                raise TokenizerError(
+                    f"--chat-template chatml writes {chat.CHATML_TURN}, which is no special token of {tokenizer.name}",
+                    "give a tokenizer that has it, or a template for this one",
+                )
+        elif config.chat_template is not None:
+            raise UsageError(f"--chat-template: records of format {fields.format} hold no messages", "leave it out")
+        identity = template.identity() if template is not None else None
+        self.config = config = dataclasses.replace(config, date=identity["date"] if identity else None)
+        units = readers.cut_units(sources, config.unit_bytes)
+        text = {**fields.identity(), "chat_template": identity}
+        run = describe_run(config, tokenizer, sources, text, len(units))
+        return probe.Described(sources, fields, units, tokenizer, template, run)
+
+    def guarded(self, described: probe.Described) -> Report:
         """`run`; when it fails no temporary file is left, and a full disk is called by its name."""
         try:
             return self.run(described)
@@ -164,7 +172,7 @@ class _Line:
                 raise space.full_disk(self.target.root, max(self._needed, 0)) from error
             raise
 
-    def run(self, described: _Described) -> Report:
+    def run(self, described: probe.Described) -> Report:
         """Does what is left to do. The lock is held."""
         target, run = self.target, described.run
         sidecars = self._committed(described)
@@ -174,22 +182,24 @@ class _Line:
             target.saw_inputs(described.sources)
             target.touch()
             return Report(target.root, run, _total(sidecars, self.config), "up to date", target.last_run())
-        target.begin(run, described.sources, self.config)
-        for split in splits_of(self.config):
-            (target.root / folder_of(self.config, split)).mkdir(exist_ok=True)
-
         num_resumed = len(sidecars)
         workers = self.options.workers or _num_cpus()
         num_processes = max(1, min(workers, len(todo)))
         threads = max(1, workers // num_processes)
-        sample = _sample(described, self.config) if todo else []
-        chosen = tokenizing.choose_engine(self.tokenizer, self.options.tokenizer_engine, sample, threads=threads)
+        sample, rows = probe.sample(described, self.config) if todo else ([], [])
+        chosen = tokenizing.choose_engine(described.tokenizer, self.options.tokenizer_engine, sample, threads=threads)
+        self._compare(described, rows[: probe.GUARD_ROWS], chosen)
+        # Only now: what the first rows show to be wrong leaves no trace of this run.
+        target.begin(run, described.sources, self.config)
+        for split in splits_of(self.config):
+            (target.root / folder_of(self.config, split)).mkdir(exist_ok=True)
         job = Job(
             config=self.config,
             root=target.root,
             sources=tuple(described.sources),
             fields=described.fields,
-            tokenizer=self.tokenizer,
+            tokenizer=described.tokenizer,
+            template=described.template,
             engine=chosen.engine.name,
             threads=threads,
             committed=frozenset((each.unit, each.part) for each in sidecars),
@@ -230,7 +240,7 @@ class _Line:
             "tokenizer_engine": chosen.engine.name,
             "tokenizer_engine_version": chosen.engine.version,
             "tokenizer_engine_reason": chosen.reason,
-            "tokenizer_path": os.path.abspath(self.tokenizer.path),
+            "tokenizer_path": os.path.abspath(described.tokenizer.path),
             "packcli": importlib.metadata.version("packcli"),
             "python": platform.python_version(),
             "host": platform.node(),
@@ -239,7 +249,18 @@ class _Line:
         target.log(**entry)
         return Report(target.root, run, stats, "resumed" if num_resumed else "packed", entry)
 
-    def _committed(self, described: _Described) -> list[Sidecar]:
+    def _compare(
+        self, described: probe.Described, rows: list[tuple[readers.Row, Callable[[], str]]], chosen: tokenizing.Choice
+    ) -> None:
+        """Compares rows with what `tokenizers` gives for their whole text; raises EngineError."""
+        if not rows:
+            return
+        maker = DocumentMaker(probe.marker_of(described, self.config), chosen.engine, chosen.spot_check)
+        has_controls = [maker.compare(row, place) for row, place in rows]
+        if described.template is not None and not any(has_controls):
+            self.emit(Warned("the chat template writes no control token of this tokenizer: turns end as plain text"))
+
+    def _committed(self, described: probe.Described) -> list[Sidecar]:
         """The parts that are done, after a look whether they belong to this run and these rows."""
         target = self.target
         try:
@@ -258,23 +279,14 @@ class _Line:
     def _begins_anew(self) -> bool:
         return self.options.restart and not self.target.is_finished
 
-    def _look_for_room(self, described: _Described, engine: tokenizing.Engine, left_bytes: int) -> None:
+    def _look_for_room(self, described: probe.Described, engine: tokenizing.Engine, left_bytes: int) -> None:
         """Ends the run when the output cannot fit, before any work is done; warns when it may not."""
-        extract = readers.TextExtractor(described.fields, described.sources)
-        parts = _read_first(described, self.config)
-        chunk = next((chunk for part in parts for chunk in part.chunks()), None)
-        if chunk is None:
-            return
-        texts = extract(chunk)[0]
-        first = described.sources[chunk.source]
-        if first.compression or first.format == "parquet":
-            left_bytes *= space.COMPRESSION_GUESS
-        self._needed = space.bytes_needed(engine, texts, chunk.num_bytes, left_bytes, self.config)
+        self._needed = probe.bytes_needed(described, self.config, engine, left_bytes)
         warning = space.look_for_room(self.target.root, self._needed)
         if warning is not None:
             self.emit(Warned(warning))
 
-    def _refuse_changed_rows(self, described: _Described, sidecars: list[Sidecar]) -> None:
+    def _refuse_changed_rows(self, described: probe.Described, sidecars: list[Sidecar]) -> None:
         """Raises MismatchError when the rows of a committed part are not those of the input any more.
 
         Only inputs whose time of change is not the one remembered are read; an input that was only touched passes.
@@ -293,7 +305,7 @@ class _Line:
             digests = readers.digest_parts(
                 unit,
                 described.sources,
-                described.fields.names,
+                described.fields,
                 unit_bytes=config.unit_bytes,
                 split_on=config.split_on,
             )
@@ -306,7 +318,7 @@ class _Line:
                         self.target.way_out,
                     )
 
-    def _finish(self, described: _Described, sidecars: list[Sidecar]) -> Stats:
+    def _finish(self, described: probe.Described, sidecars: list[Sidecar]) -> Stats:
         """Checks that every part is there, and writes what makes the shards a dataset; manifest.json last."""
         config, target, run = self.config, self.target, described.run
         if whole_units(sidecars) != {unit.index for unit in described.units}:
@@ -314,7 +326,7 @@ class _Line:
         stats = _total(sidecars, config)
         if stats.num_documents_packed == 0:
             raise NoInputError(f"no document to pack: {stats.num_documents} read, {_drops(stats)}")
-        schema = run_schema(config, self.tokenizer)
+        schema = run_schema(config, described.tokenizer)
         files = [STATS, CARD]
         for split in splits_of(config):
             folder = folder_of(config, split)
@@ -323,7 +335,7 @@ class _Line:
                 shards = [write_shard(target.root, f"{folder}{EMPTY_SHARD}", schema, []).file]
                 files += shards
             names = [file.removeprefix(folder) for file in shards]
-            write_index(target.root / folder, split, names, config.columns, run["fingerprint"][:16])
+            write_index(target.root / folder, split, names, config.written_columns, run["fingerprint"][:16])
             files += [f"{folder}{name}" for name in INDEX_FILES]
         if len(splits_of(config)) > 1:
             write_json(target.root / SPLITS_FILE, {"splits": list(splits_of(config))})
@@ -332,34 +344,6 @@ class _Line:
         target.sweep()  # of workers that died and were done without
         target.write_manifest(run, sidecars, files)
         return stats
-
-
-def _sample(described: _Described, config: PackConfig) -> list[str]:
-    """Texts from the beginning of the input for the guard, long ones cut, about 1/500 of the input."""
-    size = sum(source.num_bytes * (1 if source.compression is None else 4) for source in described.sources)
-    left = min(max(size // GUARD_SHARE, GUARD_MIN_CHARS), GUARD_MAX_CHARS)
-    extract = readers.TextExtractor(described.fields, described.sources)
-    texts: list[str] = []
-    for part in _read_first(described, config):
-        for chunk in part.chunks():
-            for text in extract(chunk)[0]:
-                texts.append(text[: min(left, GUARD_TEXT_CHARS)])
-                left -= len(texts[-1])
-                if left <= 0:
-                    return texts
-    return texts
-
-
-def _read_first(described: _Described, config: PackConfig) -> Iterator[readers.Part]:
-    """The parts of the first unit."""
-    return readers.read_parts(
-        described.units[0],
-        described.sources,
-        described.fields.names,
-        unit_bytes=config.unit_bytes,
-        split_on=config.split_on,
-        hashed=False,
-    )
 
 
 def _refuse_inside(sources: Sequence[readers.Source], output: Path) -> None:
@@ -379,10 +363,12 @@ def _total(sidecars: list[Sidecar], config: PackConfig) -> Stats:
 
 
 def _drops(stats: Stats) -> str:
-    return f"{stats.num_documents_empty} of them empty, {stats.num_documents_overlong} too long"
+    no_loss = stats.num_documents_no_loss + stats.num_documents_no_loss_left
+    with_loss = f", {no_loss} without a token that carries loss" if no_loss else ""
+    return f"{stats.num_documents_empty} of them empty, {stats.num_documents_overlong} too long{with_loss}"
 
 
-def _file_bytes(units: list[readers.Unit], described: _Described) -> int:
+def _file_bytes(units: list[readers.Unit], described: probe.Described) -> int:
     """Bytes of the files that the units cover, about, for progress: spans of a file count alike."""
     num_spans = collections.Counter(span.source for unit in described.units for span in unit.spans)
     return sum(

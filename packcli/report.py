@@ -45,7 +45,7 @@ class Report:
     def load_line(self) -> str:
         """The line of Python that loads the dataset."""
         path = json.dumps(str(self.output))
-        whole = "labels" in self.manifest["config"]["columns"]
+        whole = not self.manifest["config"]["ragged"]
         return f"datasets.load_from_disk({path})" if whole else f"packcli.load({path})"
 
     def as_dict(self) -> dict[str, Any]:
@@ -70,6 +70,8 @@ def stats_file(manifest: Mapping[str, Any], stats: Stats) -> dict[str, Any]:
         "max_len": config["max_len"],
         "strategy": config["strategy"],
         "overlong": config["overlong"],
+        "format": manifest["text"]["format"],
+        "loss": config["loss"],
         "tokenizer": {"name": tokenizer["name"], "sha256": tokenizer["sha256"]},
         "derived": derived(stats, config["max_len"], config["max_docs_per_pack"]),
         "totals": totals,
@@ -113,7 +115,6 @@ def dataset_card(manifest: Mapping[str, Any], stats: Stats) -> str:
     rows = stats.num_packs
     sizes = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
     size = next((name for limit, name in sizes if rows < limit), "n>1M")
-    dropped = stats.num_documents_empty + stats.num_documents_overlong
     split_table = "\n".join(
         f"| {split} | {counts['num_documents']:,} | {counts['num_packs']:,} | {counts['num_tokens_packed']:,} |"
         for split, counts in stats.by_split.items()
@@ -139,13 +140,15 @@ size_categories:
 
 - utilisation {figures["utilisation"]:.2%}, padding {figures["padding_ratio"]:.2%} \
 (one document a row: {figures["padding_ratio_unpacked"]:.2%})
-- dropped: {dropped:,} documents, {stats.num_tokens_dropped:,} tokens; truncated {stats.num_documents_truncated:,} \
-and split {stats.num_documents_split:,} documents
+- dropped: {stats.num_documents_dropped:,} documents, {stats.num_tokens_dropped:,} tokens; \
+truncated {stats.num_documents_truncated:,} and split {stats.num_documents_split:,} documents
+- loss: {config["loss"]}, {stats.num_tokens_loss:,} tokens ({figures["loss_ratio"]:.2%}); \
+{stats.num_tokens_loss_cut:,} more were cut off
 - columns: {", ".join(f"`{name}`" for name in columns)}
 - tokenizer sha256 `{tokenizer["sha256"]}`; EOS {_code(tokenizer["eos_token"])} ({tokenizer["eos_id"]}), \
 BOS {_code(tokenizer["bos_token"])} ({tokenizer["bos_id"]}), pad {_code(tokenizer["pad_token"])} ({tokenizer["pad_id"]})
 
-{_training(columns, config["isolate"])}"""
+{_training(columns, config["isolate"], config["ragged"])}"""
 
 
 def _code(text: str | None) -> str:
@@ -154,8 +157,8 @@ def _code(text: str | None) -> str:
     return "`" + shown.replace("`", "'") + "`"
 
 
-def _training(columns: list[str], isolate: bool) -> str:
-    if "labels" not in columns:
+def _training(columns: list[str], isolate: bool, ragged: bool) -> str:
+    if ragged:
         return """## Load
 
 Rows are ragged: padding is not stored.

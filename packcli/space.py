@@ -39,7 +39,7 @@ def bytes_needed(engine: Engine, texts: Sequence[str], row_bytes: int, left_byte
         return 0
     tokens_a_char = len(engine.encode(cuts)[0]) / chars
     chars_a_byte = sum(map(len, texts)) / row_bytes
-    a_token = sum(BYTES_A_TOKEN.get(column, 0) for column in config.columns)
+    a_token = sum(BYTES_A_TOKEN.get(column, 0) for column in config.written_columns)
     return round(left_bytes * chars_a_byte * tokens_a_char * a_token)
 
 

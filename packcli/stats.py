@@ -5,6 +5,7 @@ Conservation, checked on every unit and again on the sum:
     num_tokens_in + num_tokens_special == num_tokens_packed + num_tokens_dropped
     num_packs * max_len               == num_tokens_packed + num_tokens_padding
     num_documents                     == num_documents_packed + those dropped by each cause
+    num_tokens_loss                   <= num_tokens_packed
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ class Stats:
     """Dropped: no text."""
     num_documents_overlong: int = 0
     """Dropped: longer than max_len, under the policy `drop`."""
+    num_documents_no_loss: int = 0
+    """Dropped: not one token that carries loss."""
+    num_documents_no_loss_left: int = 0
+    """Dropped: truncation left no token that carries loss."""
     num_documents_truncated: int = 0
     num_documents_split: int = 0
     """Packed in more than one segment."""
@@ -51,6 +56,18 @@ class Stats:
     """Dropped from the ends of truncated documents."""
     num_tokens_overlong: int = 0
     """Dropped with overlong documents."""
+    num_tokens_no_loss: int = 0
+    """Dropped with documents that carry no loss, or of which truncation left none."""
+    num_tokens_loss: int = 0
+    """Labels that are not -100."""
+    num_tokens_loss_cut: int = 0
+    """Tokens with loss among the truncated and the overlong ones."""
+    num_tokens_padding_in: int = 0
+    """Padding of tokenized input, as attention_mask has it: left out, and not counted in num_tokens_in."""
+    num_documents_literals: int = 0
+    """Documents whose text spells a control token (or a part of one at an end): it stays text."""
+    num_prompts_cut: int = 0
+    """Prompts that end inside a token of the whole, or that a template renders otherwise on their own."""
     num_tokens_padding: int = 0
     num_eos_in_documents: int = 0
     """EOS ids that come from the text itself: consumers that look for EOS would see a boundary there."""
@@ -79,6 +96,8 @@ class Stats:
     """Who found the plans: strategy, and planner of its portfolio."""
     by_source: dict[int, dict[str, int]] = field(default_factory=dict)
     """Per input file: documents and tokens in (special ones excluded)."""
+    tokens_by_role: dict[str, int] = field(default_factory=dict)
+    """Tokens of the words of each role; what templates write around them is in none. Empty for text."""
     by_split: dict[str, dict[str, int]] = field(default_factory=dict)
     """Per split: documents, packs and tokens packed."""
 
@@ -93,7 +112,13 @@ class Stats:
     @property
     def num_tokens_dropped(self) -> int:
         """Tokens that are in no pack."""
-        return self.num_tokens_truncated + self.num_tokens_overlong
+        return self.num_tokens_truncated + self.num_tokens_overlong + self.num_tokens_no_loss
+
+    @property
+    def num_documents_dropped(self) -> int:
+        """Documents that are in no pack."""
+        no_loss = self.num_documents_no_loss + self.num_documents_no_loss_left
+        return self.num_documents_empty + self.num_documents_overlong + no_loss
 
     def check(self, max_len: int) -> None:
         """Raises AssertionError when the sums of the module docstring do not hold: a bug, whatever the input."""
@@ -101,9 +126,10 @@ class Stats:
             raise AssertionError("tokens in + special != packed + dropped")
         if self.num_packs * max_len != self.num_tokens_packed + self.num_tokens_padding:
             raise AssertionError("packs * max_len != packed + padding")
-        dropped = self.num_documents_empty + self.num_documents_overlong
-        if self.num_documents != self.num_documents_packed + dropped:
+        if self.num_documents != self.num_documents_packed + self.num_documents_dropped:
             raise AssertionError("documents != packed + dropped")
+        if self.num_tokens_loss > self.num_tokens_packed:
+            raise AssertionError("more labels than tokens")
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values; histograms become sorted [value, count] pairs."""
@@ -183,6 +209,7 @@ def derived(stats: Stats, max_len: int, max_docs: int = 0) -> dict[str, Any]:
         "num_packs_above_lower_bound": stats.num_packs - stats.sum_lower_bound,
         "num_packs_for_windows": _window_packs(stats, max_len, max_docs),
         "drop_ratio": ratio(stats.num_tokens_dropped, total),
+        "loss_ratio": ratio(stats.num_tokens_loss, stats.num_tokens_packed),
         "split_ratio": ratio(stats.num_documents_split, stats.num_documents_packed),
         "group_cost_max_ratio": ratio(stats.max_group_cost * stats.num_groups, stats.sum_group_cost),
         "group_cost_max_ratio_unbalanced": ratio(

@@ -4,6 +4,7 @@ Legend: D documents, T tokens.
 
     ids      uint32[T]    all documents, one after the other, BOS and EOS included
     offsets  int64[D+1]   document d is ids[offsets[d]:offsets[d+1]]
+    loss     bool[T]      which tokens carry loss; None: all of them
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class TokenBatch:
 
     ids: NDArray[np.uint32]
     offsets: NDArray[np.int64]
+    loss: NDArray[np.bool_] | None = None
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -38,13 +40,16 @@ class TokenBuffer:
     """Grows a TokenBatch call by call, without ever holding the tokens twice.
 
     The array is enlarged in place (realloc moves pages, it does not copy them), so the peak is the
-    batch itself. `num_special` counts the BOS and EOS added so far.
+    batch itself. `num_special` counts the BOS and EOS added so far. With `masked` it holds a loss mask as well.
     """
 
-    def __init__(self, *, bos: int | None = None, eos: int | None = None, capacity: int = 1 << 16) -> None:
+    def __init__(
+        self, *, bos: int | None = None, eos: int | None = None, capacity: int = 1 << 16, masked: bool = False
+    ) -> None:
         self._bos = bos
         self._eos = eos
         self._ids: NDArray[np.uint32] = np.empty(max(capacity, 16), dtype=np.uint32)
+        self._loss: NDArray[np.bool_] | None = np.empty(len(self._ids), dtype=np.bool_) if masked else None
         self._num_tokens = 0
         self._lengths: list[NDArray[np.int64]] = []
         self.num_special = 0
@@ -83,6 +88,28 @@ class TokenBuffer:
         self.num_special += extra * num_docs
         self._lengths.append(lengths + extra)
 
+    def append_masked(
+        self, ids: NDArray[np.uint32], offsets: NDArray[np.int64], loss: NDArray[np.bool_], num_special: int
+    ) -> None:
+        """Adds D documents as they are; `num_special` of their tokens are BOS and EOS that packcli added.
+
+        Args:
+            ids: uint32[T].
+            offsets: int64[D+1], from 0 to T.
+            loss: bool[T].
+            num_special: Of all D documents.
+        """
+        if self._loss is None:
+            raise AssertionError("this buffer holds no mask")
+        self._reserve(len(ids))[:] = ids
+        end = self._num_tokens + len(ids)
+        if end > len(self._loss):
+            self._loss.resize(len(self._ids), refcheck=False)
+        self._loss[self._num_tokens : end] = loss
+        self._num_tokens = end
+        self.num_special += num_special
+        self._lengths.append(np.diff(offsets))
+
     def _reserve(self, count: int) -> NDArray[np.uint32]:
         need = self._num_tokens + count
         if need > len(self._ids):
@@ -94,4 +121,5 @@ class TokenBuffer:
         lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, dtype=np.int64)
         offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
-        return TokenBatch(self._ids[: self._num_tokens], offsets)
+        loss = None if self._loss is None else self._loss[: self._num_tokens]
+        return TokenBatch(self._ids[: self._num_tokens], offsets, loss)

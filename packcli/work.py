@@ -7,16 +7,19 @@ runs. Engines of execution call it, and know nothing more.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+import gc
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from packcli import readers, tokenizing
+from packcli import chat, readers, tokenizing
 from packcli.assemble import Assembler, Layout, Origin
 from packcli.config import PackConfig
+from packcli.documents import DocumentMaker, Marker
 from packcli.errors import BadRowError
 from packcli.manifest import Output, Sidecar
 from packcli.overlong import OverlongDocumentError, kept_lengths
@@ -28,6 +31,9 @@ from packcli.strategies.random import mix
 from packcli.tokens import TokenBatch, TokenBuffer
 
 TRAIN, VALIDATION = "train", "validation"
+
+Extractor = Callable[[readers.Chunk], tuple[list[Any], NDArray[np.int64]]]
+"""Chunk -> the texts, or the rows of parts, of its documents, and the number of each row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,8 @@ class Job:
     sources: tuple[readers.Source, ...]
     fields: readers.Fields
     tokenizer: tokenizing.TokenizerSpec
+    template: chat.TemplateSpec | None
+    """The chat template, where records can hold messages."""
     engine: str
     """Engine of tokenization."""
     threads: int
@@ -66,13 +74,13 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
     Returns:
         The sidecars of the parts that were done here.
     """
-    extract = readers.TextExtractor(job.fields, job.sources)
+    extract = make_extractor(job.fields, job.sources)
     meter = readers.Meter()
     sidecars = []
     for part in readers.read_parts(
         unit,
         job.sources,
-        job.fields.names,
+        job.fields,
         unit_bytes=job.config.unit_bytes,
         split_on=job.config.split_on,
         meter=meter,
@@ -88,12 +96,17 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
     return sidecars
 
 
+def make_extractor(fields: readers.Fields, sources: Sequence[readers.Source]) -> Extractor:
+    """Chunk -> the texts, or the rows of parts, of its documents, and the number of each row."""
+    return (readers.TextExtractor if fields.format == "text" else readers.RowExtractor)(fields, sources)
+
+
 def _read_documents(
-    job: Job, part: readers.Part, extract: readers.TextExtractor, meter: readers.Meter, emit: Callable[[Progress], None]
+    job: Job, part: readers.Part, extract: Extractor, meter: readers.Meter, emit: Callable[[Progress], None]
 ) -> _Documents:
     """Reads and tokenizes the rows of a part."""
     engine, spot_check = _encoder(job)
-    documents = _Documents(job, engine, spot_check)
+    documents = (_MaskedDocuments if job.config.masked else _Documents)(job, engine, spot_check)
     seen = meter.file_bytes
     for chunk in part.chunks():
         num_documents = documents.add(chunk.source, *extract(chunk))
@@ -115,16 +128,18 @@ class TokenizedPart:
     """Source and rows of documents without text, which `tokens` and `origin` leave out."""
     of_split: Callable[[str], NDArray[np.int64]]
     """Indices of the documents of a split."""
+    has_loss: NDArray[np.bool_]
+    """bool[D]: documents with a label; the others are in no pack."""
 
 
 def tokenize_unit(job: Job, unit: readers.Unit) -> Iterator[TokenizedPart]:
     """What run_unit packs, part by part, without packing it. Parts in `job.committed` are passed over."""
-    extract = readers.TextExtractor(job.fields, job.sources)
+    extract = make_extractor(job.fields, job.sources)
     meter = readers.Meter()
     for part in readers.read_parts(
         unit,
         job.sources,
-        job.fields.names,
+        job.fields,
         unit_bytes=job.config.unit_bytes,
         split_on=job.config.split_on,
     ):
@@ -134,7 +149,9 @@ def tokenize_unit(job: Job, unit: readers.Unit) -> Iterator[TokenizedPart]:
         documents = _read_documents(job, part, extract, meter, lambda event: None)
         tokens = documents.tokens.finish()
         of_split = functools.partial(documents.of_split, num_documents=len(tokens))
-        yield TokenizedPart(part.index, part.digest, tokens, documents.origin(), documents.empty, of_split)
+        has_loss = np.zeros(len(tokens), dtype=np.bool_)
+        has_loss[_with_loss(tokens, np.arange(len(tokens)), job.config)[0]] = True
+        yield TokenizedPart(part.index, part.digest, tokens, documents.origin(), documents.empty, of_split, has_loss)
 
 
 ENCODERS: dict[object, tuple[tokenizing.Engine, tokenizing.SpotCheck]] = {}
@@ -157,7 +174,9 @@ class _Documents:
         self._eos = job.tokenizer.eos_id
         # Rather too large: pages that are never written take no memory.
         capacity = job.config.unit_bytes // 3
-        self.tokens = TokenBuffer(bos=job.tokenizer.bos_id, eos=job.tokenizer.eos_id, capacity=capacity)
+        self.tokens = TokenBuffer(
+            bos=job.tokenizer.bos_id, eos=job.tokenizer.eos_id, capacity=capacity, masked=job.config.masked
+        )
         self.stats = Stats()
         self._sources: list[NDArray[np.int32]] = []
         self._rows: list[NDArray[np.int64]] = []
@@ -182,17 +201,21 @@ class _Documents:
                 stats.num_eos_in_documents += int(np.count_nonzero(ids == self._eos))
             self.tokens.append(ids, offsets.astype(np.int64, copy=False))
         if self._config.val_fraction:
-            self._validation += _to_validation(texts, self._config)
-        self._sources.append(np.full(len(texts), source, dtype=np.int32))
+            self._validation += _to_validation([text.encode() for text in texts], self._config)
+        self._record(source, rows, num_read, self.tokens.num_tokens - self.tokens.num_special - before)
+        return num_read
+
+    def _record(self, source: int, rows: NDArray[np.int64], num_read: int, num_tokens: int) -> None:
+        """Notes where the documents of `rows` come from; num_read rows were read for them."""
+        stats = self.stats
+        self._sources.append(np.full(len(rows), source, dtype=np.int32))
         self._rows.append(rows)
-        num_tokens = self.tokens.num_tokens - self.tokens.num_special - before
         stats.num_documents += num_read
-        stats.num_documents_empty += num_read - len(texts)
+        stats.num_documents_empty += num_read - len(rows)
         stats.num_tokens_in += num_tokens
         counts = stats.by_source.setdefault(source, {"num_documents": 0, "num_tokens_in": 0})
         counts["num_documents"] += num_read
         counts["num_tokens_in"] += num_tokens
-        return num_read
 
     def origin(self) -> Origin:
         """Where each document comes from."""
@@ -207,12 +230,47 @@ class _Documents:
         return np.flatnonzero(np.array(self._validation, dtype=np.bool_) == (split == VALIDATION))
 
 
-def _to_validation(texts: list[str], config: PackConfig) -> list[bool]:
+class _MaskedDocuments(_Documents):
+    """The documents of one part, with a loss mask."""
+
+    def __init__(self, job: Job, engine: tokenizing.Engine, spot_check: tokenizing.SpotCheck) -> None:
+        super().__init__(job, engine, spot_check)
+        self._sources_of_run = job.sources
+        self._make = DocumentMaker(Marker(job.config, job.fields, job.tokenizer, job.template), engine, spot_check)
+
+    def add(self, source: int, texts: list[Any], rows: NDArray[np.int64]) -> int:
+        """Makes documents of rows of one source; returns how many rows there were."""
+        collecting = gc.isenabled()
+        gc.disable()  # it would visit the messages of all rows again and again
+        try:
+            batch = self._make(texts, lambda index: readers.place_of(self._sources_of_run, source, int(rows[index])))
+        finally:
+            if collecting:
+                gc.enable()
+        stats, num_tokens = self.stats, 0
+        for encoded in batch.encoded:
+            num_tokens += len(encoded.ids)
+            self.tokens.append_masked(encoded.ids, encoded.offsets, encoded.loss, 0)
+            for role, count in encoded.by_role.items():
+                stats.tokens_by_role[role] = stats.tokens_by_role.get(role, 0) + count
+        self.tokens.num_special += batch.num_special
+        stats.num_documents_literals += batch.num_literals
+        stats.num_prompts_cut += batch.num_cut_prompts
+        stats.num_tokens_padding_in += batch.num_tokens_padding
+        if self._config.val_fraction:
+            self._validation += _to_validation(batch.keys, self._config)
+        if len(batch.kept) < len(rows):
+            self.empty.append((source, np.delete(rows, batch.kept)))
+        self._record(source, rows[batch.kept], len(texts), num_tokens - batch.num_special)
+        return len(texts)
+
+
+def _to_validation(keys: list[bytes], config: PackConfig) -> list[bool]:
     import xxhash
 
     limit = int(config.val_fraction * 2**64)
     digest, seed = xxhash.xxh3_64_intdigest, config.seed
-    return [digest(text.encode(), seed) < limit for text in texts]
+    return [digest(key, seed) < limit for key in keys]
 
 
 def _write_part(
@@ -222,19 +280,23 @@ def _write_part(
     config, stats = job.config, documents.stats
     batch = documents.tokens.finish()
     origin = documents.origin()
-    layout = Layout(columns=config.columns, pad_id=job.tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged)
+    layout = Layout(
+        columns=config.written_columns, pad_id=job.tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged
+    )
     schema = run_schema(config, job.tokenizer)
     shards = {}
     for number, split in enumerate(splits_of(config)):
         docs = documents.of_split(split, len(batch))
+        docs, no_loss = _with_loss(batch, docs, config)
+        stats += no_loss
         lengths = batch.lengths[docs]
         here = Origin(origin.source[docs], origin.row[docs])
         try:
             plan = make_plan(
                 lengths,
                 config.max_len,
-                strategy=config.strategy,
-                overlong=config.overlong,
+                strategy=str(config.strategy),
+                overlong=str(config.overlong),
                 max_docs_per_pack=config.max_docs_per_pack,
                 effort=config.effort,
                 seed=(seed := mix(config.seed, unit.index, part.index, number)),
@@ -249,8 +311,9 @@ def _write_part(
         if config.balance:
             plan = balance_plan(plan, seed)
         stats += _count(plan, lengths, config, split, unbalanced)
+        stats += _count_loss(plan, batch, docs, config)
         if plan.num_packs:
-            assembler = Assembler(plan, batch.ids, batch.offsets[docs], here, layout)
+            assembler = Assembler(plan, batch.ids, batch.offsets[docs], here, layout, batch.loss)
             name = f"{folder_of(config, split)}data-{unit.index:05d}-{part.index:03d}.arrow"
             shards[split] = write_shard(job.root, name, schema, assembler.batches())
     stats.num_parts = 1
@@ -264,7 +327,7 @@ def _count(
     plan: Plan, lengths: NDArray[np.int64], config: PackConfig, split: str, max_group_cost_unbalanced: int
 ) -> Stats:
     """What a plan does to the documents of a split."""
-    kept = kept_lengths(lengths, config.max_len, config.overlong)
+    kept = kept_lengths(lengths, config.max_len, str(config.overlong))
     too_long = lengths > config.max_len
     truncated, dropped = too_long & (kept > 0) & (kept < lengths), kept == 0
     segments_of_doc = np.bincount(plan.segments.doc, minlength=len(lengths))
@@ -297,10 +360,55 @@ def _count(
     )
 
 
+def _with_loss(batch: TokenBatch, docs: NDArray[np.int64], config: PackConfig) -> tuple[NDArray[np.int64], Stats]:
+    """The documents that have a label: a first token has none. The others are counted, by cause."""
+    if batch.loss is None:
+        return docs, Stats()
+    begin, end = batch.offsets[docs], batch.offsets[docs + 1]
+    first = np.minimum(begin + config.isolate, end)
+    left = np.minimum(end, begin + config.max_len) if config.overlong == "truncate" else end
+    whole, kept = _count_true(batch.loss, first, end), _count_true(batch.loss, first, left)
+    dropped = kept == 0
+    lengths = end - begin
+    return docs[~dropped], Stats(
+        num_documents_no_loss=int((whole == 0).sum()),
+        num_documents_no_loss_left=int((dropped & (whole > 0)).sum()),
+        num_tokens_no_loss=int(lengths[dropped].sum()),
+        num_tokens_loss_cut=int(whole[dropped].sum()),
+        documents_by_length=histogram(bucketed(lengths[dropped])),
+    )
+
+
+def _count_loss(plan: Plan, batch: TokenBatch, docs: NDArray[np.int64], config: PackConfig) -> Stats:
+    """Labels that are not -100, and tokens with loss that the overlong policy takes away."""
+    if batch.loss is None:
+        return Stats(num_tokens_loss=plan.num_tokens - (len(plan.segments) if config.isolate else 0))
+    starts = batch.offsets[docs][plan.segments.doc] + plan.segments.start
+    ends = starts + plan.segments.length
+    kept = int(_count_true(batch.loss, starts, ends).sum())
+    on_first = int(batch.loss[starts].sum()) if config.isolate else 0
+    whole = int(_count_true(batch.loss, batch.offsets[docs], batch.offsets[docs + 1]).sum())
+    return Stats(num_tokens_loss=kept - on_first, num_tokens_loss_cut=whole - kept)
+
+
+def _count_true(mask: NDArray[np.bool_], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many of mask[starts[i]:ends[i]] are true, int64; no array as long as the mask is made."""
+    is_full = starts < ends
+    edges = np.stack((starts[is_full], ends[is_full]), axis=1)
+    out = np.zeros(len(starts), dtype=np.int64)
+    if len(edges):
+        inside = np.minimum(edges, len(mask) - 1)  # reduceat takes no edge at the very end
+        sums = np.add.reduceat(mask.view(np.uint8), inside.ravel(), dtype=np.int64)[::2]
+        at_end = edges[:, 1] == len(mask)
+        # Up to the clipped edge, and the last one of the mask. Where both edges are it, reduceat gives that one itself.
+        out[is_full] = sums + (at_end & (inside[:, 0] < inside[:, 1])) * mask[-1]
+    return out
+
+
 def run_schema(config: PackConfig, tokenizer: tokenizing.TokenizerSpec) -> Schema:
     """The schema of every shard of a run."""
     return make_schema(
-        config.columns,
+        config.written_columns,
         {
             "max_len": config.max_len,
             "pad_id": tokenizer.pad_id,

@@ -51,7 +51,7 @@ def read(
     extract = TextExtractor(fields, sources)
     out: list[tuple[int, str]] = []
     for unit in cut_units(sources, unit_bytes):
-        for part in read_parts(unit, sources, fields.names, unit_bytes=unit_bytes, split_on=split_on):
+        for part in read_parts(unit, sources, fields, unit_bytes=unit_bytes, split_on=split_on):
             for chunk in part.chunks():
                 texts, rows = extract(chunk)
                 assert rows.dtype == np.int64

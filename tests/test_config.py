@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from packcli import config, errors
+from packcli import config, errors, formats
 from packcli.config import (
     COLUMN_SETS,
     COLUMNS,
@@ -23,9 +23,9 @@ from packcli.config import (
     parse_size,
     read_toml,
     resolve_columns,
-    template_fields,
 )
 from packcli.errors import PackcliError, UnknownNameError, UsageError, nearest, unknown_name
+from packcli.formats import FORMATS, template_fields
 
 # One row for each check: (settings, what the message says, what the hint says).
 BAD_PACK_CONFIGS = {
@@ -96,6 +96,21 @@ BAD_PACK_CONFIGS = {
         "--text-template 'a {{b}}' names no field",
         "{question}",
     ),
+    "format": ({"format": "chats"}, "format 'chats' is not known; did you mean 'chat'?", "known: alpaca"),
+    "field without =": ({"field": ("prompt",)}, "--field 'prompt' is not of the form PART=FIELD", "prompt=question"),
+    "field with a wrong template": (
+        {"field": ("prompt={a:>3}",)},
+        "--field prompt='{a:>3}': every placeholder is a plain field name",
+        "--field prompt=",
+    ),
+    "text_field and another format": (
+        {"text_field": "a", "format": "chat"},
+        "--text-field and --text-template are for --format text",
+        "--field prompt=",
+    ),
+    "loss": ({"loss": "asistant"}, "loss 'asistant' is not known; did you mean 'assistant'?", "known: all"),
+    "date": ({"date": "31.1.2026"}, "--date '31.1.2026' is not a date", "2026-01-31"),
+    "date that is none": ({"date": "2026-02-30"}, "--date '2026-02-30' is not a date", "2026-01-31"),
     "split_on": ({"split_on": ""}, "--split-on is empty", "--split-on $"),
     "unit_bytes": ({"unit_bytes": 1023}, "--unit-bytes 1023 is below 1024", "--unit-bytes 128MiB"),
 }
@@ -175,17 +190,20 @@ def test_every_raise_of_config_fires_in_a_test_above(tmp_path):
     calls = [lambda wrong=row[0]: PackConfig(**wrong) for row in BAD_PACK_CONFIGS.values()]
     calls += [lambda wrong=row[0]: RunOptions(**wrong) for row in BAD_RUN_OPTIONS.values()]
     calls += [lambda text=row[0]: read_toml(write(tmp_path, text)) for row in BAD_TOMLS.values()]
+    calls += [lambda: PackConfig(loss="completion").resolved("chat", "2026-01-31")]
     calls += [lambda: read_toml(tmp_path / "no.toml"), lambda: parse_size("many")]
-    fired = set()
+    fired = {config.__file__: set(), formats.__file__: set()}
     for call in calls:
         with pytest.raises(UsageError) as caught:
             call()
-        fired |= {entry.lineno + 1 for entry in caught.traceback if str(entry.path) == config.__file__}
-    with open(config.__file__, encoding="utf-8") as file:
-        raises = [node for node in ast.walk(ast.parse(file.read())) if isinstance(node, ast.Raise)]
-    assert len(raises) > 15
-    silent = [node.lineno for node in raises if not fired & set(range(node.lineno, node.end_lineno + 1))]
-    assert silent == []
+        for entry in caught.traceback:
+            fired.setdefault(str(entry.path), set()).add(entry.lineno + 1)
+    for module, number in ((config, 15), (formats, 3)):
+        with open(module.__file__, encoding="utf-8") as file:
+            raises = [node for node in ast.walk(ast.parse(file.read())) if isinstance(node, ast.Raise)]
+        assert len(raises) > number
+        lines = fired[module.__file__]
+        assert [node.lineno for node in raises if not lines & set(range(node.lineno, node.end_lineno + 1))] == []
 
 
 @pytest.mark.parametrize(
@@ -237,8 +255,8 @@ def test_the_defaults_are_part_of_the_promise():
     """Same input, same bytes: another default is another output for the same command."""
     assert PackConfig().as_dict() == {
         "max_len": 2048,
-        "strategy": "concat",
-        "overlong": "split",
+        "strategy": None,
+        "overlong": None,
         "max_docs_per_pack": 0,
         "effort": "normal",
         "balance": False,
@@ -247,16 +265,67 @@ def test_the_defaults_are_part_of_the_promise():
         "columns": ["input_ids", "labels", "position_ids", "seq_lengths", "sources"],
         "val_fraction": 0.0,
         "tokenizer": "builtin",
-        "add_eos": True,
+        "add_eos": None,
         "eos_token": None,
         "add_bos": None,
         "pad_token": None,
         "allow_special": False,
         "text_field": None,
         "text_template": None,
+        "format": None,
+        "field": [],
+        "loss": None,
+        "loss_on_eot": None,
+        "chat_template": None,
+        "date": None,
         "split_on": None,
         "unit_bytes": 134217728,
     }
+
+
+RESOLVED = {
+    "text": ("concat", "split", "all", True, None),
+    "prompt-completion": ("best-fit", "truncate", "completion", True, None),
+    "chat": ("best-fit", "truncate", "assistant", False, False),
+    "sharegpt": ("best-fit", "truncate", "assistant", False, False),
+    "alpaca": ("best-fit", "truncate", "completion", True, None),
+    "tokenized": ("best-fit", "truncate", "all", False, False),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_defaults_hang_on_the_record_shape(name):
+    found = PackConfig().resolved(name, "2026-01-31")
+    assert (found.strategy, found.overlong, found.loss, found.add_eos, found.add_bos) == RESOLVED[name]
+    assert (found.format, found.date) == (name, "2026-01-31")
+    assert found.masked == (name != "text")
+    assert found.resolved(name, "1999-01-01") == found, "a resolved config stays what it is"
+    chosen = PackConfig(strategy="pad", overlong="drop", loss="all", add_eos=False, add_bos=True, date="2025-02-03")
+    assert chosen.resolved(name, "2026-01-31") == dataclasses.replace(chosen, format=name)
+
+
+def test_labels_are_written_where_they_carry_a_mask():
+    """compact leaves labels to the loader, which could not know a mask."""
+    compact = PackConfig(columns="compact")
+    assert compact.resolved("text", "2026-01-31").written_columns == ("input_ids", "seq_lengths")
+    for name in FORMATS[1:]:
+        resolved = compact.resolved(name, "2026-01-31")
+        assert resolved.written_columns == ("input_ids", "labels", "seq_lengths")
+        assert resolved.ragged
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name", "message"),
+    [
+        ({"loss": "completion"}, "chat", "--loss completion: records of format chat have no such part"),
+        ({"loss": "assistant"}, "text", "--loss assistant: records of format text have no such part"),
+        ({"loss": "last-assistant"}, "alpaca", "--loss last-assistant: records of format alpaca"),
+        ({"max_docs_per_pack": 3}, "text", "--max-docs-per-pack cannot be kept by strategy 'concat'"),
+    ],
+)
+def test_what_the_record_shape_forbids(wrong, name, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        PackConfig(**wrong).resolved(name, "2026-01-31")
 
 
 @pytest.mark.parametrize(("alias", "name"), STRATEGY_ALIASES.items())

@@ -15,7 +15,7 @@ import pytest
 from helpers import tree_hash
 
 import packcli
-from packcli import cli, errors, tokenizing
+from packcli import ending, errors, tokenizing
 from packcli.config import PackConfig
 from packcli.manifest import Output
 from packcli.verify import verify
@@ -164,7 +164,7 @@ def test_every_operation_fails_once(pack, whole, tmp_path, ways):
             with Injector(output, at, how).installed():
                 pack(output)
         except (OSError, errors.StorageError) as raised:
-            error = raised if isinstance(raised, errors.StorageError) else cli._storage_error(raised)
+            error = raised if isinstance(raised, errors.StorageError) else ending.storage_error(raised)
         if error is not None:
             refused += 1
             assert error.exit_code == 6

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from packcli.errors import StorageError
 from packcli.readers import (
+    Fields,
     Meter,
     cut_units,
     digest_parts,
@@ -340,7 +341,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path) -> Non
     (unit,) = cut_units(sources, 1 << 20)
     os.truncate(path, 100)
     with pytest.raises(StorageError, match=r"a\.jsonl: .*become shorter"):
-        digest_parts(unit, sources, ("text",), unit_bytes=1 << 20, split_on=None)
+        digest_parts(unit, sources, Fields(("text",)), unit_bytes=1 << 20, split_on=None)
 
 
 def test_a_file_that_grows_is_read_to_where_it_was(tmp_path: Path) -> None:
@@ -351,7 +352,7 @@ def test_a_file_that_grows_is_read_to_where_it_was(tmp_path: Path) -> None:
     (unit,) = cut_units(sources, 1 << 20)
     with open(path, "ab") as file:
         file.write(lines(["c"]))
-    (chunks,) = [list(part.chunks()) for part in read_parts(unit, sources, ("text",), unit_bytes=1 << 20)]
+    (chunks,) = [list(part.chunks()) for part in read_parts(unit, sources, Fields(("text",)), unit_bytes=1 << 20)]
     assert b"".join(chunk.data for chunk in chunks) == lines(["a", "b"])
 
 
@@ -424,7 +425,7 @@ def test_parts_hold_about_unit_bytes_and_the_last_says_so(tmp_path: Path) -> Non
     sources = find_sources([str(tmp_path)], [])
     (unit,) = cut_units(sources, 1000)
     seen = []
-    for part in read_parts(unit, sources, ("text",), unit_bytes=1000):
+    for part in read_parts(unit, sources, Fields(("text",)), unit_bytes=1000):
         assert not part.is_last
         list(part.chunks())
         seen.append((part.index, part.num_bytes, part.is_last))
@@ -440,9 +441,9 @@ def test_a_part_that_is_skipped_leaves_the_next_as_it_is(tmp_path: Path) -> None
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines(MANY)))
     sources = find_sources([str(tmp_path)], [])
     (unit,) = cut_units(sources, 1000)
-    whole = [list(part.chunks()) for part in read_parts(unit, sources, (), unit_bytes=1000)]
+    whole = [list(part.chunks()) for part in read_parts(unit, sources, Fields(()), unit_bytes=1000)]
     assert len(whole) > 10
-    for part in read_parts(unit, sources, (), unit_bytes=1000):
+    for part in read_parts(unit, sources, Fields(()), unit_bytes=1000):
         if part.index % 2:
             part.skip()
             with pytest.raises(AssertionError, match="without a digest"):
@@ -466,7 +467,7 @@ def test_the_meter_ends_at_the_size_of_the_file(tmp_path: Path, name: str) -> No
     sources = find_sources([str(path)], [])
     meter = Meter()
     for unit in cut_units(sources, 3000):
-        for part in read_parts(unit, sources, ("text",), unit_bytes=3000, meter=meter):
+        for part in read_parts(unit, sources, Fields(("text",)), unit_bytes=3000, meter=meter):
             part.skip()
     # An array is looked at twice, Parquet counts whole bytes a batch.
     assert path.stat().st_size * 0.98 <= meter.file_bytes <= path.stat().st_size * (2 if name == "a.json" else 1)
@@ -482,7 +483,7 @@ def digests(path: Path, fields: Sequence[str] = ("text",), *, unit_bytes: int = 
     return [
         digest
         for unit in units
-        for digest in digest_parts(unit, sources, fields, unit_bytes=unit_bytes, split_on=split_on)
+        for digest in digest_parts(unit, sources, Fields(tuple(fields)), unit_bytes=unit_bytes, split_on=split_on)
     ]
 
 

@@ -32,6 +32,7 @@ def totals(draw):
     fields["by_source"] = draw(st.dictionaries(st.integers(0, 3), tally, max_size=3))
     planners = st.sampled_from(["pad", "best-fit: decreasing", "best-fit: columns"])
     fields["plans_by_planner"] = draw(st.dictionaries(planners, st.integers(1, 9)))
+    fields["tokens_by_role"] = draw(st.dictionaries(st.sampled_from(["user", "assistant"]), counts))
     fields["by_split"] = draw(st.dictionaries(st.sampled_from(["train", "validation"]), tally))
     return Stats(**fields)
 
@@ -51,6 +52,7 @@ def good():
         num_tokens_packed=23,
         num_tokens_truncated=3,
         num_tokens_overlong=20,
+        num_tokens_loss=17,
         num_tokens_padding=1,
         num_segments=6,
         num_packs=3,
@@ -72,7 +74,7 @@ def good():
 
 def test_every_field_is_a_counter_a_histogram_or_a_table():
     """A field of another kind would need its own way to add up and to be stored."""
-    named = [*COUNTERS, *HISTOGRAMS, "by_source", "by_split", "plans_by_planner"]
+    named = [*COUNTERS, *HISTOGRAMS, "by_source", "tokens_by_role", "by_split", "plans_by_planner"]
     assert sorted(named) == sorted(field.name for field in dataclasses.fields(Stats))
     assert len(COUNTERS) > 15
     assert [name for name in COUNTERS if name.startswith("max_")] == MAXIMA
@@ -297,6 +299,7 @@ def test_derived_by_hand():
         "num_packs_above_lower_bound": 0,
         "num_packs_for_windows": 0,
         "drop_ratio": 0.5,  # 23 / 46
+        "loss_ratio": 0.73913,  # 17 / 23
         "split_ratio": 0.2,  # 1 / 5
         "group_cost_max_ratio": 1.25,  # 25 / (80 / 4)
         "group_cost_max_ratio_unbalanced": 2.05,  # 41 / (80 / 4)
@@ -325,6 +328,7 @@ def test_ratios_lie_between_0_and_1(packs):
         num_tokens_in=int(lengths.sum()),
         num_tokens_packed=int(lengths.sum()),
         num_tokens_padding=len(packs) * MAX_LEN - int(lengths.sum()),
+        num_tokens_loss=int(lengths.sum()) - len(lengths),
         num_segments=len(lengths),
         num_rows_unpacked=len(lengths),
         num_packs=len(packs),
@@ -334,7 +338,7 @@ def test_ratios_lie_between_0_and_1(packs):
     found = derived(stats, MAX_LEN)
     names = [name for name in found if name.endswith("_ratio") or name == "utilisation"]
     ratios = [found[name] for name in names if name != "group_cost_max_ratio"]  # a maximum is over its mean
-    assert len(ratios) == 5
+    assert len(ratios) == 6
     assert all(0.0 <= ratio <= 1.0 for ratio in ratios)
     if packs:
         assert found["utilisation"] + found["padding_ratio"] == pytest.approx(1, abs=2e-6)

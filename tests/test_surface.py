@@ -18,10 +18,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 OPTIONS = {
     "pack": """
-        --allow-network --allow-special --balance --bos --columns --config --debug --effort --eos --eos-token --help
-        --isolate --json --max-docs-per-pack --max-len --max-line-bytes --no-balance --no-bos --no-eos --no-isolate
-        --output --overlong --overwrite --pad-token --quiet --restart --seed --split-on --strategy --text-field
-        --text-template --tokenizer --tokenizer-engine --unit-bytes --val-fraction --workers -o -q -w""".split(),
+        --allow-network --allow-special --balance --bos --chat-template --columns --config --date --debug
+        --effort --eos --eos-token --field --format --help --isolate --json --loss --loss-on-eot
+        --max-docs-per-pack --max-len --max-line-bytes --no-balance --no-bos --no-eos --no-isolate
+        --no-loss-on-eot --output --overlong --overwrite --pad-token --quiet --restart --seed --split-on
+        --strategy --text-field --text-template --tokenizer --tokenizer-engine --unit-bytes --val-fraction
+        --workers -o -q -w""".split(),
     "stats": "--debug --help --json".split(),
     "verify": "--against --debug --deep --help --json --quiet --same-as --sample --tokenizer-engine -q".split(),
 }
@@ -85,13 +87,14 @@ def test_report_keys(tmp_path):
     report = json.loads(result.stdout)
     assert (
         list(report)
-        == """output status schema_version max_len strategy overlong tokenizer derived totals sources
+        == """output status schema_version max_len strategy overlong format loss tokenizer derived totals
+        sources
         fingerprint load run""".split()
     )
     assert (
         list(report["derived"])
         == """utilisation padding_ratio padding_ratio_unpacked num_packs_above_lower_bound
-        num_packs_for_windows drop_ratio split_ratio group_cost_max_ratio group_cost_max_ratio_unbalanced
+        num_packs_for_windows drop_ratio loss_ratio split_ratio group_cost_max_ratio group_cost_max_ratio_unbalanced
         attention_ratio mean_documents_per_pack mean_document_length document_length
         segment_length documents_per_pack""".split()
     )

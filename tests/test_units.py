@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from packcli.errors import StorageError
-from packcli.readers import Source, Span, Unit, cut_units, find_sources, read_parts, records, units
+from packcli.readers import Fields, Source, Span, Unit, cut_units, find_sources, read_parts, records, units
 
 LINES = st.lists(
     st.one_of(
@@ -87,7 +87,7 @@ def rows_by_part(source: Source, unit_bytes: int, block_bytes: int) -> list[tupl
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "BLOCK_BYTES", block_bytes)
         for unit in cut_units([source], unit_bytes):
-            for part in read_parts(unit, [source], (), unit_bytes=unit_bytes):
+            for part in read_parts(unit, [source], Fields(()), unit_bytes=unit_bytes):
                 chunks = list(part.chunks())
                 row = chunks[0].first_row
                 for chunk in chunks:
@@ -139,7 +139,7 @@ def test_parquet_is_cut_at_row_groups(tmp_path: Path, unit_bytes: int) -> None:
         assert after is None or size + sizes[after.start] > unit_bytes, "no smaller than need be"
     read = []
     for unit in cut:
-        for part in read_parts(unit, [source], ("text",), unit_bytes=1 << 30):
+        for part in read_parts(unit, [source], Fields(("text",)), unit_bytes=1 << 30):
             for chunk in part.chunks():
                 read += enumerate(chunk.columns[0].to_pylist(), start=chunk.first_row)
     assert read == list(enumerate(table["text"].to_pylist()))
@@ -150,7 +150,7 @@ def test_a_parquet_file_without_row_groups_is_one_unit_without_rows(tmp_path: Pa
         pass
     source = find_sources([str(tmp_path / "data.parquet")], [])[0]
     (unit,) = cut_units([source], 1)
-    (part,) = read_parts(unit, [source], ("text",), unit_bytes=1)
+    (part,) = read_parts(unit, [source], Fields(("text",)), unit_bytes=1)
     assert list(part.chunks()) == []
     assert part.is_last
 
@@ -196,6 +196,6 @@ def test_small_files_of_every_kind_are_read_from_one_unit(tmp_path: Path) -> Non
     (tmp_path / "c.jsonl").write_bytes(b'{"text": "k0"}\n')
     sources = find_sources([str(tmp_path)], [])
     (unit,) = cut_units(sources, 1 << 20)
-    parts = [list(part.chunks()) for part in read_parts(unit, sources, ("text",), unit_bytes=1 << 20)]
+    parts = [list(part.chunks()) for part in read_parts(unit, sources, Fields(("text",)), unit_bytes=1 << 20)]
     assert len(parts) == 1
     assert [(chunk.source, chunk.first_row) for chunk in parts[0]] == [(0, 0), (1, 0), (1, 1), (2, 0)]

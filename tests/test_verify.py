@@ -15,7 +15,7 @@ from helpers import SAMPLE, tree_hash
 from typer.testing import CliRunner
 
 import packcli
-from packcli import cli
+from packcli import cli, report, work
 from packcli.errors import OutputError, UsageError
 from packcli.manifest import fingerprint, seal
 from packcli.shards import to_json
@@ -594,3 +594,30 @@ def test_a_copy_without_the_state_of_the_machine_is_sound(output):
     assert wrong(output) == []
     (output / "train" / "cache-0123456789abcdef.arrow").write_bytes(b"datasets leaves these")
     assert wrong(output) == []
+
+
+@pytest.mark.parametrize("name", ["chat.jsonl", "prompt_completion.jsonl"])
+@pytest.mark.parametrize("columns", ["all", "compact,sources"])
+def test_a_dataset_with_a_loss_mask_is_sound(tmp_path, name, columns):
+    """Labels are -100 inside segments there; documents without loss are in no pack, and that is no problem."""
+    packcli.pack(SAMPLE.with_name(name), tmp_path / "out", max_len=64, columns=columns, workers=1)
+    verdict = verify(tmp_path / "out", against=[str(SAMPLE.with_name(name))])
+    assert verdict.problems == []
+    assert verdict.is_sound
+    stats = report.read_report(tmp_path / "out").stats
+    assert {each.cause for each in verdict.absent} <= {"no token that carries loss"}
+    assert len(verdict.absent) == stats.num_documents_no_loss + stats.num_documents_no_loss_left
+
+
+def test_a_label_that_the_text_does_not_give_is_found(tmp_path, monkeypatch):
+    """A mask that moved by one token trains on the prompt."""
+    packcli.pack(SAMPLE.with_name("chat.jsonl"), tmp_path / "out", max_len=512, workers=1)
+
+    def moved(job, unit):
+        for part in work.tokenize_unit(job, unit):
+            part.tokens.loss[1:] = part.tokens.loss[:-1].copy()
+            yield part
+
+    monkeypatch.setattr("packcli.verify.deep.tokenize_unit", moved)
+    verdict = verify(tmp_path / "out", deep=True)
+    assert any("holds label" in each.what for each in verdict.problems)

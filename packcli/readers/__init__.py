@@ -4,14 +4,17 @@
     Source                                  units.cut_units        -> Unit, spans of about unit_bytes
     Unit                                    records.read_parts     -> chunks of rows, cut into parts
     Chunk                                   fields.TextExtractor   -> texts
+                                            rows.RowExtractor      -> rows of parts, for every format but text
 
 A unit that is plain JSONL or Parquet is one part. A compressed or otherwise sequential file is one unit
 that gives several parts, each about unit_bytes of text, because nobody knows its size beforehand.
 """
 
 from packcli.readers.chunks import Chunk
-from packcli.readers.fields import Fields, TextExtractor, find_fields
+from packcli.readers.fields import TextExtractor, find_fields
 from packcli.readers.records import Meter, Part, digest_parts, read_parts
+from packcli.readers.rows import Row, RowError, RowExtractor, place_of
+from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source, default_output_name, find_sources, spool_stdin
 from packcli.readers.units import Span, Unit, cut_units
 
@@ -20,6 +23,9 @@ __all__ = [
     "Fields",
     "Meter",
     "Part",
+    "Row",
+    "RowError",
+    "RowExtractor",
     "Source",
     "Span",
     "TextExtractor",
@@ -29,6 +35,7 @@ __all__ = [
     "digest_parts",
     "find_fields",
     "find_sources",
+    "place_of",
     "read_parts",
     "spool_stdin",
 ]

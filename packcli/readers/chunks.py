@@ -117,15 +117,17 @@ class BytesChunk:
 
 @dataclass(slots=True)
 class ColumnChunk:
-    """Rows of Arrow columns, each a large_string array."""
+    """Rows of Arrow columns, each a large_string array or a large_list of int64."""
 
     source: int
     first_row: int
-    columns: list[pa.LargeStringArray]
+    columns: list[pa.LargeStringArray | pa.LargeListArray]
+    encoded: tuple[bool, ...] = ()
+    """Which columns hold JSON of what was nested; empty: none."""
 
     @property
     def row_bytes(self) -> NDArray[np.int64]:
-        return sum((_string_lengths(column) for column in self.columns), np.zeros(len(self.columns[0]), dtype=np.int64))
+        return sum((_row_lengths(column) for column in self.columns), np.zeros(len(self.columns[0]), dtype=np.int64))
 
     @property
     def num_bytes(self) -> int:
@@ -135,13 +137,15 @@ class ColumnChunk:
         lengths = self.row_bytes
         count = int(np.searchsorted(np.cumsum(lengths) - lengths, at))
         total = len(self.columns[0])
-        left = ColumnChunk(self.source, self.first_row, [column[:count] for column in self.columns])
-        right = ColumnChunk(self.source, self.first_row + count, [column[count:] for column in self.columns])
+        left = ColumnChunk(self.source, self.first_row, [column[:count] for column in self.columns], self.encoded)
+        right = ColumnChunk(
+            self.source, self.first_row + count, [column[count:] for column in self.columns], self.encoded
+        )
         return (left if count else None, right if count < total else None)
 
     def add_to(self, digest: Digest) -> None:
         for index, column in enumerate(self.columns):
-            offsets, data = _string_buffers(column)
+            offsets, data = _flat(column)
             lengths = np.where(np.asarray(column.is_valid()), np.diff(offsets), -1)
             digest.update(data, lengths.tobytes(), index)
 
@@ -154,11 +158,17 @@ def cut_chunk(chunk: Chunk, at: int) -> tuple[Chunk | None, Chunk | None]:
     return chunk.cut(at)
 
 
-def _string_buffers(column: pa.LargeStringArray) -> tuple[NDArray[np.int64], memoryview]:
-    _, offsets, data = column.buffers()
-    ends = np.frombuffer(offsets, dtype=np.int64, count=len(column) + 1, offset=8 * column.offset)
-    return ends, memoryview(data)[ends[0] : ends[-1]] if data is not None else memoryview(b"")
+def _flat(column: pa.LargeStringArray | pa.LargeListArray) -> tuple[NDArray[np.int64], memoryview]:
+    """Where each row begins in the data of a column, in bytes, and that data."""
+    offsets = np.frombuffer(column.buffers()[1], dtype=np.int64, count=len(column) + 1, offset=8 * column.offset)
+    if isinstance(column, pa.LargeListArray):
+        values = column.values
+        data = values.buffers()[1]
+        offsets = (offsets + values.offset) * 8
+    else:
+        data = column.buffers()[2]
+    return offsets, memoryview(data)[offsets[0] : offsets[-1]] if data is not None else memoryview(b"")
 
 
-def _string_lengths(column: pa.LargeStringArray) -> NDArray[np.int64]:
-    return np.diff(_string_buffers(column)[0])
+def _row_lengths(column: pa.LargeStringArray | pa.LargeListArray) -> NDArray[np.int64]:
+    return np.diff(_flat(column)[0])

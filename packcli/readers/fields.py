@@ -6,7 +6,6 @@ import functools
 import json
 import string
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -14,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from packcli.config import template_fields
 from packcli.errors import BadRowError, FieldError, NoInputError, StorageError, nearest
+from packcli.formats import OPTIONAL, REQUIRED, is_template, template_fields
 from packcli.readers.chunks import BytesChunk, Chunk, ColumnChunk, LineChunk
 from packcli.readers.records import check_columns, is_text, open_arrow, read_parts
+from packcli.readers.shapes import Fields, describe, detect, mapping, shaped_fields
 from packcli.readers.sources import Source
 from packcli.readers.units import Span, Unit, open_parquet
 
@@ -25,35 +25,39 @@ DEFAULT_FIELD = "text"
 EXCERPT = 80
 
 
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """The fields that make the text of a document, and how."""
+def find_fields(
+    sources: Sequence[Source],
+    text_field: str | None,
+    text_template: str | None,
+    *,
+    format_: str | None = None,
+    mapped: Sequence[str] = (),
+) -> Fields:
+    """Resolves the record shape and its fields from the options and from the first record or schema.
 
-    names: tuple[str, ...]
-    """Empty when all sources are .txt files."""
-    template: str | None = None
-    """A format string over the names; None takes the only one as it is."""
+    Without options: the one shape that the first record has, where text is the field `text`, or the only field that
+    holds a string.
 
-
-def find_fields(sources: Sequence[Source], text_field: str | None, text_template: str | None) -> Fields:
-    """Resolves the fields from the options and from the first record or schema.
-
-    Without options: `text`, or the only field that holds a string.
+    Args:
+        sources: What is to be read.
+        text_field: The field that is the text.
+        text_template: A format string that makes it of several.
+        format_: The shape; None finds it.
+        mapped: `part=field`, or `part=template` with braces.
 
     Raises:
-        FieldError: no such field, none or several that could be it (the message lists what was found).
+        FieldError: no such field, none or several that could be it (the message lists what was found), or several
+            shapes.
+        UsageError: a part that the format does not have.
         NoInputError: no source has a record.
     """
-    if text_template is not None:
-        wanted = template_fields(text_template)
-    elif text_field is not None:
-        wanted = (text_field,)
-    else:
-        wanted = ()
+    parts = mapping(mapped)
     structured = [source for source in sources if source.format != "txt" and source.num_bytes]
     if not structured:
-        if text_field or text_template:
-            raise FieldError("--text-field and --text-template say nothing about .txt files", "leave them out")
+        if text_field or text_template or parts or format_ not in (None, "text"):
+            raise FieldError(
+                "--format, --field, --text-field and --text-template say nothing about .txt files", "leave them out"
+            )
         return Fields(())
     for source in structured:
         found = _fields_of(source)
@@ -61,19 +65,43 @@ def find_fields(sources: Sequence[Source], text_field: str | None, text_template
             break
     else:
         raise NoInputError(f"{structured[0].name}: no record in it" + (", nor in the others" * (len(structured) > 1)))
-    if not wanted:
-        wanted = (_choose(source, found),)
+    if text_field is not None or text_template is not None:
+        format_ = "text"
+    elif format_ is None:
+        format_ = detect(source.name, found, parts) or "text"
+    if format_ == "text":
+        if set(parts) - {"text"}:
+            raise FieldError(
+                f"{source.name}: no record shape has the parts {', '.join(parts)} and the fields {describe(found)}",
+                "; ".join(f"{each}: {', '.join((*REQUIRED[each], *OPTIONAL[each]))}" for each in REQUIRED),
+            )
+        if "text" in parts:
+            text_field, text_template = (None, parts["text"]) if is_template(parts["text"]) else (parts["text"], None)
+        fields = _text_fields(source, found, text_field, text_template)
+    else:
+        if any(each.format == "txt" for each in sources):
+            raise FieldError(f"--format {format_}: there are .txt files among the inputs", "pack them on their own")
+        fields = shaped_fields(source.name, found, format_, parts)
+    for name in fields.names:
+        if any(each.format == "json" for each in structured) and any(mark in '"\\' or mark < " " for mark in name):
+            raise FieldError(f"{source.name}: field {name!r} has a quote, backslash or control character in its name")
+    for each in structured:
+        if each.format in ("parquet", "arrow"):
+            check_columns(each, _schema(each), fields)
+    return fields
+
+
+def _text_fields(source: Source, found: dict[str, str], text_field: str | None, text_template: str | None) -> Fields:
+    if text_template is not None:
+        wanted = template_fields(text_template)
+    else:
+        wanted = (text_field,) if text_field is not None else (_choose(source, found),)
     for name in wanted:
         if name not in found:
             close = nearest(name, found)
             meant = f"; did you mean {close!r}?" if close else ""
             option = "--text-template" if text_template else "--text-field"
-            raise FieldError(f"{source.name}: no field {name!r}{meant}", f"{option} can use {_describe(found)}")
-        if any(each.format == "json" for each in structured) and any(mark in '"\\' or mark < " " for mark in name):
-            raise FieldError(f"{source.name}: field {name!r} has a quote, backslash or control character in its name")
-    for each in structured:
-        if each.format in ("parquet", "arrow"):
-            check_columns(each, _schema(each), wanted)
+            raise FieldError(f"{source.name}: no field {name!r}{meant}", f"{option} can use {describe(found)}")
     return Fields(wanted, text_template)
 
 
@@ -86,11 +114,10 @@ def _choose(source: Source, found: dict[str, str]) -> str:
     several = "several fields could be the text" if strings else "no field holds text"
     example = "\\n".join("{" + name + "}" for name in strings[:2])
     hint = f"choose one with --text-field, or join some with --text-template '{example}'" if strings else ""
-    raise FieldError(f"{source.name}: {several}: {_describe(found)}", hint)
-
-
-def _describe(found: dict[str, str]) -> str:
-    return ", ".join(f"{name} ({kind})" for name, kind in found.items()) or "nothing: the record is empty"
+    if len(strings) > 1:
+        pair = f"--field prompt={strings[0]} --field completion={strings[1]}"
+        hint += f"; for a prompt and its completion: {pair}"
+    raise FieldError(f"{source.name}: {several}: {describe(found)}", hint)
 
 
 def _schema(source: Source) -> pa.Schema:
@@ -105,7 +132,7 @@ def _fields_of(source: Source) -> dict[str, str] | None:
     if source.format in ("parquet", "arrow"):
         return {column.name: "string" if is_text(column.type) else str(column.type) for column in _schema(source)}
     unit = Unit(0, (Span(0),))
-    for part in read_parts(unit, [source], (), unit_bytes=1 << 62, hashed=False):
+    for part in read_parts(unit, [source], Fields(()), unit_bytes=1 << 62, hashed=False):
         for chunk in part.chunks():
             records, rows = _records(chunk)
             for record, row in zip(records, rows.tolist(), strict=True):

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from packcli.errors import BadRowError, FieldError, StorageError
 from packcli.readers.chunks import BytesChunk, Chunk, ColumnChunk, Digest, LineChunk, cut_chunk
+from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source
 from packcli.readers.units import Span, Unit, begins_array, open_parquet
 
@@ -101,7 +104,7 @@ class _PartReader:
 def read_parts(
     unit: Unit,
     sources: Sequence[Source],
-    fields: Sequence[str],
+    fields: Fields,
     *,
     unit_bytes: int,
     split_on: str | None = None,
@@ -113,7 +116,7 @@ def read_parts(
     Args:
         unit: Which spans to read.
         sources: All sources of the run.
-        fields: The columns to read from Parquet and Arrow files.
+        fields: Which columns to read from Parquet and Arrow files.
         unit_bytes: A part ends with the row that crosses a multiple of this.
         split_on: Where .txt files are cut into documents.
         hashed: Whether parts have a digest.
@@ -131,7 +134,7 @@ def read_parts(
 
 
 def digest_parts(
-    unit: Unit, sources: Sequence[Source], fields: Sequence[str], *, unit_bytes: int, split_on: str | None
+    unit: Unit, sources: Sequence[Source], fields: Fields, *, unit_bytes: int, split_on: str | None
 ) -> list[str]:
     """The digest of every part of a unit, without decoding a row."""
     digests = []
@@ -142,7 +145,7 @@ def digest_parts(
 
 
 def _read_unit(
-    unit: Unit, sources: Sequence[Source], fields: Sequence[str], split_on: str | None, meter: Meter
+    unit: Unit, sources: Sequence[Source], fields: Fields, split_on: str | None, meter: Meter
 ) -> Iterator[Chunk]:
     for span in unit.spans:
         source = sources[span.source]
@@ -151,9 +154,7 @@ def _read_unit(
             yield chunk
 
 
-def _read_span(
-    span: Span, source: Source, fields: Sequence[str], split_on: str | None, meter: Meter
-) -> Iterator[Chunk]:
+def _read_span(span: Span, source: Source, fields: Fields, split_on: str | None, meter: Meter) -> Iterator[Chunk]:
     try:
         if source.format == "parquet":
             yield from _read_parquet(span, source, fields, meter)
@@ -279,17 +280,18 @@ def _read_txt(span: Span, source: Source, split_on: str | None, meter: Meter) ->
         yield BytesChunk(span.source, row, [tail])
 
 
-def _read_parquet(span: Span, source: Source, fields: Sequence[str], meter: Meter) -> Iterator[Chunk]:
+def _read_parquet(span: Span, source: Source, fields: Fields, meter: Meter) -> Iterator[Chunk]:
     file = open_parquet(source)
     check_columns(source, file.schema_arrow, fields)
+    present = [name for name in fields.names if file.schema_arrow.get_field_index(name) >= 0]
     groups = range(span.start, file.metadata.num_row_groups if span.stop is None else span.stop)
-    batches = file.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=list(fields), use_threads=False)
+    batches = file.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=present, use_threads=False)
     for chunk in _column_chunks(span, batches, fields):
         meter.file_bytes += source.num_bytes * len(chunk.columns[0]) // max(file.metadata.num_rows, 1)
         yield chunk
 
 
-def _read_arrow(span: Span, source: Source, fields: Sequence[str]) -> Iterator[Chunk]:
+def _read_arrow(span: Span, source: Source, fields: Fields) -> Iterator[Chunk]:
     reader, mapped = open_arrow(source)
     with reader:
         check_columns(source, reader.schema, fields)
@@ -332,14 +334,38 @@ def _arrow_batches(
         yield from reader
 
 
-def _column_chunks(span: Span, batches: Iterable[pa.RecordBatch], fields: Sequence[str]) -> Iterator[ColumnChunk]:
+def _column_chunks(span: Span, batches: Iterable[pa.RecordBatch], fields: Fields) -> Iterator[ColumnChunk]:
     row = span.first_row
     for batch in batches:
         for first in range(0, batch.num_rows, BATCH_ROWS):
             rows = batch.slice(first, BATCH_ROWS)
-            columns = [pc.cast(rows.column(name), pa.large_string()) for name in fields]
-            yield ColumnChunk(span.source, row, columns)
+            columns, encoded = zip(*(_column(rows, name) for name in fields.names), strict=True)
+            yield ColumnChunk(span.source, row, list(columns), encoded if any(encoded) else ())
             row += rows.num_rows
+
+
+def _column(rows: pa.RecordBatch, name: str) -> tuple[pa.LargeStringArray | pa.LargeListArray, bool]:
+    """A column as strings or as lists of int64, and whether the strings are JSON of what was nested."""
+    index = rows.schema.get_field_index(name)
+    if index < 0:  # an optional one
+        return pa.nulls(rows.num_rows, pa.large_string()), False
+    column = rows.column(index)
+    if is_text(column.type):
+        return pc.cast(column, pa.large_string()), False
+    if is_integers(column.type):
+        if pa.types.is_boolean(column.type.value_type):
+            column = pc.cast(column, pa.large_list(pa.int8()))
+        return pc.cast(column, pa.large_list(pa.int64())), False
+    values = (_without_nulls(value) for value in column.to_pylist(maps_as_pydicts="strict"))
+    encoded = [None if value is None else msgspec.json.encode(value).decode() for value in values]
+    return pa.array(encoded, pa.large_string()), True
+
+
+def _without_nulls(value: Any) -> Any:
+    """A nested value without the keys that are null: Arrow gives every struct the keys of all of them."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
+    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -349,14 +375,29 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def check_columns(source: Source, schema: pa.Schema, fields: Sequence[str]) -> None:
-    """Raises FieldError when a field is missing from the schema, or is not text."""
-    for name in fields:
-        found = ", ".join(f"{column.name} ({column.type})" for column in schema)
+def is_integers(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is a list of integers or booleans."""
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        return False
+    return bool(pa.types.is_integer(kind.value_type) or pa.types.is_boolean(kind.value_type))
+
+
+def check_columns(source: Source, schema: pa.Schema, fields: Fields) -> None:
+    """Raises FieldError when a field is missing from the schema, or is not of the kind that the format takes."""
+    found = ", ".join(f"{column.name} ({column.type})" for column in schema)
+    option = "--text-field" if fields.format == "text" else "--field"
+    for name in fields.names:
         if schema.get_field_index(name) < 0:
-            raise FieldError(f"{source.name}: no column {name!r}; it has {found}", "choose one with --text-field")
-        if not is_text(schema.field(name).type):
+            if name in fields.optional:
+                continue
+            raise FieldError(f"{source.name}: no column {name!r}; it has {found}", f"choose one with {option}")
+        kind = schema.field(name).type
+        if fields.format == "text" and not is_text(kind):
             raise FieldError(
-                f"{source.name}: column {name!r} is {schema.field(name).type}, not text; it has {found}",
-                "choose one with --text-field",
+                f"{source.name}: column {name!r} is {kind}, not text; it has {found}", f"choose one with {option}"
+            )
+        if is_integers(kind) != (fields.format == "tokenized") and not pa.types.is_null(kind):
+            wanted = "a list of integers" if fields.format == "tokenized" else "text or messages"
+            raise FieldError(
+                f"{source.name}: column {name!r} is {kind}, not {wanted}; it has {found}", f"choose one with {option}"
             )

@@ -165,7 +165,8 @@ def first_difference(one: Engine, other: Engine, texts: Sequence[str]) -> str | 
     return texts[-1]
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """The beginning of a text, for messages."""
     return ascii(text[:60]) + ("..." if len(text) > 60 else "")
 
 
@@ -224,7 +225,7 @@ class SpotCheck:
         for index, text in enumerate(self._texts):
             if not np.array_equal(self._given[index], ids[offsets[index] : offsets[index + 1]]):
                 raise EngineError(
-                    f"{self._engine.name} {self._engine.version} gives other ids than tokenizers for {_shown(text)}",
+                    f"{self._engine.name} {self._engine.version} gives other ids than tokenizers for {shown(text)}",
                     "this part was not committed; start anew with --tokenizer-engine tokenizers --overwrite, "
                     "and please report the text",
                 )
@@ -293,6 +294,6 @@ def _try_fast(
         except Exception as error:
             return None, f"it fails on {what}: {type(error).__name__}"
         if different is not None:
-            return None, f"it differs from tokenizers on {what}: {_shown(different)}"
+            return None, f"it differs from tokenizers on {what}: {shown(different)}"
     chars = sum(map(len, sample))
     return fast, f"equal to tokenizers on {len(awkward)} awkward strings and {chars / 1000:.0f} kB of the input"

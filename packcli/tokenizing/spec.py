@@ -43,6 +43,8 @@ class TokenizerSpec:
     pad_id: int
     allow_special: bool
     """Whether special tokens written in the text become control tokens."""
+    named_ids: tuple[int, ...] = ()
+    """EOS, BOS and pad as the tokenizer names them, where records hold chats: there they are control tokens too."""
     needs_edit: bool = False
     """Whether the file must be changed in memory before it is loaded, see `load`."""
 
@@ -72,7 +74,7 @@ class TokenizerSpec:
     @property
     def control_ids(self) -> frozenset[int]:
         """Ids that text must not spell."""
-        ids = () if self.allow_special else (self.eos_id, self.bos_id, self.pad_id)
+        ids = () if self.allow_special else (self.eos_id, self.bos_id, self.pad_id, *self.named_ids)
         return frozenset(each for each in ids if each is not None)
 
 
@@ -111,7 +113,8 @@ def _resolve(config: PackConfig, path: Path, name: str, raw: bytes, data: dict[s
 
     eos_token = config.eos_token or special.get("eos_token")
     bos_token = special.get("bos_token")
-    if config.add_eos and eos_token is None:
+    add_eos = config.add_eos is not False
+    if add_eos and eos_token is None:
         raise TokenizerError(
             f"tokenizer {name}: it names no EOS token",
             f"give one with --eos-token, or --no-eos for none; {_candidates(data)}",
@@ -137,13 +140,14 @@ def _resolve(config: PackConfig, path: Path, name: str, raw: bytes, data: dict[s
         path=str(path),
         sha256=hashlib.sha256(raw).hexdigest(),
         vocab_size=max(vocabulary.values()) + 1,
-        eos_token=eos_token if config.add_eos else None,
-        eos_id=id_of(str(eos_token), "--eos-token") if config.add_eos else None,
+        eos_token=eos_token if add_eos else None,
+        eos_id=id_of(str(eos_token), "--eos-token") if add_eos else None,
         bos_token=bos_token if add_bos else None,
         bos_id=id_of(str(bos_token), "--no-bos") if add_bos else None,
         pad_token=pad_token,
         pad_id=id_of(pad_token, "--pad-token"),
         allow_special=config.allow_special,
+        named_ids=tuple(vocabulary[token] for token in (eos_token, bos_token) if config.masked and token in vocabulary),
     )
     return dataclasses.replace(spec, needs_edit=_edit(data, spec.control_ids))
 
@@ -213,10 +217,10 @@ def _locate_on_hub(name: str, allow_network: bool) -> Path:
             f"--tokenizer {name}: no such file or directory, and not in the hub cache",
             "--allow-network lets packcli fetch it from the hub",
         ) from None
-    for file in CONFIG_FILES:
+    for file in (*CONFIG_FILES, "chat_template.jinja"):
         try:
             get(file)
-        except Exception:  # noqa: S112 - most repositories lack one of the two
+        except Exception:  # noqa: S112 - most repositories lack one of them
             continue
     return path
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from packcli import readers, tokenizing
-from packcli.assemble import PackBatch, Sources
+from packcli import chat, readers, tokenizing
+from packcli.assemble import IGNORE, PackBatch, Sources
 from packcli.config import PackConfig, RunOptions, read_toml
 from packcli.errors import UsageError
 from packcli.manifest import STATE_DIRECTORY, Output, Sidecar
@@ -25,6 +25,9 @@ from packcli.verify.files import Problem, Record, check_files
 from packcli.work import ENCODERS, Job, TokenizedPart, run_schema, splits_of, tokenize_unit
 
 PROBLEMS_A_PART = 20
+
+ANY_DATE = "1970-01-01"
+"""For templates that never ask for the day."""
 
 Ints = NDArray[np.int64]
 
@@ -96,11 +99,22 @@ def check_inputs(
     if problem is not None:
         checked.problems.append(Problem("", problem))
         return checked
-    text = record.manifest["text"]
-    fields = readers.find_fields(sources, config.text_field, config.text_template)
-    if (list(fields.names), fields.template) != (text["fields"], text["template"]):
+    text = dict(record.manifest["text"])
+    then = text.pop("chat_template")
+    fields = readers.find_fields(
+        sources, config.text_field, config.text_template, format_=config.format, mapped=config.field
+    )
+    if fields.identity() != text:
         checked.problems.append(Problem("", f"the inputs have other fields: {', '.join(fields.names)}"))
         return checked
+    template = None
+    if then is not None:
+        directory = Path(tokenizer.path).parent
+        date = then["date"] or ANY_DATE
+        template = chat.find_template(config.chat_template, directory, tokenizer.name, date)
+        if template.identity() != then:
+            checked.problems.append(Problem("", f"the chat template {template.name} is not that of the run"))
+            return checked
     threads = os.cpu_count() or 1
     choice = tokenizing.choose_engine(tokenizer, tokenizer_engine, [], threads=threads)
     wanted = {(each.unit, each.part): each for each in chosen}
@@ -110,6 +124,7 @@ def check_inputs(
         sources=tuple(sources),
         fields=fields,
         tokenizer=tokenizer,
+        template=template,
         engine=choice.engine.name,
         threads=threads,
         committed=frozenset((each.unit, each.part) for each in record.sidecars if (each.unit, each.part) not in wanted),
@@ -204,7 +219,8 @@ def _check_part(
         belongs[part.of_split(split)] = True
         first_row, problems = 0, 0
         for batch in read_shard(root / info.file, schema) if info is not None else ():
-            for row, what in _differences(batch, part, keys, order, packed, belongs, split):
+            isolate = record.config.isolate
+            for row, what in _differences(batch, part, keys, order, packed, belongs, split, isolate=isolate):
                 problems += 1
                 if info is not None and problems <= PROBLEMS_A_PART:
                     checked.problems.append(Problem(info.file, f"row {first_row + row}: {what}"))
@@ -212,6 +228,7 @@ def _check_part(
     kept = kept_lengths(lengths, record.config.max_len, "drop" if record.config.overlong == "drop" else "split")
     if record.config.overlong == "truncate":
         kept = np.minimum(lengths, record.config.max_len)
+    kept = np.where(part.has_loss, kept, 0)
     missing = np.flatnonzero(packed != kept)
     for doc in missing[:PROBLEMS_A_PART].tolist():
         name, row = sources[part.origin.source[doc]].name, int(part.origin.row[doc])
@@ -230,6 +247,8 @@ def _differences(
     packed: Ints,
     belongs: NDArray[np.bool_],
     split: str,
+    *,
+    isolate: bool,
 ) -> Iterator[tuple[int, str]]:
     """(row, what) for segments that are not what the text of their document gives; counts tokens in `packed`."""
     sources = batch.sources
@@ -257,17 +276,22 @@ def _differences(
     begin, spans, doc, start, row_of = begin[fits], spans[fits], doc[fits], start[fits], row_of[fits]
     ends = np.cumsum(spans)
     step = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - spans, spans)
-    there = batch.input_ids.values[np.repeat(begin, spans) + step]
-    expected = part.tokens.ids[np.repeat(part.tokens.offsets[doc] + start, spans) + step]
-    bad = np.flatnonzero(there != expected.view(np.int32))
-    segments = np.searchsorted(ends, bad, side="right")
-    for at in np.unique(segments).tolist():
-        first = int(bad[np.searchsorted(segments, at)])
-        yield (
-            int(row_of[at]),
-            f"position {int(np.repeat(begin, spans)[first] + step[first] - batch.input_ids.offsets[row_of[at]])} holds "
-            f"id {there[first]}, the text gives {expected[first]}",
-        )
+    position, token = np.repeat(begin, spans) + step, np.repeat(part.tokens.offsets[doc] + start, spans) + step
+    expected = part.tokens.ids[token].view(np.int32)
+    compared = [("id", batch.input_ids.values[position], expected)]
+    if part.tokens.loss is not None and batch.labels is not None:
+        has_loss = part.tokens.loss[token] & (step > 0) if isolate else part.tokens.loss[token]
+        compared.append(("label", batch.labels.values[position], np.where(has_loss, expected, IGNORE)))
+    for name, there, given in compared:
+        bad = np.flatnonzero(there != given)
+        segments = np.searchsorted(ends, bad, side="right")
+        for at in np.unique(segments).tolist():
+            first = int(bad[np.searchsorted(segments, at)])
+            yield (
+                int(row_of[at]),
+                f"position {int(position[first] - batch.input_ids.offsets[row_of[at]])} holds "
+                f"{name} {there[first]}, the text gives {given[first]}",
+            )
 
 
 def _keys(source: NDArray[np.int32], row: Ints) -> NDArray[Any]:
@@ -291,4 +315,6 @@ def _absent(
     for doc in np.flatnonzero(packed == 0).tolist():
         name, row = sources[part.origin.source[doc]].name, int(part.origin.row[doc])
         dropped = f"overlong: {lengths[doc]} tokens" if lengths[doc] else "no token"
+        if not part.has_loss[doc]:
+            dropped = "no token that carries loss"
         yield Absent(name, row, "missing" if kept[doc] else dropped)

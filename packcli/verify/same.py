@@ -22,9 +22,9 @@ def check_same(one: Path, other: Path) -> list[Problem]:
     """Compares two sound outputs: by the sha256 of their shards, else row by row, in the columns that both have."""
     left, right = (_record(each) for each in (one, other))
     problems: list[Problem] = []
-    columns = [name for name in left.config.columns if name in right.config.columns]
-    if left.config.columns != right.config.columns:
-        odd = sorted(set(left.config.columns) ^ set(right.config.columns))
+    columns = [name for name in left.config.written_columns if name in right.config.written_columns]
+    if left.config.written_columns != right.config.written_columns:
+        odd = sorted(set(left.config.written_columns) ^ set(right.config.written_columns))
         problems.append(Problem("", f"only one of the two has the columns {', '.join(odd)}; the others were compared"))
     names = sorted({*splits_of(left.config), *splits_of(right.config)})
     for split in names:

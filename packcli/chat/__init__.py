@@ -1,0 +1,29 @@
+"""Conversations -> text, with what of it is loss and what is a control token. The door to jinja2.
+
+--chat-template        template.find_template  -> TemplateSpec: the Jinja text and its variables
+a record               convert.make_conversation -> Conversation, from any of the shapes that people have
+its strings            protect.Protector       -> the record, with control tokens in its strings marked
+record, template       render.Renderer         -> Rendered: text, control tokens, loss spans, whose words they are
+no generation tags     turns.find_spans        -> loss spans by rendering turn by turn, with proof
+
+Nothing here knows token ids beyond those of control tokens.
+"""
+
+from packcli.chat.convert import alpaca_prompt, make_conversation
+from packcli.chat.protect import Controls
+from packcli.chat.render import Conversation, Rendered, Renderer, RenderError
+from packcli.chat.template import CHATML, CHATML_TURN, TemplateSpec, find_template
+
+__all__ = [
+    "CHATML",
+    "CHATML_TURN",
+    "Controls",
+    "Conversation",
+    "RenderError",
+    "Rendered",
+    "Renderer",
+    "TemplateSpec",
+    "alpaca_prompt",
+    "find_template",
+    "make_conversation",
+]
