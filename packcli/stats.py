@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from packcli.layouts import compare_layouts
 from packcli.strategies.bounds import count_bound
 
 Histogram = dict[int, int]
@@ -79,6 +80,8 @@ class Stats:
     """Who found the plans: strategy, and planner of its portfolio."""
     by_source: dict[int, dict[str, int]] = field(default_factory=dict)
     """Per input file: documents and tokens in (special ones excluded)."""
+    layouts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What packing is compared with, see `layouts.measure_layouts`."""
     by_split: dict[str, dict[str, int]] = field(default_factory=dict)
     """Per split: documents, packs and tokens packed."""
 
@@ -194,6 +197,14 @@ def derived(stats: Stats, max_len: int, max_docs: int = 0) -> dict[str, Any]:
         "document_length": quantiles(stats.documents_by_length),
         "segment_length": quantiles(stats.segments_by_length),
         "documents_per_pack": quantiles(stats.packs_by_documents),
+        "layouts": compare_layouts(
+            stats.layouts,
+            max_len,
+            num_tokens=stats.num_tokens_packed,
+            num_packs=stats.num_packs,
+            num_rows=stats.num_rows_unpacked,
+            sum_squared_segments=stats.sum_squared_segments,
+        ),
     }
 
 

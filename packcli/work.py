@@ -17,6 +17,7 @@ from packcli import readers, tokenizing
 from packcli.assemble import Assembler, Layout, Origin
 from packcli.config import PackConfig
 from packcli.errors import BadRowError
+from packcli.layouts import measure_layouts
 from packcli.manifest import Output, Sidecar
 from packcli.overlong import OverlongDocumentError, kept_lengths
 from packcli.planner import Plan, balance_plan, make_plan
@@ -65,7 +66,7 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
     Returns:
         The sidecars of the parts that were done here.
     """
-    encode, spot_check = _encoder(job)
+    encode, spot_check = load_encoder(job)
     extract = readers.TextExtractor(job.fields, job.sources)
     meter = readers.Meter()
     sidecars = []
@@ -98,7 +99,8 @@ ENCODERS: dict[object, tuple[tokenizing.Engine, tokenizing.SpotCheck]] = {}
 """The loaded engine of this process; a worker keeps it from unit to unit."""
 
 
-def _encoder(job: Job) -> tuple[tokenizing.Engine, tokenizing.SpotCheck]:
+def load_encoder(job: Job) -> tuple[tokenizing.Engine, tokenizing.SpotCheck]:
+    """The engine of a job and its spot check, loaded once a process."""
     if job.encoder_key not in ENCODERS:
         engine = tokenizing.make_engine(job.engine, job.tokenizer, threads=job.threads)
         ENCODERS[job.encoder_key] = engine, tokenizing.SpotCheck(job.tokenizer, engine)
@@ -247,6 +249,7 @@ def _count(
         segments_by_length=histogram(bucketed(plan.segments.length.astype(np.int64))),
         packs_by_documents=histogram(plan.docs_per_pack),
         plans_by_planner={plan.found_by: 1} if plan.num_packs else {},
+        layouts=measure_layouts(kept, config.max_len),
         by_split={split: {"num_documents": num_packed, "num_packs": plan.num_packs, "num_tokens_packed": num_tokens}},
     )
 
