@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from packcli.assemble import Lists, PackBatch, Sources
 from packcli.config import FORMAT_VERSION
-from packcli.errors import OutputError
+from packcli.errors import OutputError, StorageError
 
 if TYPE_CHECKING:
     import datasets
@@ -192,6 +192,84 @@ def _column(column: Lists | Sources) -> pa.ListArray:
 def _wrap(values: NDArray[np.integer], kind: pa.DataType) -> pa.Array:
     """The array as it lies in memory. (pa.array would import pandas first, which takes half a second.)"""
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
+EMPTY_SHARD = "data-empty.arrow"
+"""The shard of a split without rows: every split can be loaded."""
+
+INDEX_FILES = ("dataset_info.json", "state.json")
+"""What write_index writes."""
+
+SPLITS_FILE = "dataset_dict.json"
+
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+"""What ends an Arrow IPC stream: without it, a stream that is cut between two batches reads as a shorter one."""
+
+HASH_BYTES = 1 << 20
+
+
+def file_sha256(path: Path) -> tuple[str, int]:
+    """sha256 and size in bytes of a file, read in blocks."""
+    digest, size = hashlib.sha256(), 0
+    block = memoryview(bytearray(HASH_BYTES))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(block[:count])
+            size += count
+    return digest.hexdigest(), size
+
+
+def read_shard(path: Path, schema: pa.Schema) -> Iterator[PackBatch]:
+    """The rows of a shard, mapped; trusts nothing in it.
+
+    Raises:
+        StorageError: not a whole Arrow stream of this schema, its metadata included, or one with offsets
+            that lead out of its buffers, or with nulls.
+    """
+    try:
+        with pa.memory_map(str(path)) as mapped, pa.ipc.open_stream(mapped) as reader:
+            if not reader.schema.equals(schema, check_metadata=True):
+                raise StorageError("its schema or the metadata of the schema is not that of the run")
+            for batch in reader:
+                batch.validate(full=True)  # before a buffer is touched: offsets are what the file says
+                yield _from_arrow(batch)
+            end = mapped.tell()
+            mapped.seek(max(end - len(END_OF_STREAM), 0))
+            if mapped.read() != END_OF_STREAM:
+                raise StorageError("it is cut short, or goes on after its end")
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise StorageError(f"not a readable Arrow stream: {lines[0]}") from None
+
+
+def _from_arrow(batch: pa.RecordBatch) -> PackBatch:
+    columns: dict[str, Any] = dict.fromkeys(TYPES)
+    columns |= zip(batch.schema.names, map(_unwrap, batch.columns), strict=True)
+    return PackBatch(batch.num_rows, **columns)
+
+
+def _unwrap(column: pa.ListArray) -> Lists | Sources:
+    """The inverse of _column, without a copy; elements before the first row and after the last are left out."""
+    values = column.values
+    inner = values.flatten() if pa.types.is_struct(values.type) else [values]
+    if column.null_count or values.null_count or any(each.null_count for each in inner):
+        raise ValueError("a column has nulls")
+    offsets = _as_numpy(column.offsets)
+    first, last = int(offsets[0]), int(offsets[-1])
+    arrays = [_as_numpy(each)[first:last] for each in inner]
+    offsets = offsets - offsets[0]
+    if len(arrays) == 1:
+        return Lists(arrays[0], offsets)
+    source, row, start, end = arrays
+    return Sources(source, row, start, end, offsets)
+
+
+def _as_numpy(array: pa.Array) -> NDArray[Any]:
+    kind = np.dtype(str(array.type))
+    data = array.buffers()[-1]
+    return np.frombuffer(
+        data if data is not None else b"", dtype=kind, count=len(array), offset=array.offset * kind.itemsize
+    )
 
 
 def write_index(directory: Path, split: str, files: list[str], columns: Iterable[str], fingerprint: str) -> None:

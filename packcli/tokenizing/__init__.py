@@ -6,6 +6,7 @@ both engines    guard.choose_engine    -> the fast one where it is proven equal,
 during the run  guard.SpotCheck        -> fails hard on the first difference
 """
 
+from packcli.tokenizing.decoding import Decoder, find_decoder
 from packcli.tokenizing.engines import BATCH_DOCUMENTS, Engine, make_engine
 from packcli.tokenizing.guard import Choice, SpotCheck, choose_engine
 from packcli.tokenizing.spec import TokenizerSpec, find_tokenizer
@@ -13,10 +14,12 @@ from packcli.tokenizing.spec import TokenizerSpec, find_tokenizer
 __all__ = [
     "BATCH_DOCUMENTS",
     "Choice",
+    "Decoder",
     "Engine",
     "SpotCheck",
     "TokenizerSpec",
     "choose_engine",
+    "find_decoder",
     "find_tokenizer",
     "make_engine",
 ]
