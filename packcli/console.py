@@ -126,7 +126,7 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
     Args:
         console: Where to.
         report: What to show.
-        percentiles: Whether to add lengths and documents per pack, as `packcli stats` does.
+        percentiles: Whether to add balance and attention cost, as `packcli stats` does.
     """
     stats, figures, manifest = report.stats, report.derived, report.manifest
     config, tokenizer = manifest["config"], manifest["tokenizer"]
@@ -170,13 +170,6 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
     if stats.num_eos_in_documents:
         row("warning", f"{stats.num_eos_in_documents:,} EOS ids come from the text itself")
     if percentiles:
-        for name, key in (
-            ("document length", "document_length"),
-            ("segment length", "segment_length"),
-            ("documents per pack", "documents_per_pack"),
-        ):
-            if figures[key]:
-                row(name, "  ".join(f"{place} {value:,}" for place, value in figures[key].items()))
         row("attention cost", f"{figures['attention_ratio']:.2%} of full rows, when documents do not see each other")
     own = " - give your model's own with --tokenizer" if tokenizer["name"] == "builtin" else ""
     special = f"EOS {tokenizer['eos_token'] or 'none'}, pad {tokenizer['pad_token']}"

@@ -1,0 +1,486 @@
+"""What packing would give, from lengths alone: one pass over the input, then plans for every strategy and max_len.
+
+    measure    reads and tokenizes, in parts as `pack` would, and keeps nothing but lengths  -> Lengths
+    compare    plans them by every strategy at every max_len, part by part as `pack` would    -> WhatIf
+
+The figures are those that `pack` would report. With a sample they are estimates, with 95 % bootstrap intervals.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from packcli import readers, tokenizing
+from packcli.assemble import rows_per_batch
+from packcli.config import CANNOT_CAP_DOCS, PackConfig, RunOptions
+from packcli.engine import Emit, get_engine
+from packcli.errors import NoInputError, UsageError
+from packcli.overlong import kept_lengths
+from packcli.pipeline import GUARD_TEXT_CHARS, Started, Warned
+from packcli.planner import Plan, make_plan
+from packcli.strategies import STRATEGIES
+from packcli.strategies.random import mix
+from packcli.work import ENCODERS, Job, Progress, load_encoder
+
+GUARD_CHARS = 1 << 16
+RESAMPLES = 40
+"""Resamples of the bootstrap: enough for the ends of a 95 % interval to two digits."""
+
+DOCUMENT_CAPS = (1, 2, 4, 8, 16, 32, 64, 128)
+"""Limits of documents a pack that the table of caps tries."""
+
+GREEDY = {"next-fit": 5, "first-fit": 2}
+"""Strategies that depend on the order of the input, and the random orders that each is tried with."""
+
+MAX_SOURCES_ALONE = 64
+"""Sources that are planned on their own, at most: those with the most tokens."""
+
+PACKED_BYTES = 4 * 3
+"""Bytes of a position in input_ids, labels and position_ids."""
+SOURCE_BYTES = 20
+"""Bytes of an entry of sources."""
+BATCH_BYTES = 900
+"""Bytes of a record batch's own header, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartLengths:
+    """The documents of one part of a unit."""
+
+    unit: int
+    part: int
+    lengths: NDArray[np.int64]
+    """int64[D]: tokens, special ones included."""
+    source: NDArray[np.int32]
+    """int32[D]: index of the input file."""
+    num_documents: int
+    """Read, empty and not sampled ones included."""
+    num_empty: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """What one pass over an input gives."""
+
+    parts: list[PartLengths]
+    names: list[str]
+    """Names of the input files."""
+    sample: float
+    """Share of the documents that were tokenized, 0..1."""
+    tokenizer: str
+    engine: str
+
+    @property
+    def num_documents(self) -> int:
+        """Documents read that are not empty."""
+        return sum(part.num_documents - part.num_empty for part in self.parts)
+
+    @property
+    def scale(self) -> float:
+        """Documents for one that was tokenized."""
+        measured = sum(len(part.lengths) for part in self.parts)
+        return self.num_documents / measured if measured else 0.0
+
+    @property
+    def all(self) -> NDArray[np.int64]:
+        """Lengths of all parts, int64[D]."""
+        return np.concatenate([part.lengths for part in self.parts])
+
+    @property
+    def sources(self) -> NDArray[np.int32]:
+        """Sources of all parts, int32[D]."""
+        return np.concatenate([part.source for part in self.parts])
+
+
+def measure(
+    inputs: Sequence[str], config: PackConfig, options: RunOptions, *, sample: float = 1.0, emit: Emit
+) -> Lengths:
+    """Reads and tokenizes an input, and keeps the lengths.
+
+    Args:
+        inputs: Files, directories, globs.
+        config: What to tokenize with; max_len and strategy are not looked at.
+        options: Workers, engine, network.
+        sample: Share of the documents to tokenize, 0 < F <= 1, chosen by the seed and the row.
+        emit: Takes Started, Progress and Warned events.
+
+    Raises:
+        PackcliError: what `pack` would raise.
+    """
+    if not 0.0 < sample <= 1.0:
+        raise UsageError(f"--sample {sample} is not in 0 < F <= 1", "for example 0.05")
+    if "-" in inputs:
+        raise NoInputError("stats cannot read standard input", "name a file, a directory or a quoted glob")
+    tokenizer = tokenizing.find_tokenizer(config, allow_network=options.allow_network)
+    warnings: list[str] = []
+    sources = readers.find_sources(list(inputs), warnings)
+    for message in warnings:
+        emit(Warned(message))
+    fields = readers.find_fields(sources, config.text_field, config.text_template)
+    units = readers.cut_units(sources, config.unit_bytes)
+    workers = options.workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
+    num_processes = max(1, min(workers, len(units)))
+    threads = max(1, workers // num_processes)
+    first = _first_texts(units, sources, fields, config)
+    chosen = tokenizing.choose_engine(tokenizer, options.tokenizer_engine, first, threads=threads)
+    job = Job(
+        config=config,
+        root=Path(),
+        sources=tuple(sources),
+        fields=fields,
+        tokenizer=tokenizer,
+        engine=chosen.engine.name,
+        threads=threads,
+        committed=frozenset(),
+    )
+    emit(Started(sum(source.num_bytes for source in sources), 0, num_processes))
+    if num_processes == 1:
+        ENCODERS[job.encoder_key] = (chosen.engine, chosen.spot_check)
+    try:
+        engine = get_engine("serial" if num_processes == 1 else "processes")
+        work = functools.partial(measure_unit, job, sample)
+        parts = [part for parts in engine(work, units, workers=num_processes, emit=emit) for part in parts]
+    finally:
+        ENCODERS.clear()
+    lengths = Lengths(parts, [source.name for source in sources], sample, tokenizer.name, chosen.engine.name)
+    if not parts or not len(lengths.all):
+        raise NoInputError(f"no document to measure: {sum(part.num_documents for part in parts)} read")
+    return lengths
+
+
+def _first_texts(
+    units: Sequence[readers.Unit], sources: Sequence[readers.Source], fields: readers.Fields, config: PackConfig
+) -> list[str]:
+    """Texts from the beginning of the input for the guard, cut, GUARD_CHARS in all."""
+    extract = readers.TextExtractor(fields, sources)
+    texts: list[str] = []
+    left = GUARD_CHARS
+    for unit in units[:1]:
+        for part in readers.read_parts(
+            unit, sources, fields.names, unit_bytes=config.unit_bytes, split_on=config.split_on, hashed=False
+        ):
+            for chunk in part.chunks():
+                for text in extract(chunk)[0]:
+                    texts.append(text[: min(left, GUARD_TEXT_CHARS)])
+                    left -= len(texts[-1])
+                    if left <= 0:
+                        return texts
+    return texts
+
+
+def measure_unit(job: Job, sample: float, unit: readers.Unit, emit: Callable[[Progress], None]) -> list[PartLengths]:
+    """The lengths of a unit, part by part."""
+    engine, spot_check = load_encoder(job)
+    extract = readers.TextExtractor(job.fields, job.sources)
+    meter = readers.Meter()
+    extra = (job.tokenizer.bos_id is not None) + (job.tokenizer.eos_id is not None)
+    found = []
+    for part in readers.read_parts(
+        unit,
+        job.sources,
+        job.fields.names,
+        unit_bytes=job.config.unit_bytes,
+        split_on=job.config.split_on,
+        hashed=False,
+        meter=meter,
+    ):
+        lengths: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
+        sources: list[NDArray[np.int32]] = [np.empty(0, dtype=np.int32)]
+        num_documents = num_empty = 0
+        seen = meter.file_bytes
+        for chunk in part.chunks():
+            texts, rows = extract(chunk)
+            num_documents += len(texts)
+            num_empty += sum(not text for text in texts)
+            if sample < 1.0:
+                taken = _sampled(rows, chunk.source, job.config.seed, sample).tolist()
+                texts = [text for text, take in zip(texts, taken, strict=True) if take and text]
+            else:
+                texts = [text for text in texts if text]
+            for first in range(0, len(texts), tokenizing.BATCH_DOCUMENTS):
+                batch = texts[first : first + tokenizing.BATCH_DOCUMENTS]
+                ids, offsets = engine.encode(batch)
+                spot_check.look(batch, ids, offsets)
+                lengths.append(np.diff(offsets).astype(np.int64) + extra)
+            sources.append(np.full(len(texts), chunk.source, dtype=np.int32))
+            emit(Progress(meter.file_bytes - seen, len(rows)))
+            seen = meter.file_bytes
+        spot_check.settle()
+        found.append(
+            PartLengths(
+                unit.index, part.index, np.concatenate(lengths), np.concatenate(sources), num_documents, num_empty
+            )
+        )
+    return found
+
+
+def _sampled(rows: NDArray[np.int64], source: int, seed: int, share: float) -> NDArray[np.bool_]:
+    """Which rows are in the sample: by a hash of source and row (SplitMix64), the same wherever it runs."""
+    value = rows.astype(np.uint64) + np.uint64(mix(seed, 7, source))
+    with np.errstate(over="ignore"):
+        value = value * np.uint64(0x9E3779B97F4A7C15)
+        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        value ^= value >> np.uint64(31)
+    taken: NDArray[np.bool_] = (value >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share
+    return taken
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What one strategy would give at one max_len. Counts are scaled up when only a sample was measured."""
+
+    max_len: int
+    strategy: str
+    max_docs_per_pack: int
+    num_packs: float
+    num_packs_above_lower_bound: float
+    utilisation: float
+    padding_ratio: float
+    num_documents_cut: float
+    """Split or truncated."""
+    num_documents_dropped: float
+    num_tokens_lost: float
+    """Truncated, or dropped with their document."""
+    num_loss_tokens_lost: float
+    """Labels that whole documents would have and packs have not: tokens lost, and the first of each further piece."""
+    num_bytes: float
+    """Of the shards with all columns, about."""
+    intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    """Figure -> ends of its 95 % interval; empty when everything was measured."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            **dataclasses.asdict(self),
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+        }
+
+
+ESTIMATED = ("num_packs", "utilisation", "padding_ratio", "num_documents_cut", "num_tokens_lost", "num_bytes")
+"""Figures that get an interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """All that the lengths of an input say; JSON values but for outcomes."""
+
+    lengths: Lengths
+    outcomes: list[Outcome]
+    """Strategy x max_len."""
+    caps: list[Outcome]
+    """Limits of documents a pack, for next-fit: whether the limit or the packing leaves padding."""
+    overlong: list[dict[str, Any]]
+    """By max_len: what truncate and drop would lose."""
+    sources: list[dict[str, Any]]
+    """By source and max_len: lengths, what is too long, and how it would pack on its own."""
+    orders: list[dict[str, Any]]
+    """Greedy strategies on other orders of the input."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object under "what_if" of --json."""
+        return {
+            "num_documents": self.lengths.num_documents,
+            "num_documents_empty": sum(part.num_empty for part in self.lengths.parts),
+            "num_documents_measured": len(self.lengths.all),
+            "num_tokens": round(int(self.lengths.all.sum()) * self.lengths.scale),
+            "sample": self.lengths.sample,
+            "tokenizer": self.lengths.tokenizer,
+            "outcomes": [each.as_dict() for each in self.outcomes],
+            "caps": [each.as_dict() for each in self.caps],
+            "overlong": self.overlong,
+            "sources": self.sources,
+            "orders": self.orders,
+        }
+
+
+def compare(lengths: Lengths, config: PackConfig, max_lens: Sequence[int], strategies: Sequence[str] = ()) -> WhatIf:
+    """Plans the lengths by every strategy at every max_len.
+
+    Args:
+        lengths: From measure.
+        config: Overlong policy, max_docs_per_pack, effort, isolate, seed.
+        max_lens: At least one.
+        strategies: Names; all when empty.
+
+    Raises:
+        UsageError: the policy is `error` and a document is too long, or a strategy cannot keep max_docs_per_pack.
+    """
+    longest = int(lengths.all.max())
+    if config.overlong == "error" and longest > min(max_lens):
+        raise UsageError(
+            f"--overlong error: a document of {longest:,} tokens is over --max-len {min(max_lens)}",
+            "--overlong split, truncate or drop",
+        )
+    wanted = [dataclasses.replace(config, max_len=each, strategy="best-fit", balance=False) for each in max_lens]
+    names = list(strategies) or [
+        name for name in STRATEGIES if not (config.max_docs_per_pack and name in CANNOT_CAP_DOCS)
+    ]
+    outcomes = [_outcome(lengths, dataclasses.replace(each, strategy=name)) for each in wanted for name in names]
+    caps = [
+        _outcome(lengths, dataclasses.replace(each, strategy="next-fit", max_docs_per_pack=cap), False)
+        for each in wanted
+        for cap in (*DOCUMENT_CAPS, 0)
+    ]
+    return WhatIf(
+        lengths,
+        outcomes,
+        caps,
+        [_overlong(lengths, each.max_len) for each in wanted],
+        list(_sources(lengths, wanted)),
+        [_orders(lengths, each, name) for each in wanted for name in GREEDY],
+    )
+
+
+def _plan(lengths: NDArray[np.int64], config: PackConfig, *place: int) -> Plan:
+    return make_plan(
+        lengths,
+        config.max_len,
+        strategy=config.strategy,
+        overlong=config.overlong,
+        max_docs_per_pack=config.max_docs_per_pack,
+        effort=config.effort,
+        seed=mix(config.seed, *place),
+    )
+
+
+def _outcome(lengths: Lengths, config: PackConfig, intervals: bool = True) -> Outcome:
+    scale = lengths.scale
+    parts = [part.lengths for part in lengths.parts]
+    plans = [_plan(part.lengths, config, part.unit, part.part, 0) for part in lengths.parts]
+    outcome = _sum_up(parts, plans, config, scale)
+    if lengths.sample >= 1.0 or not intervals:
+        return outcome
+    generator = np.random.Generator(np.random.PCG64(mix(config.seed, 8)))
+    drawn = []
+    for _ in range(RESAMPLES):
+        # Sorted indices: documents stay in the order of the input.
+        again = [part[np.sort(generator.integers(0, len(part), len(part)))] if len(part) else part for part in parts]
+        fast = dataclasses.replace(config, effort="fast")
+        drawn.append(_sum_up(again, [_plan(each, fast, 0, 0, 0) for each in again], config, scale))
+    # The middle of resamples is biased: documents that are drawn twice pack worse. Their spread is not.
+    # A sample of F of all documents knows F of them: the correction for a finite population.
+    shrink = float(np.sqrt(max(1.0 - 1.0 / scale, 0.0)))
+    found: dict[str, tuple[float, float]] = {}
+    for name in ESTIMATED:
+        value = getattr(outcome, name)
+        half = 1.96 * float(np.std([getattr(each, name) for each in drawn], ddof=1)) * shrink
+        most = 1.0 if name in ("utilisation", "padding_ratio") else float("inf")
+        found[name] = (max(value - half, 0.0), min(value + half, most))
+    return dataclasses.replace(outcome, intervals=found)
+
+
+def _sum_up(parts: Sequence[NDArray[np.int64]], plans: Sequence[Plan], config: PackConfig, scale: float) -> Outcome:
+    max_len = config.max_len
+    num_packs = 0.0
+    num_cut = num_dropped = num_lost = num_kept = num_segments = above = num_packed = num_bytes = 0
+    for lengths, plan in zip(parts, plans, strict=True):
+        kept = kept_lengths(lengths, max_len, config.overlong)
+        pieces = np.bincount(plan.segments.doc, minlength=len(lengths))
+        num_cut += int(((pieces > 1) | ((kept < lengths) & (kept > 0))).sum())
+        num_dropped += int((kept == 0).sum())
+        num_kept += int((kept > 0).sum())
+        num_lost += int((lengths - kept).sum())
+        num_segments += len(plan.segments)
+        num_packs += plan.num_packs
+        if scale > 1.0 and config.strategy != "pad" and plan.num_packs:
+            # The one pack that is part-filled belongs to the sample: more documents would fill it.
+            num_packs -= 1.0 - int(plan.pack_tokens.min()) / max_len
+        above += plan.num_packs - plan.lower_bound
+        num_packed += plan.num_tokens
+        num_bytes += shard_bytes(plan)
+    further = (num_segments - num_kept) if config.isolate else 0
+    positions = num_packs * max_len
+    utilisation = num_packed / positions if positions else 0.0
+    # The first token of a dropped document would have no label either.
+    lost_labels = num_lost - (num_dropped if config.isolate else 0)
+    return Outcome(
+        max_len=max_len,
+        strategy=config.strategy,
+        max_docs_per_pack=config.max_docs_per_pack,
+        num_packs=num_packs * scale,
+        num_packs_above_lower_bound=above * scale,
+        utilisation=utilisation,
+        padding_ratio=1.0 - utilisation if positions else 0.0,
+        num_documents_cut=num_cut * scale,
+        num_documents_dropped=num_dropped * scale,
+        num_tokens_lost=num_lost * scale,
+        num_loss_tokens_lost=(lost_labels + further) * scale,
+        num_bytes=num_bytes * scale,
+    )
+
+
+def shard_bytes(plan: Plan) -> int:
+    """Bytes of the shard of a plan with all columns, documents isolated, about."""
+    num_padded = int((plan.pack_tokens < plan.max_len).sum())
+    values = plan.num_packs * plan.max_len * PACKED_BYTES + 4 * (len(plan.segments) + num_padded)
+    num_batches = -(-plan.num_packs // rows_per_batch(plan.max_len))
+    offsets = 4 * 5 * (plan.num_packs + num_batches)
+    return values + SOURCE_BYTES * len(plan.segments) + offsets + BATCH_BYTES * num_batches
+
+
+def _overlong(lengths: Lengths, max_len: int) -> dict[str, Any]:
+    docs, scale = lengths.all, lengths.scale
+    over = docs[docs > max_len]
+    return {
+        "max_len": max_len,
+        "num_documents_over": round(len(over) * scale),
+        "documents_over_ratio": round(len(over) / len(docs), 6),
+        "num_tokens_truncated": round(int((over - max_len).sum()) * scale),
+        "truncated_ratio": round(float((over - max_len).sum() / docs.sum()), 6),
+        "num_tokens_dropped": round(int(over.sum()) * scale),
+        "dropped_ratio": round(float(over.sum() / docs.sum()), 6),
+    }
+
+
+def _sources(lengths: Lengths, configs: Sequence[PackConfig]) -> Iterator[dict[str, Any]]:
+    docs, scale = lengths.all, lengths.scale
+    order = np.argsort(lengths.sources, kind="stable")
+    ends = np.cumsum(np.bincount(lengths.sources, minlength=len(lengths.names)))
+    groups = np.split(docs[order], ends[:-1])
+    there = [index for index, mine in enumerate(groups) if len(mine)]
+    largest = sorted(there, key=lambda index: -int(groups[index].sum()))[:MAX_SOURCES_ALONE]
+    for index in sorted(largest):
+        mine = groups[index]
+        p50, p95, p99 = np.percentile(mine, [50, 95, 99], method="inverted_cdf").tolist()
+        for config in configs:
+            over = mine[mine > config.max_len]
+            alone = _plan(mine, dataclasses.replace(config, effort="fast"), 0).utilisation if len(largest) > 1 else None
+            yield {
+                "name": lengths.names[index],
+                "max_len": config.max_len,
+                "num_documents": round(len(mine) * scale),
+                "num_tokens": round(int(mine.sum()) * scale),
+                "length_p50": int(p50),
+                "length_p95": int(p95),
+                "length_p99": int(p99),
+                "length_max": int(mine.max()),
+                "num_documents_over": round(len(over) * scale),
+                "truncated_ratio": round(float((over - config.max_len).sum() / mine.sum()), 6),
+                "utilisation_alone": None if alone is None else round(alone, 6),
+            }
+
+
+def _orders(lengths: Lengths, config: PackConfig, strategy: str) -> dict[str, Any]:
+    """Utilisation in the order of the input, in random orders, and with the longest first."""
+    config = dataclasses.replace(config, strategy=strategy)
+    docs = lengths.all
+    generator = np.random.Generator(np.random.PCG64(mix(config.seed, 9)))
+    shuffled = sorted(_plan(generator.permutation(docs), config, 0).utilisation for _ in range(GREEDY[strategy]))
+    return {
+        "max_len": config.max_len,
+        "strategy": strategy,
+        "utilisation": round(_plan(docs, config, 0).utilisation, 6),
+        "shuffled_low": round(shuffled[0], 6),
+        "shuffled_high": round(shuffled[-1], 6),
+        "longest_first": round(_plan(np.sort(docs)[::-1], config, 0).utilisation, 6),
+    }
