@@ -32,7 +32,7 @@ MAX_TEXT = 300
 """Characters of a name or a setting."""
 NUM_PACKS = 3
 """Packs shown decoded."""
-MAX_SEGMENTS, MAX_SEGMENT_TEXT = 12, 1200
+MAX_SEGMENTS, MAX_SEGMENT_TEXT = 6, 500
 """Of a pack: segments, and characters of each. A page must stay small whatever the input."""
 NUM_SHARES = 120
 """Steps of the plot of utilisation over packs."""
@@ -283,8 +283,9 @@ def _packs(report: Report, tokenizer: str | None) -> str:
         shown = "".join(_piece(each) for each in pieces[:MAX_SEGMENTS])
         left = len(pieces) - MAX_SEGMENTS
         more = f"<p>and {left:,} more pieces</p>" if left > 0 else ""
+        opened = "" if parts else " open"
         parts.append(
-            f"<details open><summary>{_text(split)} row {row.index:,}: {len(row.ids):,} positions, "
+            f"<details{opened}><summary>{_text(split)} row {row.index:,}: {len(row.ids):,} positions, "
             f"{row.num_loss:,} tokens with loss</summary>{shown}{more}</details>"
         )
     return (

@@ -154,6 +154,8 @@ def flow(name: str, read: Sequence[int], became: Sequence[int], description: str
     for place, (counts, colours) in enumerate(((read, READ_COLOURS), (became, BECAME_COLOURS))):
         left = 0.0
         for colour, count in zip(colours, counts, strict=True):
+            if not count:
+                continue
             axes.barh(place, 100 * count / total, left=left, height=0.6, color=colour)
             left += 100 * count / total
     axes.set_yticks([0, 1], ["read", "became"])
