@@ -259,15 +259,17 @@ def _show_what_if(
     made = PackConfig(**{**settings, "strategy": "best-fit"})
 
     from packcli import console, console_stats, exporting
+    from packcli.measuring import measure
+    from packcli.report import SCHEMA_VERSION
     from packcli.tables import what_if_tables
-    from packcli.what_if import compare, measure
+    from packcli.what_if import compare
 
     shown = console.make_console()
     with console.ProgressDisplay(shown, quiet=False) as display:
         lengths = measure(inputs, made, RunOptions(**options), sample=sample, emit=display)
     found: WhatIf = compare(lengths, made, max_lens, strategies)
     if json_:
-        console.print_json(found.as_dict())
+        console.print_json({"schema_version": SCHEMA_VERSION, "what_if": found.as_dict()})
     elif markdown or csv:
         tables = what_if_tables(found)
         console_stats.print_text(exporting.to_csv(tables) if csv else exporting.to_markdown(tables))

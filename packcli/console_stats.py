@@ -49,7 +49,9 @@ def show_tables(console: Console, tables: Sequence[Table]) -> None:
         console.print(f"\n[bold]{escape(visible(table.title))}[/]")
         if table.note:
             console.print(escape(visible(table.note)))
-        for columns in _blocks(table, console.width):
+        for number, columns in enumerate(_blocks(table, console.width)):
+            if number:
+                console.print()
             console.print(_grid(table, columns))
 
 

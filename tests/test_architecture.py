@@ -11,7 +11,7 @@ from helpers import SAMPLE
 PACKAGE = Path(__file__).parents[1] / "packcli"
 
 LINE = """errors visible config tokens overlong strategies planner assemble layouts stats
-          readers tokenizing shards manifest work report engine pipeline contents recount inspecting what_if
+          readers tokenizing shards manifest work report engine pipeline contents recount inspecting measuring what_if
           tables exporting pages console console_stats console_inspect cli_views cli __main__""".split()
 """Modules and packages from the bottom up: each imports only what stands before it."""
 

@@ -277,7 +277,7 @@ def _packs(report: Report, tokenizer: str | None) -> str:
     except PackcliError as error:
         return f"<section><h2>Packs</h2><p>Not decoded: {_text(error.message)}.</p></section>"
     split = next(iter(inspector.contents.splits))
-    parts = []
+    parts: list[str] = []
     for row in inspector.random(split, NUM_PACKS, seed=0):
         pieces = inspector.show(row)
         shown = "".join(_piece(each) for each in pieces[:MAX_SEGMENTS])
