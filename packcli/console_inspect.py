@@ -7,6 +7,7 @@ loss stand between marks.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -25,11 +26,19 @@ ASCII_MARKS = ("{{", "}}")
 PLAIN_WIDTH = 120
 
 
+class _Output(Console):
+    """A console that leaves the end of a pipe to the command line; rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """A pager that was left, or head."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def make_output() -> Console:
     """A console on stdout for text that people read, page through or pipe."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    return _Output(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 @contextlib.contextmanager

@@ -38,8 +38,8 @@ PACKED_BYTES = 4 * 3
 """Bytes of a position in input_ids, labels and position_ids."""
 SOURCE_BYTES = 20
 """Bytes of an entry of sources."""
-BATCH_BYTES = 900
-"""Bytes of a record batch's own header, about."""
+BATCH_BYTES, SHARD_BYTES = 790, 1660
+"""Bytes of the header of a record batch and of a shard, about."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -232,7 +232,8 @@ def shard_bytes(plan: Plan) -> int:
     values = plan.num_packs * plan.max_len * PACKED_BYTES + 4 * (len(plan.segments) + num_padded)
     num_batches = -(-plan.num_packs // rows_per_batch(plan.max_len))
     offsets = 4 * 5 * (plan.num_packs + num_batches)
-    return values + SOURCE_BYTES * len(plan.segments) + offsets + BATCH_BYTES * num_batches
+    headers = BATCH_BYTES * num_batches + (SHARD_BYTES if num_batches else 0)
+    return values + SOURCE_BYTES * len(plan.segments) + offsets + headers
 
 
 def _overlong(lengths: Lengths, max_len: int) -> dict[str, Any]:
