@@ -7,7 +7,7 @@ INPUT  ?= sample_data/docs.jsonl
 TOKENIZER ?= packcli/tokenizing/builtin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-train check lint types format bench bench-peers stress smoke clean
+.PHONY: help demo docs test test-browser test-train check lint types format bench bench-peers stress smoke clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +32,14 @@ test-train: ## Run the tests that need torch and transformers, in an environment
 	.venv-train/bin/python -m pip install --quiet 'transformers[torch]>=5' --editable '.[dev]'
 	.venv-train/bin/python -m pytest tests/train/train_check.py
 
+test-browser: ## Open the HTML report in headless Chromium (PACKCLI_CHROMIUM or chromium), in an environment of its own
+	test -x .venv-browser/bin/python || $(PYTHON) -m venv .venv-browser
+	.venv-browser/bin/python -m pip install --quiet playwright axe-core-python --editable '.[dev]'
+	.venv-browser/bin/python -m pytest tests/test_browser.py
+
+docs: $(STAMP) ## Make the table and the screenshot of README again (PACKCLI_CHROMIUM or chromium)
+	$(BIN)/python docs/make.py
+
 check: lint types test ## What CI runs first: lint, types, tests
 
 lint: $(STAMP) ## Check style and format
@@ -49,6 +57,7 @@ bench: $(STAMP) ## Measure: INPUT=corpus.jsonl.zst TOKENIZER=dir (defaults: samp
 	$(BIN)/python tests/benchmarks/bench_assemble.py
 	$(BIN)/python tests/benchmarks/bench_start.py
 	$(BIN)/python tests/benchmarks/bench_pack.py $(INPUT) --tokenizer $(TOKENIZER)
+	$(BIN)/python tests/benchmarks/bench_stats.py $(INPUT) --tokenizer $(TOKENIZER)
 
 bench-peers: $(STAMP) ## Measure beside TRL and datatrove, in an environment of their own
 	$(BIN)/python tests/benchmarks/bench_peers.py $(INPUT) --tokenizer $(TOKENIZER)
@@ -56,6 +65,7 @@ bench-peers: $(STAMP) ## Measure beside TRL and datatrove, in an environment of 
 stress: $(STAMP) ## The long runs: many kills, two gigabytes
 	PACKCLI_KILLS=100 $(BIN)/python -m pytest tests/test_kill.py -v
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER)
+	$(BIN)/python tests/benchmarks/check_recount.py $(INPUT) --tokenizer $(TOKENIZER)
 
 smoke: ## Install the wheel alone into a fresh environment and use it
 	rm -rf build/smoke && mkdir -p build/smoke

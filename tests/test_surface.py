@@ -22,7 +22,13 @@ OPTIONS = {
         --max-docs-per-pack --max-len --no-bos --no-eos --no-isolate --output --overlong --overwrite --pad-token --quiet
         --seed --split-on --strategy --text-field --text-template --tokenizer --tokenizer-engine --unit-bytes
         --val-fraction --workers -o -q -w""".split(),
-    "stats": "--debug --help --json".split(),
+    "stats": """
+        --config --csv --debug --help --html --json --markdown --max-docs-per-pack --max-len --overlong
+        --recount --sample --seed --split-on --strategy --text-field --text-template --tokenizer --workers
+        -w""".split(),
+    "inspect": """
+        --debug --doc --help --json --limit --pager --random --row --search --seed --split --tokenizer
+        --tokens""".split(),
 }
 
 

@@ -96,7 +96,9 @@ def histogram(name: str, bars: Sequence[tuple[int, int, int]], *, unit: str, of:
     """Counts by ranges of values."""
     figure, axes = _figure()
     places = range(len(bars))
-    axes.bar(places, [count for *_, count in bars], width=0.9, color=ONE)
+    single = all(low == high for low, high, _ in bars[:-1])  # else the label of a range stands where it begins
+    align = "center" if single else "edge"
+    axes.bar(places, [count for *_, count in bars], width=0.9, align=align, color=ONE)
     step = -(-len(bars) // 8)
     axes.set_xticks(list(places)[::step], [f"{low:,}" for low, _, _ in bars][::step])
     axes.set_xlabel(unit, color=INK)

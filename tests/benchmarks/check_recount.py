@@ -2,7 +2,7 @@
 
     python tests/benchmarks/check_recount.py INPUT --tokenizer DIR [--text-template T] [--max-len N] [--strategy NAME]
 
-The documents are read by json or pyarrow and encoded by `tokenizers`; see tests/slow_recount.py. .jsonl, .jsonl.zst, .parquet.
+INPUT is .jsonl, .jsonl.zst or .parquet, read by json or pyarrow and encoded by `tokenizers`; see tests/slow_recount.py.
 """
 
 from __future__ import annotations
