@@ -265,7 +265,7 @@ def _show_what_if(
     from packcli.what_if import compare
 
     shown = console.make_console()
-    with console.ProgressDisplay(shown, quiet=False) as display:
+    with console.ProgressDisplay(shown, quiet=False, doing="measuring") as display:
         lengths = measure(inputs, made, RunOptions(**options), sample=sample, emit=display)
     found: WhatIf = compare(lengths, made, max_lens, strategies)
     if json_:

@@ -60,9 +60,10 @@ def _clean(text: str) -> str:
 class ProgressDisplay:
     """Shows events: a bar on a terminal, a line every ten seconds elsewhere, nothing when quiet."""
 
-    def __init__(self, console: Console, *, quiet: bool) -> None:
+    def __init__(self, console: Console, *, quiet: bool, doing: str = "packing") -> None:
         self._console = console
         self._quiet = quiet
+        self._doing = doing
         self._bar: Progress | None = None
         self._total = self._bytes = self._documents = 0
         self._began = self._logged = time.monotonic()
@@ -93,7 +94,7 @@ class ProgressDisplay:
         if self._quiet or not self._console.is_terminal:
             return
         self._bar = Progress(
-            TextColumn("packing"),
+            TextColumn(self._doing),
             BarColumn(),
             DownloadColumn(),
             TextColumn("{task.fields[documents]:,} documents"),
@@ -115,8 +116,8 @@ class ProgressDisplay:
             speed = (self._bytes - self._begin_bytes) / (self._logged - self._began)
             left = (self._total - self._bytes) / speed if speed else 0.0
             self._console.print(
-                f"packing: {self._bytes / 1e6:,.0f} of {self._total / 1e6:,.0f} MB, {self._documents:,} documents, "
-                f"{speed / 1e6:,.1f} MB/s, {left:,.0f} s left"
+                f"{self._doing}: {self._bytes / 1e6:,.0f} of {self._total / 1e6:,.0f} MB, "
+                f"{self._documents:,} documents, {speed / 1e6:,.1f} MB/s, {left:,.0f} s left"
             )
 
 

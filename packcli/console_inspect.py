@@ -23,7 +23,6 @@ SEGMENT_STYLES = ("cyan", "green")
 MASKED_STYLE = "dim"
 MARKS = ("\u27ea", "\u27eb")
 ASCII_MARKS = ("{{", "}}")
-PLAIN_WIDTH = 120
 
 
 class _Output(Console):
@@ -38,7 +37,7 @@ def make_output() -> Console:
     """A console on stdout for text that people read, page through or pipe."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
-    return _Output(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    return _Output(highlight=False, soft_wrap=not sys.stdout.isatty())  # a pager wraps for itself
 
 
 @contextlib.contextmanager

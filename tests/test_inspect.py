@@ -123,9 +123,7 @@ def test_text_is_found(packed, texts):
     words = texts[5].split()[1]
     result = invoke("inspect", packed, "--search", words, "--limit", 3)
     assert result.exit_code == 0
-    assert words in result.stdout.replace("\n", "")
-    for line in result.stdout.splitlines():
-        assert len(line) <= 120
+    assert words in result.stdout
 
 
 def test_tokens_are_listed_one_a_line(packed):
@@ -194,7 +192,7 @@ def test_text_from_strangers_is_inert(tmp_path, tokenizer_dir):
         for char in "\x1b\x07\x9b\u202e\u2066\u200b":
             assert char not in result.stdout
         assert "\\x1b" in result.stdout
-    joined = invoke("inspect", tmp_path / "out").stdout.replace("\n", "")
+    joined = invoke("inspect", tmp_path / "out").stdout
     assert "[bold]no[/bold]" in joined
     assert "evil\\u202e.jsonl" in joined
 
