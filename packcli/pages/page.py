@@ -205,7 +205,7 @@ class _DocumentsOfRows:
 
     def __init__(self, contents: Contents) -> None:
         self.kept: list[Any] = []
-        """int64[D] by shard: kept tokens of each document, in input order."""
+        """int64[D] by shard: kept tokens of each document, in input order; of the first MAX_PLANNED documents."""
         self.shares: list[float] = []
         self.num_packs = sum(contents.splits.values())
         used: list[Any] = []
@@ -219,7 +219,7 @@ class _DocumentsOfRows:
                     ends = np.concatenate(([0], np.cumsum((each.end - each.start).astype(np.int64))))
                     used.append(np.diff(ends[each.offsets]))
                 if num_documents < MAX_PLANNED:
-                    self.kept.append(kept_of_documents(read)[0])
+                    self.kept.append(kept_of_documents(read)[0][: MAX_PLANNED - num_documents])
                     num_documents += len(self.kept[-1])
         tokens = np.concatenate(used)
         edges = np.unique(np.linspace(0, len(tokens), NUM_SHARES + 1).round().astype(np.int64))
@@ -235,8 +235,9 @@ def _strategies(lengths: _DocumentsOfRows, config: dict[str, Any]) -> tuple[str,
         positions = sum(plan.num_packs for plan in plans) * max_len
         names.append(name)
         padding.append(1 - sum(plan.num_tokens for plan in plans) / positions)
-    note = "The same documents by every strategy, planned from their lengths"
-    note += f", at most {most} a pack left out of account." if most else "."
+    num_documents = sum(map(len, lengths.kept))
+    note = f"{num_documents:,} of these documents by every strategy, planned from their lengths"
+    note += f", without the limit of {most} a pack." if most else "."
     return "Strategies compared", plots.comparison("plot-strategies", names, padding), note
 
 
