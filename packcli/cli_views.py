@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from packcli.config import OVERLONG, PackConfig, RunOptions, canonical_strategy, read_settings, unescape
-from packcli.errors import MismatchError, StorageError, UsageError
+from packcli.errors import MismatchError, NoInputError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from packcli.what_if import WhatIf
@@ -128,7 +128,10 @@ def stats(
     settings = read_settings(config, flags)
     lengths = _numbers(max_len) if max_len is not None else [settings.get("max_len", PackConfig().max_len)]
     names = [canonical_strategy(name.strip()) for name in strategy.split(",")] if strategy is not None else []
-    _show_what_if(inputs, settings, lengths, names, sample, markdown, csv, json_)
+    try:
+        _show_what_if(inputs, settings, lengths, names, sample, markdown, csv, json_)
+    except NoInputError as error:
+        raise NoInputError(f"{error.message}; and not an output of packcli", error.hint) from None
 
 
 def inspect(
