@@ -8,7 +8,7 @@ INPUT  ?= sample_data/docs.jsonl
 TOKENIZER ?= packcli/tokenizing/builtin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-train check lint types format bench bench-peers bench-planner stress fuzz smoke clean
+.PHONY: help demo docs test test-browser test-train check lint types format bench bench-peers bench-planner stress fuzz smoke clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -33,6 +33,14 @@ test-train: ## Run the tests that need torch, transformers and trl, in an enviro
 	.venv-train/bin/python -m pip install --quiet 'transformers[torch]>=5' 'trl>=1' --editable '.[dev]'
 	.venv-train/bin/python -m pytest tests/train/train_check.py tests/train/chat_check.py
 
+test-browser: ## Open the HTML report in headless Chromium (PACKCLI_CHROMIUM or chromium), in an environment of its own
+	test -x .venv-browser/bin/python || $(PYTHON) -m venv .venv-browser
+	.venv-browser/bin/python -m pip install --quiet playwright axe-core-python --editable '.[dev]'
+	.venv-browser/bin/python -m pytest tests/test_browser.py
+
+docs: $(STAMP) ## Make the table and the screenshot of README again (PACKCLI_CHROMIUM or chromium)
+	$(BIN)/python tests/docs/make.py
+
 check: lint types test ## What CI runs first: lint, types, tests
 
 lint: $(STAMP) ## Check style and format
@@ -52,6 +60,7 @@ bench: $(STAMP) ## Measure: INPUT=corpus.jsonl.zst TOKENIZER=dir (defaults: samp
 	$(BIN)/python tests/benchmarks/bench_chat.py --tokenizer $(TOKENIZER)
 	$(BIN)/python tests/benchmarks/bench_pack.py $(INPUT) --tokenizer $(TOKENIZER)
 	$(BIN)/python tests/benchmarks/bench_verify.py $(INPUT) --tokenizer $(TOKENIZER)
+	$(BIN)/python tests/benchmarks/bench_stats.py $(INPUT) --tokenizer $(TOKENIZER)
 
 bench-peers: $(STAMP) ## Measure beside TRL and datatrove, in an environment of their own
 	$(BIN)/python tests/benchmarks/bench_peers.py $(INPUT) --tokenizer $(TOKENIZER)
@@ -65,6 +74,7 @@ stress: $(STAMP) ## The long runs: kills, faults, flipped bits, damaged shards, 
 	PACKCLI_FLIPS=1000 PACKCLI_DAMAGES=10000 $(BIN)/python -m pytest tests/test_verify.py tests/test_tokenizer_damage.py -v
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER)
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER) --size 10GB --limit 2GB
+	$(BIN)/python tests/benchmarks/check_recount.py $(INPUT) --tokenizer $(TOKENIZER)
 
 fuzz: $(STAMP) ## Fuzz the shard reader and the tokenizer loader, FUZZ_SECONDS=10 each
 	$(BIN)/python -m pip install --quiet atheris

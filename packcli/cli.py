@@ -1,14 +1,15 @@
-"""The command line: flags -> config -> pipeline -> console; errors -> exit codes. The only file that knows typer."""
+"""The command line: flags -> config -> pipeline -> console; errors -> exit codes. Knows typer, as cli_views does."""
 
 from __future__ import annotations
 
-import re
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from packcli import __version__
+from packcli import __version__, cli_views
 from packcli.config import (
     COLUMN_SETS,
     COLUMNS,
@@ -18,12 +19,11 @@ from packcli.config import (
     PackConfig,
     RunOptions,
     parse_size,
-    read_toml,
+    read_settings,
+    unescape,
 )
 from packcli.ending import Ending
 from packcli.formats import FORMATS
-
-CONFIG_FILE = "packcli.toml"
 
 DEFAULTS = PackConfig()
 
@@ -264,14 +264,14 @@ def pack(
             "balance": balance,
             "tokenizer": tokenizer,
             "format": format_,
-            "field": tuple(_unescape(pair) or "" for pair in field) if field else None,
+            "field": tuple(unescape(pair) or "" for pair in field) if field else None,
             "loss": loss,
             "loss_on_eot": loss_on_eot,
             "chat_template": chat_template,
             "date": date,
             "text_field": text_field,
-            "text_template": _unescape(text_template),
-            "split_on": _unescape(split_on),
+            "text_template": unescape(text_template),
+            "split_on": unescape(split_on),
             "eos_token": eos_token,
             "add_eos": eos,
             "add_bos": bos,
@@ -289,10 +289,7 @@ def pack(
             "restart": restart,
             "overwrite": overwrite,
         }
-        settings = _read_config(config) | {name: value for name, value in given.items() if value is not None}
-        for one, other in (("text_field", "text_template"), ("text_template", "text_field")):
-            if given[one] is not None and given[other] is None:  # a flag replaces either one of the file
-                settings.pop(other, None)
+        settings = read_settings(config, given)
         options = {name: settings.pop(name) for name in RunOptions.__dataclass_fields__ if name in settings}
         made_config, made_options = PackConfig(**settings), RunOptions(**options)
 
@@ -306,21 +303,15 @@ def pack(
             console.show_report(errors.console, report)
 
 
-@app.command(epilog="Example:\n\n  packcli stats data-packed")
-def stats(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed directory.", show_default=False)],
-    json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON on stdout.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-) -> None:
-    """Show the report of a packed directory: padding ratio, utilisation, documents per pack, lengths."""
-    with Ending(debug) as errors:
-        from packcli import console, report
+def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb with its errors turned into messages and exit codes."""
 
-        found = report.read_report(directory)
-        if json_:
-            console.print_json(found.as_dict())
-        else:
-            console.show_report(errors.console, found, percentiles=True)
+    @functools.wraps(verb)
+    def run(**arguments: Any) -> None:
+        with Ending(arguments["debug"]):
+            verb(**arguments)
+
+    return run
 
 
 @app.command(
@@ -384,18 +375,8 @@ def verify(
         raise typer.Exit(3)
 
 
-def _unescape(text: str | None) -> str | None:
-    r"""\n, \t, \r, \0 and \\ in an option mean what they mean in C; a shell passes them on as they are."""
-    if text is None:
-        return None
-    meant = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\"}
-    return re.sub(r"\\([ntr0\\])", lambda match: meant[match.group(1)], text)
-
-
-def _read_config(path: str | None) -> dict[str, Any]:
-    if path is not None:
-        return read_toml(Path(path))
-    return read_toml(Path(CONFIG_FILE)) if Path(CONFIG_FILE).is_file() else {}
+app.command(epilog=cli_views.STATS_EPILOG)(_guarded(cli_views.stats))
+app.command(epilog=cli_views.INSPECT_EPILOG)(_guarded(cli_views.inspect))
 
 
 def main() -> None:

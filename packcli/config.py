@@ -14,6 +14,7 @@ import re
 import sys
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,9 @@ EFFORTS = ("fast", "normal", "max")
 
 MIN_UNIT_BYTES = 1024
 BUILTIN_TOKENIZER = "builtin"
+
+CONFIG_FILE = "packcli.toml"
+"""Where settings are looked for when no file is named."""
 
 
 def canonical_strategy(name: str) -> str:
@@ -312,6 +316,27 @@ def parse_size(text: str) -> int:
         raise UsageError(f"{text!r} is not a size", "for example 64MiB or 100MB")
     number, prefix, binary, _ = match.groups()
     return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix.lower() or " "))
+
+
+def unescape(text: str | None) -> str | None:
+    r"""\n, \t, \r, \0 and \\ in an option mean what they mean in C; a shell passes them on as they are."""
+    if text is None:
+        return None
+    meant = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\"}
+    return re.sub(r"\\([ntr0\\])", lambda match: meant[match.group(1)], text)
+
+
+def read_settings(path: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a file, by default of packcli.toml when it is there, and flags, which win; None is not given."""
+    if path is None and not Path(CONFIG_FILE).is_file():
+        settings: dict[str, Any] = {}
+    else:
+        settings = read_toml(Path(path or CONFIG_FILE))
+    settings |= {name: value for name, value in given.items() if value is not None}
+    for one, other in (("text_field", "text_template"), ("text_template", "text_field")):
+        if given.get(one) is not None and given.get(other) is None:  # a flag replaces either one of the file
+            settings.pop(other, None)
+    return settings
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -114,9 +114,10 @@ def _clean(text: str) -> str:
 class ProgressDisplay:
     """Shows events: a bar on a terminal, a line every ten seconds elsewhere, nothing when quiet."""
 
-    def __init__(self, console: Console, *, quiet: bool) -> None:
+    def __init__(self, console: Console, *, quiet: bool, doing: str = "packing") -> None:
         self._console = console
         self._quiet = quiet
+        self._doing = doing
         self._bar: Progress | None = None
         self._total = self._bytes = self._documents = 0
         self._began = self._logged = time.monotonic()
@@ -147,7 +148,7 @@ class ProgressDisplay:
         if self._quiet or not self._console.is_terminal:
             return
         self._bar = Progress(
-            TextColumn("packing"),
+            TextColumn(self._doing),
             BarColumn(),
             DownloadColumn(),
             TextColumn("{task.fields[documents]:,} documents"),
@@ -169,8 +170,8 @@ class ProgressDisplay:
             speed = (self._bytes - self._begin_bytes) / (self._logged - self._began)
             left = (self._total - self._bytes) / speed if speed else 0.0
             self._console.print(
-                f"packing: {self._bytes / 1e6:,.0f} of {self._total / 1e6:,.0f} MB, {self._documents:,} documents, "
-                f"{speed / 1e6:,.1f} MB/s, {left:,.0f} s left"
+                f"{self._doing}: {self._bytes / 1e6:,.0f} of {self._total / 1e6:,.0f} MB, "
+                f"{self._documents:,} documents, {speed / 1e6:,.1f} MB/s, {left:,.0f} s left"
             )
 
 
@@ -180,7 +181,7 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
     Args:
         console: Where to.
         report: What to show.
-        percentiles: Whether to add lengths and documents per pack, as `packcli stats` does.
+        percentiles: Whether to add balance and attention cost, as `packcli stats` does.
     """
     stats, figures, manifest = report.stats, report.derived, report.manifest
     config, tokenizer = manifest["config"], manifest["tokenizer"]
@@ -248,13 +249,6 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
     if stats.num_tokens_padding_in:
         row("padding in", f"{stats.num_tokens_padding_in:,} tokens of padding in the input left out")
     if percentiles:
-        for name, key in (
-            ("document length", "document_length"),
-            ("segment length", "segment_length"),
-            ("documents per pack", "documents_per_pack"),
-        ):
-            if figures[key]:
-                row(name, "  ".join(f"{place} {value:,}" for place, value in figures[key].items()))
         row("attention cost", f"{figures['attention_ratio']:.2%} of full rows, when documents do not see each other")
     own = " - give your model's own with --tokenizer" if tokenizer["name"] == "builtin" else ""
     special = f"EOS {tokenizer['eos_token'] or 'none'}, pad {tokenizer['pad_token']}"

@@ -413,3 +413,18 @@ def _first_difference(then: Any, now: Any, place: str = "") -> tuple[str, str, s
 def _shown(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def config_of(manifest: Mapping[str, Any]) -> PackConfig:
+    """The settings of a manifest, whose columns are those written: a mask may have added labels.
+
+    Raises:
+        ValueError: they contradict one another.
+    """
+    settings = dict(manifest["config"])
+    written, ragged = settings.pop("columns"), settings.pop("ragged")
+    columns = tuple(name for name in written if not (ragged and name == "labels"))
+    config = PackConfig(**settings, columns=columns, format=manifest["text"]["format"])
+    if config.ragged is not ragged or list(config.written_columns) != written:
+        raise ValueError(f"columns {written} and ragged {ragged}")
+    return config

@@ -10,7 +10,7 @@ from typing import Any
 
 from packcli.errors import OutputError
 from packcli.manifest import Output, read_manifest
-from packcli.shards import to_json
+from packcli.shards import features, to_json
 from packcli.stats import Stats, derived
 
 STATS = "stats.json"
@@ -108,17 +108,55 @@ def read_report(root: Path) -> Report:
 
 
 def dataset_card(manifest: Mapping[str, Any], stats: Stats) -> str:
-    """A README.md for the dataset: figures, and how to train on it."""
+    """A README.md for the dataset, as the Hub reads it: files and columns, figures, provenance, how to train on it."""
     config, tokenizer = manifest["config"], manifest["tokenizer"]
     figures = derived(stats, config["max_len"])
     columns = config["columns"]
-    rows = stats.num_packs
-    sizes = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-    size = next((name for limit, name in sizes if rows < limit), "n>1M")
     split_table = "\n".join(
         f"| {split} | {counts['num_documents']:,} | {counts['num_packs']:,} | {counts['num_tokens_packed']:,} |"
         for split, counts in stats.by_split.items()
     )
+    padding = figures["layouts"].get("batch-8", figures["layouts"]["padded"])["padding_ratio"]
+    inputs = manifest["inputs"]
+    return f"""{_card_head(config, stats)}
+# Packed training data
+
+{stats.num_packs:,} packs of {config["max_len"]:,} tokens, made by packcli (strategy {config["strategy"]}, \
+overlong documents: {config["overlong"]}) with the tokenizer {_code(tokenizer["name"])}.
+
+| split | documents | packs | tokens |
+|---|---|---|---|
+{split_table}
+
+- utilisation {figures["utilisation"]:.2%}, padding {figures["padding_ratio"]:.2%} \
+(one document a row: {figures["padding_ratio_unpacked"]:.2%}; in batches of 8, padded to the longest: {padding:.2%})
+- dropped: {stats.num_documents_dropped:,} documents, {stats.num_tokens_dropped:,} tokens; \
+truncated {stats.num_documents_truncated:,} and split {stats.num_documents_split:,} documents
+- loss: {config["loss"]}, {stats.num_tokens_loss:,} tokens ({figures["loss_ratio"]:.2%}); \
+{stats.num_tokens_loss_cut:,} more were cut off
+- documents per pack: {figures["mean_documents_per_pack"]:.2f} on average; attention costs \
+{figures["attention_ratio"]:.2%} of full rows when documents do not see each other
+- columns: {", ".join(f"`{name}`" for name in columns)}
+- tokenizer sha256 `{tokenizer["sha256"]}`; EOS {_code(tokenizer["eos_token"])} ({tokenizer["eos_id"]}), \
+BOS {_code(tokenizer["bos_token"])} ({tokenizer["bos_id"]}), pad {_code(tokenizer["pad_token"])} ({tokenizer["pad_id"]})
+- made from {stats.num_documents:,} documents in {len(inputs):,} {"file" if len(inputs) == 1 else "files"} \
+({sum(each["num_bytes"] for each in inputs):,} bytes); fingerprint `{manifest["fingerprint"]}`. manifest.json has the \
+settings, the inputs and the sha256 of every shard, stats.json every figure
+
+{_training(columns, config["isolate"], config["ragged"])}"""
+
+
+def _card_head(config: Mapping[str, Any], stats: Stats) -> str:
+    """The YAML that the Hub reads: which files are which split, what a row holds, how many rows there are."""
+    rows = stats.num_packs
+    sizes = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    size = next((name for limit, name in sizes if rows < limit), "n>1M")
+    folders = {split: f"{split}/" if len(stats.by_split) > 1 else "" for split in stats.by_split}
+    files = "\n".join(f"  - split: {split}\n    path: {folder}data-*.arrow" for split, folder in folders.items())
+    splits = "\n".join(
+        f"  - name: {split}\n    num_examples: {each['num_packs']}" for split, each in stats.by_split.items()
+    )
+    kinds = "\n".join(_yaml_feature(name, each["feature"]) for name, each in features(config["columns"]).items())
     return f"""---
 tags:
 - packed
@@ -127,28 +165,25 @@ task_categories:
 - text-generation
 size_categories:
 - {size}
+configs:
+- config_name: default
+  data_files:
+{files}
+dataset_info:
+  features:
+{kinds}
+  splits:
+{splits}
 ---
+"""
 
-# Packed training data
 
-{rows:,} packs of {config["max_len"]:,} tokens, made by packcli (strategy {config["strategy"]}, overlong documents: \
-{config["overlong"]}) with the tokenizer {_code(tokenizer["name"])}.
-
-| split | documents | packs | tokens |
-|---|---|---|---|
-{split_table}
-
-- utilisation {figures["utilisation"]:.2%}, padding {figures["padding_ratio"]:.2%} \
-(one document a row: {figures["padding_ratio_unpacked"]:.2%})
-- dropped: {stats.num_documents_dropped:,} documents, {stats.num_tokens_dropped:,} tokens; \
-truncated {stats.num_documents_truncated:,} and split {stats.num_documents_split:,} documents
-- loss: {config["loss"]}, {stats.num_tokens_loss:,} tokens ({figures["loss_ratio"]:.2%}); \
-{stats.num_tokens_loss_cut:,} more were cut off
-- columns: {", ".join(f"`{name}`" for name in columns)}
-- tokenizer sha256 `{tokenizer["sha256"]}`; EOS {_code(tokenizer["eos_token"])} ({tokenizer["eos_id"]}), \
-BOS {_code(tokenizer["bos_token"])} ({tokenizer["bos_id"]}), pad {_code(tokenizer["pad_token"])} ({tokenizer["pad_id"]})
-
-{_training(columns, config["isolate"], config["ragged"])}"""
+def _yaml_feature(name: str, feature: Mapping[str, Any]) -> str:
+    """A column as `datasets` writes it in cards: lists of numbers, or of structs."""
+    if "dtype" in feature:
+        return f"  - name: {name}\n    list: {feature['dtype']}"
+    inner = "\n".join(f"    - name: {field}\n      dtype: {kind['dtype']}" for field, kind in feature.items())
+    return f"  - name: {name}\n    list:\n{inner}"
 
 
 def _code(text: str | None) -> str:

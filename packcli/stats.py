@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from packcli.layouts import compare_layouts
 from packcli.strategies.bounds import count_bound
 
 Histogram = dict[int, int]
@@ -98,6 +99,8 @@ class Stats:
     """Per input file: documents and tokens in (special ones excluded)."""
     tokens_by_role: dict[str, int] = field(default_factory=dict)
     """Tokens of the words of each role; what templates write around them is in none. Empty for text."""
+    layouts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What packing is compared with, see `layouts.measure_layouts`."""
     by_split: dict[str, dict[str, int]] = field(default_factory=dict)
     """Per split: documents, packs and tokens packed."""
 
@@ -221,6 +224,14 @@ def derived(stats: Stats, max_len: int, max_docs: int = 0) -> dict[str, Any]:
         "document_length": quantiles(stats.documents_by_length),
         "segment_length": quantiles(stats.segments_by_length),
         "documents_per_pack": quantiles(stats.packs_by_documents),
+        "layouts": compare_layouts(
+            stats.layouts,
+            max_len,
+            num_tokens=stats.num_tokens_packed,
+            num_packs=stats.num_packs,
+            num_rows=stats.num_rows_unpacked,
+            sum_squared_segments=stats.sum_squared_segments,
+        ),
     }
 
 

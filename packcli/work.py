@@ -21,6 +21,7 @@ from packcli.assemble import Assembler, Layout, Origin
 from packcli.config import PackConfig
 from packcli.documents import DocumentMaker, Marker
 from packcli.errors import BadRowError
+from packcli.layouts import measure_layouts
 from packcli.manifest import Output, Sidecar
 from packcli.overlong import OverlongDocumentError, kept_lengths
 from packcli.planner import Plan, balance_plan, make_plan
@@ -105,7 +106,7 @@ def _read_documents(
     job: Job, part: readers.Part, extract: Extractor, meter: readers.Meter, emit: Callable[[Progress], None]
 ) -> _Documents:
     """Reads and tokenizes the rows of a part."""
-    engine, spot_check = _encoder(job)
+    engine, spot_check = load_encoder(job)
     documents = (_MaskedDocuments if job.config.masked else _Documents)(job, engine, spot_check)
     seen = meter.file_bytes
     for chunk in part.chunks():
@@ -158,7 +159,8 @@ ENCODERS: dict[object, tuple[tokenizing.Engine, tokenizing.SpotCheck]] = {}
 """The loaded engine of this process; a worker keeps it from unit to unit."""
 
 
-def _encoder(job: Job) -> tuple[tokenizing.Engine, tokenizing.SpotCheck]:
+def load_encoder(job: Job) -> tuple[tokenizing.Engine, tokenizing.SpotCheck]:
+    """The engine of a job and its spot check, loaded once a process."""
     if job.encoder_key not in ENCODERS:
         engine = tokenizing.make_engine(job.engine, job.tokenizer, threads=job.threads)
         ENCODERS[job.encoder_key] = engine, tokenizing.SpotCheck(job.tokenizer, engine)
@@ -356,6 +358,7 @@ def _count(
         segments_by_length=histogram(bucketed(plan.segments.length.astype(np.int64))),
         packs_by_documents=histogram(plan.docs_per_pack),
         plans_by_planner={plan.found_by: 1} if plan.num_packs else {},
+        layouts=measure_layouts(kept, config.max_len),
         by_split={split: {"num_documents": num_packed, "num_packs": plan.num_packs, "num_tokens_packed": num_tokens}},
     )
 

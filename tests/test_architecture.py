@@ -10,16 +10,18 @@ from helpers import SAMPLE
 
 PACKAGE = Path(__file__).parents[1] / "packcli"
 
-LINE = """errors formats config tokens overlong strategies planner assemble stats invariants
-          readers tokenizing chat documents shards manifest work report space probe engine pipeline
-          verify signals console ending cli __main__""".split()
+LINE = """errors visible formats config tokens overlong strategies planner assemble layouts stats invariants
+          readers tokenizing chat documents shards manifest work report space probe engine pipeline verify
+          contents recount inspecting measuring what_if tables exporting pages
+          signals console console_stats console_inspect ending cli_views cli __main__""".split()
 """Modules and packages from the bottom up: each imports only what stands before it."""
 
 PURE = LINE[: LINE.index("readers")]
 
 DOORS = {
-    "typer": {"cli"},
-    "rich": {"console"},
+    "typer": {"cli", "cli_views"},
+    "rich": {"console", "console_stats", "console_inspect"},
+    "matplotlib": {"pages"},
     "tokenizers": {"tokenizing"},
     "fastokens": {"tokenizing"},
     "huggingface_hub": {"tokenizing"},
@@ -94,7 +96,7 @@ def test_only_cli_exits_and_only_console_and_scripts_print():
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
             if isinstance(node, ast.Call)
         }
-        if stage not in {"console"} and path.name != "train.py":
+        if not stage.startswith("console") and path.name != "train.py":
             assert "print" not in names - ({"print"} if stage == "cli" else set()), path
         if stage not in {"cli", "ending"}:
             assert not names & {"exit", "Exit", "SystemExit"}, path

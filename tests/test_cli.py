@@ -81,8 +81,9 @@ def test_stats_prints_the_report_again(here):
     for word in (
         "padding ratio",
         "utilisation",
-        "documents per pack",
-        "document length",
+        "Segments a pack",
+        "Segment lengths",
+        "Without packing",
         "p50",
         "above the proven minimum",
     ):

@@ -74,7 +74,7 @@ def good():
 
 def test_every_field_is_a_counter_a_histogram_or_a_table():
     """A field of another kind would need its own way to add up and to be stored."""
-    named = [*COUNTERS, *HISTOGRAMS, "by_source", "tokens_by_role", "by_split", "plans_by_planner"]
+    named = [*COUNTERS, *HISTOGRAMS, "by_source", "tokens_by_role", "layouts", "by_split", "plans_by_planner"]
     assert sorted(named) == sorted(field.name for field in dataclasses.fields(Stats))
     assert len(COUNTERS) > 15
     assert [name for name in COUNTERS if name.startswith("max_")] == MAXIMA
@@ -292,7 +292,9 @@ def test_quantiles_equal_the_sorted_list(counts):
 
 
 def test_derived_by_hand():
-    assert derived(good(), MAX_LEN) == {
+    found = derived(good(), MAX_LEN)
+    assert found.pop("layouts")["packed"]["num_positions"] == 24
+    assert found == {
         "utilisation": 0.958333,  # 23 / 24
         "padding_ratio": 0.041667,  # 1 / 24
         "padding_ratio_unpacked": 0.520833,  # 25 / 48: six rows of 8 without packing
@@ -314,8 +316,10 @@ def test_derived_by_hand():
 
 def test_nothing_packed_divides_by_nothing():
     found = derived(Stats(), MAX_LEN)
-    assert all(value in (0, {}) for value in found.values())
     json.dumps(found)
+    layouts = found.pop("layouts")
+    assert all(value == 0 for layout in layouts.values() for value in layout.values())
+    assert all(value in (0, {}) for value in found.values())
 
 
 @PROPERTY

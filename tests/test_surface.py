@@ -24,7 +24,13 @@ OPTIONS = {
         --no-loss-on-eot --output --overlong --overwrite --pad-token --quiet --restart --seed --split-on
         --strategy --text-field --text-template --tokenizer --tokenizer-engine --unit-bytes --val-fraction
         --workers -o -q -w""".split(),
-    "stats": "--debug --help --json".split(),
+    "stats": """
+        --config --csv --debug --help --html --json --markdown --max-docs-per-pack --max-len --overlong
+        --recount --sample --seed --split-on --strategy --text-field --text-template --tokenizer --workers
+        -w""".split(),
+    "inspect": """
+        --debug --doc --help --json --limit --pager --random --row --search --seed --split --tokenizer
+        --tokens""".split(),
     "verify": "--against --debug --deep --help --json --quiet --same-as --sample --tokenizer-engine -q".split(),
 }
 
@@ -96,7 +102,7 @@ def test_report_keys(tmp_path):
         == """utilisation padding_ratio padding_ratio_unpacked num_packs_above_lower_bound
         num_packs_for_windows drop_ratio loss_ratio split_ratio group_cost_max_ratio group_cost_max_ratio_unbalanced
         attention_ratio mean_documents_per_pack mean_document_length document_length
-        segment_length documents_per_pack""".split()
+        segment_length documents_per_pack layouts""".split()
     )
     stored = json.loads((tmp_path / "out" / "stats.json").read_text(encoding="utf-8"))
     assert stored == {key: report[key] for key in stored}

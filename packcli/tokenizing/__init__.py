@@ -8,6 +8,7 @@ marked texts    spans.SpanEncoder      -> ids and a loss mask, by either engine
 during the run  guard.SpotCheck        -> fails hard on the first difference
 """
 
+from packcli.tokenizing.decoding import Decoder, find_decoder
 from packcli.tokenizing.engines import BATCH_DOCUMENTS, Engine, make_engine
 from packcli.tokenizing.guard import Choice, SpotCheck, choose_engine
 from packcli.tokenizing.spans import Encoded, MarkedText, SpanEncoder
@@ -17,6 +18,7 @@ from packcli.tokenizing.vocabulary import read_vocabulary
 __all__ = [
     "BATCH_DOCUMENTS",
     "Choice",
+    "Decoder",
     "Encoded",
     "Engine",
     "MarkedText",
@@ -24,6 +26,7 @@ __all__ = [
     "SpotCheck",
     "TokenizerSpec",
     "choose_engine",
+    "find_decoder",
     "find_tokenizer",
     "make_engine",
     "read_vocabulary",

@@ -18,6 +18,7 @@ from packcli.manifest import (
     PLAN,
     STATE_DIRECTORY,
     Sidecar,
+    config_of,
     fingerprint,
     is_sealed,
     list_shards,
@@ -81,7 +82,7 @@ def check_files(root: Path) -> tuple[Record | None, list[Problem]]:
     if problem is not None:
         return None, [Problem(MANIFEST, problem)]
     try:
-        config = _config_of(manifest)
+        config = config_of(manifest)
         tokenizer = TokenizerSpec(**manifest["tokenizer"], path="", allow_special=config.allow_special)
         problems = list(_check_all(root, manifest, config))
         sidecars = [read_sidecar(root / name) for name in _sidecar_names(manifest)]
@@ -92,17 +93,6 @@ def check_files(root: Path) -> tuple[Record | None, list[Problem]]:
     if foreign or len(sound) < len(sidecars) or any(each.file == MANIFEST for each in problems):
         return None, problems
     return Record(manifest, config, tokenizer, sound), problems
-
-
-def _config_of(manifest: Mapping[str, Any]) -> PackConfig:
-    """The settings of a manifest: columns are those written, where a mask may have added labels."""
-    settings = dict(manifest["config"])
-    written, ragged = settings.pop("columns"), settings.pop("ragged")
-    columns = tuple(name for name in written if not (ragged and name == "labels"))
-    config = PackConfig(**settings, columns=columns, format=manifest["text"]["format"])
-    if config.ragged is not ragged or list(config.written_columns) != written:
-        raise ValueError(f"columns {written} and ragged {ragged}")
-    return config
 
 
 def _manifest_problem(raw: bytes, manifest: Any) -> str | None:

@@ -1,0 +1,280 @@
+"""The verbs that look and change nothing: stats and inspect. Knows typer, as cli does, which adds exit codes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from packcli.config import OVERLONG, PackConfig, RunOptions, canonical_strategy, read_settings, unescape
+from packcli.errors import MismatchError, NoInputError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from packcli.what_if import WhatIf
+
+STATS_EPILOG = """Examples:
+
+  packcli stats data-packed
+
+  packcli stats first-packed second-packed
+
+  packcli stats data-packed --html report.html
+
+  packcli stats data.jsonl --max-len 2048,4096,8192 --tokenizer ./my-model
+
+packcli/json.md describes the keys of --json and the columns of --csv."""
+
+INSPECT_EPILOG = """Examples:
+
+  packcli inspect data-packed
+
+  packcli inspect data-packed --row 17 --tokens
+
+  packcli inspect data-packed --doc data.jsonl:42 --pager
+
+  packcli inspect data-packed --search 'once upon a time'"""
+
+
+def _option(*names: str, help: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, show_default=False)
+
+
+def stats(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DIR... | INPUT...",
+            help="Packed directories; or what pack reads, to see what packing would give.",
+            show_default=False,
+        ),
+    ],
+    recount: Annotated[
+        bool, _option("--recount", help="Count again from the rows; exit code 3 on a difference.")
+    ] = False,
+    html: Annotated[Path | None, _option("--html", metavar="FILE", help="Write a page: figures, plots, packs.")] = None,
+    markdown: Annotated[bool, _option("--markdown", help="Print the tables as Markdown on stdout.")] = False,
+    csv: Annotated[bool, _option("--csv", help="Print every figure as CSV on stdout.")] = False,
+    json_: Annotated[bool, _option("--json", help="Print the report as JSON on stdout.")] = False,
+    max_len: Annotated[
+        str | None, _option("--max-len", metavar="N,N...", help="INPUT: lengths of packs to plan [default: 2048].")
+    ] = None,
+    strategy: Annotated[
+        str | None, _option("--strategy", metavar="NAME,NAME...", help="INPUT: strategies to plan [default: all].")
+    ] = None,
+    overlong: Annotated[
+        str | None, _option("--overlong", metavar="POLICY", help=f"INPUT: {', '.join(OVERLONG)} [default: split].")
+    ] = None,
+    max_docs_per_pack: Annotated[
+        int | None, _option("--max-docs-per-pack", help="INPUT: most documents in a pack; 0 is no limit [default: 0].")
+    ] = None,
+    sample: Annotated[
+        float, _option("--sample", metavar="F", help="INPUT: tokenize this share of the documents [default: 1].")
+    ] = 1.0,
+    tokenizer: Annotated[
+        str | None, _option("--tokenizer", metavar="T", help="As of pack; for --html, when it is not where it was.")
+    ] = None,
+    text_field: Annotated[str | None, _option("--text-field", metavar="NAME", help="INPUT: as of pack.")] = None,
+    text_template: Annotated[str | None, _option("--text-template", metavar="T", help="INPUT: as of pack.")] = None,
+    split_on: Annotated[str | None, _option("--split-on", metavar="STRING", help="INPUT: as of pack.")] = None,
+    seed: Annotated[int | None, _option("--seed", help="INPUT: seed of all shuffles and of --sample.")] = None,
+    workers: Annotated[int | None, _option("-w", "--workers", help="INPUT: processes [default: every CPU].")] = None,
+    config: Annotated[
+        str | None, _option("--config", metavar="FILE", help="INPUT: settings [default: packcli.toml if there].")
+    ] = None,
+    debug: Annotated[bool, _option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Show what was packed: figures, histograms, sources. Or, for raw input, what packing would give."""
+    if sum((markdown, csv, json_)) > 1:
+        raise UsageError("--json, --csv and --markdown are given together", "keep one of them")
+    packed = [_is_packed(path) for path in inputs]
+    what_if = {
+        "--max-len": max_len,
+        "--strategy": strategy,
+        "--overlong": overlong,
+        "--max-docs-per-pack": max_docs_per_pack,
+        "--sample": sample if sample != 1.0 else None,
+        "--text-field": text_field,
+        "--text-template": text_template,
+        "--split-on": split_on,
+        "--config": config,
+    }
+    given = [name for name, value in what_if.items() if value is not None]
+    if all(packed) and not given:
+        _show_reports([Path(path) for path in inputs], recount, html, markdown, csv, json_, tokenizer)
+        return
+    if any(packed) and not all(packed):
+        raise UsageError(
+            f"{inputs[packed.index(True)]} is packed and {inputs[packed.index(False)]} is not",
+            "give packed directories, or input to pack, not both",
+        )
+    if recount or html is not None:
+        raise UsageError(
+            f"{'--recount' if recount else '--html'} needs packed directories, without options for raw input",
+            "packcli pack makes one",
+        )
+    flags = {
+        "overlong": overlong,
+        "max_docs_per_pack": max_docs_per_pack,
+        "tokenizer": tokenizer,
+        "text_field": text_field,
+        "text_template": unescape(text_template),
+        "split_on": unescape(split_on),
+        "seed": seed,
+        "workers": workers,
+    }
+    settings = read_settings(config, flags)
+    lengths = _numbers(max_len) if max_len is not None else [settings.get("max_len", PackConfig().max_len)]
+    names = [canonical_strategy(name.strip()) for name in strategy.split(",")] if strategy is not None else []
+    try:
+        _show_what_if(inputs, settings, lengths, names, sample, markdown, csv, json_)
+    except NoInputError as error:
+        raise NoInputError(f"{error.message}; and not an output of packcli", error.hint) from None
+
+
+def inspect(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed directory.", show_default=False)],
+    row: Annotated[int | None, _option("--row", metavar="N", help="This row; -1 is the last.")] = None,
+    random: Annotated[int | None, _option("--random", metavar="K", help="K rows by chance [default: 1].")] = None,
+    doc: Annotated[str | None, _option("--doc", metavar="SOURCE:ROW", help="Rows with this document.")] = None,
+    search: Annotated[str | None, _option("--search", metavar="TEXT", help="Rows that hold this text.")] = None,
+    limit: Annotated[int, _option("--limit", metavar="K", help="Most rows of --doc and --search [default: 5].")] = 5,
+    split: Annotated[str, _option("--split", metavar="NAME", help="train or validation [default: train].")] = "train",
+    tokens: Annotated[bool, _option("--tokens", help="One token a line: id, label, position, segment.")] = False,
+    seed: Annotated[int, _option("--seed", help="Seed of --random [default: 0].")] = 0,
+    tokenizer: Annotated[
+        str | None, _option("--tokenizer", metavar="T", help="The tokenizer, when it is not where it was.")
+    ] = None,
+    pager: Annotated[bool, _option("--pager", help="Page through $PAGER on a terminal.")] = False,
+    json_: Annotated[bool, _option("--json", help="Print the rows as JSON on stdout.")] = False,
+    debug: Annotated[bool, _option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Show packs as people read them: text, where segments come from, tokens without loss, padding."""
+    given = [each for each in (row, random, doc, search) if each is not None]
+    if len(given) > 1:
+        raise UsageError("--row, --random, --doc and --search choose rows: give one of them")
+    if limit < 1 or (random is not None and random < 1):
+        raise UsageError("--limit and --random take a number of rows, at least 1")
+
+    from packcli import console, console_inspect
+    from packcli.inspecting import Inspector
+
+    inspector = Inspector(directory, tokenizer)
+    if split not in inspector.contents.splits:
+        raise UsageError(f"--split {split!r}: no rows", f"it has {', '.join(inspector.contents.splits)}")
+    if row is not None:
+        rows = iter([inspector.at(split, row)])
+    elif doc is not None:
+        rows = itertools.islice(inspector.of_document(split, doc), limit)
+    elif search is not None:
+        rows = itertools.islice(inspector.search(split, search), limit)
+    else:
+        rows = inspector.random(split, random or 1, seed)
+    first = next(rows, None)
+    if first is None:
+        raise UsageError(f"{directory}: no row of {split} holds {doc if doc is not None else repr(search)}")
+    found = itertools.chain([first], rows)
+    if json_:
+        console.print_json({"rows": [inspector.as_dict(each) for each in found]})
+        return
+    output = console_inspect.make_output()
+    with console_inspect.paged(output, pager):
+        for each in found:
+            if tokens:
+                console_inspect.show_tokens(output, inspector, each)
+            else:
+                console_inspect.show_row(output, inspector, each, search)
+
+
+def _is_packed(path: str) -> bool:
+    return (Path(path) / "manifest.json").is_file() or (Path(path) / ".packcli").is_dir()
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--max-len {text!r} is not a list of numbers", "for example --max-len 2048,4096") from None
+    for each in numbers:
+        PackConfig(max_len=each)  # knows what is too small and too large
+    return list(dict.fromkeys(numbers))
+
+
+def _show_reports(
+    directories: Sequence[Path],
+    recount: bool,
+    html: Path | None,
+    markdown: bool,
+    csv: bool,
+    json_: bool,
+    tokenizer: str | None,
+) -> None:
+    from packcli import console, console_stats, exporting
+    from packcli import recount as recounting
+    from packcli.report import SCHEMA_VERSION, read_report
+    from packcli.tables import report_tables
+
+    reports = [read_report(directory) for directory in directories]
+    recounts = [recounting.recount(report) for report in reports] if recount else []
+    if html is not None:
+        if len(reports) > 1:
+            raise UsageError("--html takes one directory", "run it once for each")
+        from packcli.pages import write_page
+
+        try:
+            write_page(html, reports[0], tokenizer)
+        except OSError as error:
+            raise StorageError(
+                f"{html}: {error.strerror or error}", "--html takes a file that can be written"
+            ) from None
+    shown = console.make_console()
+    if json_:
+        found = [report.as_dict() for report in reports]
+        for each, counted in zip(found, recounts, strict=False):
+            each["recount"] = counted.as_dict()
+        console.print_json(found[0] if len(found) == 1 else {"schema_version": SCHEMA_VERSION, "reports": found})
+    elif markdown or csv:
+        tables = report_tables(reports)
+        console_stats.print_text(exporting.to_csv(tables) if csv else exporting.to_markdown(tables))
+    elif html is None or recount:
+        console_stats.show_reports(shown, reports, recounts)
+    if html is not None:
+        console_stats.show_written(shown, html)
+    if any(each.differences for each in recounts):
+        raise MismatchError("the rows are not what the report says", "pack again with --overwrite")
+
+
+def _show_what_if(
+    inputs: Sequence[str],
+    settings: dict[str, Any],
+    max_lens: Sequence[int],
+    strategies: Sequence[str],
+    sample: float,
+    markdown: bool,
+    csv: bool,
+    json_: bool,
+) -> None:
+    options = {name: settings.pop(name) for name in RunOptions.__dataclass_fields__ if name in settings}
+    for name in ("max_len", "strategy", "balance"):
+        settings.pop(name, None)  # every strategy at every max_len is planned
+    made = PackConfig(**{**settings, "strategy": "best-fit"})
+
+    from packcli import console, console_stats, exporting
+    from packcli.measuring import measure
+    from packcli.report import SCHEMA_VERSION
+    from packcli.tables import what_if_tables
+    from packcli.what_if import compare
+
+    shown = console.make_console()
+    with console.ProgressDisplay(shown, quiet=False, doing="measuring") as display:
+        lengths = measure(inputs, made, RunOptions(**options), sample=sample, emit=display)
+    found: WhatIf = compare(lengths, made, max_lens, strategies)
+    if json_:
+        console.print_json({"schema_version": SCHEMA_VERSION, "what_if": found.as_dict()})
+    elif markdown or csv:
+        tables = what_if_tables(found)
+        console_stats.print_text(exporting.to_csv(tables) if csv else exporting.to_markdown(tables))
+    else:
+        console_stats.show_what_if(shown, found)
