@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from packcli.config import PackConfig
     from packcli.errors import PackcliError
+    from packcli.loading import load
     from packcli.pipeline import pack
     from packcli.planner import make_plan as plan
-    from packcli.shards import load
 
 __version__ = "0.1.0"
 
@@ -27,7 +27,7 @@ __all__ = ["PackConfig", "PackcliError", "__version__", "load", "pack", "plan"]
 _HOMES = {
     "PackConfig": ("packcli.config", "PackConfig"),
     "PackcliError": ("packcli.errors", "PackcliError"),
-    "load": ("packcli.shards", "load"),
+    "load": ("packcli.loading", "load"),
     "pack": ("packcli.pipeline", "pack"),
     "plan": ("packcli.planner", "make_plan"),
 }

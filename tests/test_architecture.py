@@ -10,8 +10,8 @@ from helpers import SAMPLE
 
 PACKAGE = Path(__file__).parents[1] / "packcli"
 
-LINE = """errors config tokens overlong strategies planner assemble stats
-          readers tokenizing shards manifest work report engine pipeline console cli __main__""".split()
+LINE = """errors config tokens overlong strategies planner assemble rows stats
+          readers tokenizing shards manifest loading work report engine pipeline console cli __main__""".split()
 """Modules and packages from the bottom up: each imports only what stands before it."""
 
 PURE = LINE[: LINE.index("readers")]
@@ -24,8 +24,9 @@ DOORS = {
     "huggingface_hub": {"tokenizing"},
     "msgspec": {"readers", "tokenizing"},  # the training script of the builtin tokenizer reads rows on its own
     "pyarrow": {"readers", "shards", "tokenizing"},
-    "datasets": {"shards"},
+    "datasets": {"loading"},
     "filelock": {"manifest"},
+    "torch": {"loading", "training"},
     "xxhash": {"readers", "work"},
 }
 SCRIPTS_ONLY = {("tokenizing", "msgspec"), ("tokenizing", "pyarrow")}
