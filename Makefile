@@ -29,8 +29,8 @@ test: $(STAMP) ## Run the tests
 test-train: ## Run the tests that need torch and transformers, in an environment of their own
 	test -x .venv-train/bin/python || $(PYTHON) -m venv .venv-train
 	.venv-train/bin/python -m pip install --quiet torch==2.13.0
-	.venv-train/bin/python -m pip install --quiet 'transformers[torch]>=5' --editable '.[dev]'
-	.venv-train/bin/python -m pytest tests/train/train_check.py
+	.venv-train/bin/python -m pip install --quiet 'transformers[torch]>=5' 'trl>=1' --editable '.[dev]'
+	.venv-train/bin/python -m pytest tests/train/*_check.py
 
 check: lint types test ## What CI runs first: lint, types, tests
 

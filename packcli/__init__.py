@@ -3,6 +3,7 @@
     packcli.pack("data.jsonl", "out", max_len=2048)   a Report; the same as `packcli pack`
     packcli.plan(lengths, 2048)                       a Plan: pure NumPy, no file is opened
     packcli.load("out")                               datasets.Dataset or DatasetDict, mapped
+    packcli.training                                  batches for torch in which documents do not see each other
     packcli.PackConfig, packcli.PackcliError
 
 Nothing heavy is imported before it is used.

@@ -11,7 +11,8 @@ from helpers import SAMPLE
 PACKAGE = Path(__file__).parents[1] / "packcli"
 
 LINE = """errors config tokens overlong strategies planner assemble rows stats
-          readers tokenizing shards manifest loading work report engine pipeline console cli __main__""".split()
+          readers tokenizing shards manifest loading training work report export
+          engine pipeline console cli __main__""".split()
 """Modules and packages from the bottom up: each imports only what stands before it."""
 
 PURE = LINE[: LINE.index("readers")]
