@@ -3,6 +3,7 @@
     packcli.pack("data.jsonl", "out", max_len=2048)   a Report; the same as `packcli pack`
     packcli.plan(lengths, 2048)                       a Plan: pure NumPy, no file is opened
     packcli.load("out")                               datasets.Dataset or DatasetDict, mapped
+    packcli.export("out", "parquet")                  the same packs in the formats of other stacks
     packcli.training                                  batches for torch in which documents do not see each other
     packcli.PackConfig, packcli.PackcliError
 
@@ -17,17 +18,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from packcli.config import PackConfig
     from packcli.errors import PackcliError
+    from packcli.exports import export
     from packcli.loading import load
     from packcli.pipeline import pack
     from packcli.planner import make_plan as plan
 
 __version__ = "0.1.0"
 
-__all__ = ["PackConfig", "PackcliError", "__version__", "load", "pack", "plan"]
+__all__ = ["PackConfig", "PackcliError", "__version__", "export", "load", "pack", "plan"]
 
 _HOMES = {
     "PackConfig": ("packcli.config", "PackConfig"),
     "PackcliError": ("packcli.errors", "PackcliError"),
+    "export": ("packcli.exports", "export"),
     "load": ("packcli.loading", "load"),
     "pack": ("packcli.pipeline", "pack"),
     "plan": ("packcli.planner", "make_plan"),

@@ -11,7 +11,7 @@ from helpers import SAMPLE
 PACKAGE = Path(__file__).parents[1] / "packcli"
 
 LINE = """errors config tokens overlong strategies planner assemble rows stats
-          readers tokenizing shards manifest loading training work report export
+          readers tokenizing shards manifest loading training work report exports
           engine pipeline console cli __main__""".split()
 """Modules and packages from the bottom up: each imports only what stands before it."""
 
@@ -24,7 +24,7 @@ DOORS = {
     "fastokens": {"tokenizing"},
     "huggingface_hub": {"tokenizing"},
     "msgspec": {"readers", "tokenizing"},  # the training script of the builtin tokenizer reads rows on its own
-    "pyarrow": {"readers", "shards", "tokenizing"},
+    "pyarrow": {"exports", "readers", "shards", "tokenizing"},
     "datasets": {"loading"},
     "filelock": {"manifest"},
     "torch": {"loading", "training"},

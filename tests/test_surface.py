@@ -22,6 +22,7 @@ OPTIONS = {
         --max-docs-per-pack --max-len --no-bos --no-eos --no-isolate --output --overlong --overwrite --pad-token --quiet
         --seed --split-on --strategy --text-field --text-template --tokenizer --tokenizer-engine --unit-bytes
         --val-fraction --workers -o -q -w""".split(),
+    "export": "--debug --help --json --lossy --output --overwrite --quiet --to -o -q".split(),
     "stats": "--debug --help --json".split(),
 }
 
@@ -31,7 +32,7 @@ def command(name):
 
 
 def test_public_names():
-    assert sorted(packcli.__all__) == ["PackConfig", "PackcliError", "__version__", "load", "pack", "plan"]
+    assert sorted(packcli.__all__) == ["PackConfig", "PackcliError", "__version__", "export", "load", "pack", "plan"]
     for name in packcli.__all__:
         assert getattr(packcli, name) is not None
     assert callable(packcli.plan)
