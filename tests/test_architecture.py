@@ -10,7 +10,7 @@ from helpers import SAMPLE
 
 PACKAGE = Path(__file__).parents[1] / "packcli"
 
-LINE = """errors config tokens overlong strategies planner assemble rows stats
+LINE = """errors config tokens overlong strategies planner assemble rows sequences streaming stats
           readers tokenizing shards manifest loading training work report exports
           engine pipeline console cli __main__""".split()
 """Modules and packages from the bottom up: each imports only what stands before it."""

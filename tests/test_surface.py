@@ -32,7 +32,8 @@ def command(name):
 
 
 def test_public_names():
-    assert sorted(packcli.__all__) == ["PackConfig", "PackcliError", "__version__", "export", "load", "pack", "plan"]
+    names = "PackConfig PackcliError __version__ concatenate_and_pack export load pack pack_sequences plan stream_packs"
+    assert sorted(packcli.__all__) == names.split()
     for name in packcli.__all__:
         assert getattr(packcli, name) is not None
     assert callable(packcli.plan)

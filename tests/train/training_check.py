@@ -396,3 +396,25 @@ def test_mistakes_are_named(rows):
             training.collator("sdpa")([row])
     with pytest.raises(errors.UsageError, match="different lengths"):
         training.collator("sdpa")([rows[0], {name: value[:-1] for name, value in rows[1].items()}])
+
+
+def test_tensors_are_packed_into_tensors():
+    """The documented example of fast-axolotl, with the tensors that it shows."""
+    sequences = [torch.tensor(each) for each in ([1, 2, 3], [4, 5], [6, 7, 8, 9], [10, 11, 12])]
+    packed = packcli.pack_sequences(sequences, max_length=8, pad_token_id=0)
+    assert packed.dtype == torch.int64
+    assert packed.tolist() == [[1, 2, 3, 4, 5, 0, 0, 0], [6, 7, 8, 9, 10, 11, 12, 0]]
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        stream = [{"input_ids": list(range(1, 2 + at % 17))} for at in range(200)]
+        for each in packcli.stream_packs(stream, 32, buffer_size=40, carry=True):
+            yield list(each.sources)
+
+
+def test_a_stream_is_the_same_for_any_number_of_workers():
+    alone = list(Stream())
+    for num_workers in (1, 2, 3):
+        loader = torch.utils.data.DataLoader(Stream(), batch_size=None, num_workers=num_workers)
+        assert list(loader) == alone
