@@ -311,7 +311,7 @@ def export(
     with _Errors(debug) as errors:
         from packcli import console, exports
 
-        found = exports.export(str(directory), to, output, lossy=lossy, overwrite=overwrite)
+        found = exports.export(directory, to, output, lossy=lossy, overwrite=overwrite)
         if json_:
             console.print_json(found.as_dict())
         if not quiet:

@@ -357,6 +357,8 @@ def test_an_interrupted_export_resumes(packed, name, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         exports.export(str(packed), name, str(tmp_path / "out"), lossy=lossy)
     assert not (tmp_path / "out" / "export.json").exists()
+    for folder in ("", ".packcli/parts/"):  # what a killed process leaves
+        (tmp_path / "out" / f"{folder}.half.1.abc.tmp").write_bytes(b"x")
     again = []
     monkeypatch.setattr(type(exporter), "write_part", lambda *given: again.append(given[2:4]) or real(*given))
     assert exports.export(str(packed), name, str(tmp_path / "out"), lossy=lossy).status == "resumed"
@@ -399,6 +401,20 @@ def test_outputs_are_guarded(pack, tmp_path):
     shard.unlink()
     with pytest.raises(errors.StorageError, match="missing or damaged"):
         exports.export(str(tmp_path / "in"), "mds", str(tmp_path / "y"), lossy=True)
+
+
+def test_a_token_that_looks_like_padding_is_not_lost(tmp_path, tokenizer_dir):
+    """Without sources, a last piece of one EOS and a pad of EOS look alike: refused, not exported without it."""
+    given = {"tokenizer": str(tokenizer_dir), "tokenizer_engine": "tokenizers", "workers": 1, "max_len": 8}
+    given |= {"pad_token": "<|endoftext|>", "strategy": "best-fit"}
+    texts = ["7" * 8, "7" * 6]  # 9 and 7 tokens: rows of 8, and of 7 and 1
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    for columns in ("all", "input_ids,labels,seq_lengths"):
+        report = packcli.pack(tmp_path / "data.jsonl", tmp_path / columns, columns=columns, **given)
+        assert report.stats.num_tokens_packed == 8 * report.stats.num_packs == 16
+    exports.export(tmp_path / "all", "llama-factory")
+    with pytest.raises(errors.StorageError, match="looks like padding"):
+        exports.export(tmp_path / "input_ids,labels,seq_lengths", "llama-factory")
 
 
 def test_files_of_an_export_are_recorded_by_hash(pack, tmp_path):

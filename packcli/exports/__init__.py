@@ -6,6 +6,9 @@ what joins the parts. The run around it (lock, resume, commit) is in `run`.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from packcli.errors import unknown_name
 from packcli.exports.base import Export, Exported
 from packcli.exports.directories import Automodel, LlamaFactory, Unpacked
@@ -38,7 +41,12 @@ def get_export(name: str) -> Export:
 
 
 def export(
-    directory: str, to: str, output: str | None = None, *, lossy: bool = False, overwrite: bool = False
+    directory: str | os.PathLike[str],
+    to: str,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    lossy: bool = False,
+    overwrite: bool = False,
 ) -> Exported:
     """Writes a packed directory in another format; resumes what was interrupted, does nothing when it is up to date.
 
@@ -52,4 +60,6 @@ def export(
     Raises:
         PackcliError: whatever is wrong; see packcli.errors.
     """
-    return run_export(get_export(to), to, directory, output, lossy=lossy, overwrite=overwrite)
+    return run_export(
+        get_export(to), to, Path(directory), None if output is None else Path(output), lossy=lossy, overwrite=overwrite
+    )

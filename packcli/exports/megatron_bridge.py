@@ -81,7 +81,8 @@ class MegatronBridge(Export):
         return (
             f"PackedSequenceSpecs(packed_sequence_size={packed.max_len}, "
             f"packed_train_data_path={quoted(output + '/train')}{validation}, "
-            f"packed_metadata_path={quoted(output + '/metadata.json')})"
+            f"packed_metadata_path={quoted(output + '/metadata.json')})  "
+            '# dataset_kwargs={"answer_only_loss": True} makes it use the mask'
         )
 
 

@@ -28,11 +28,11 @@ PARTS = f"{STATE_DIRECTORY}/parts"
 
 
 def run_export(
-    exporter: Export, name: str, directory: str, output: str | None, *, lossy: bool, overwrite: bool
+    exporter: Export, name: str, directory: Path, output: Path | None, *, lossy: bool, overwrite: bool
 ) -> Exported:
     """See packcli.exports.export."""
-    packed = Packed(Path(directory))
-    target = Output(Path(output if output is not None else f"{os.path.normpath(directory)}-{name}"))
+    packed = Packed(directory)
+    target = Output(output if output is not None else Path(f"{os.path.normpath(directory)}-{name}"))
     if (target.root / MANIFEST).exists() or target.root.resolve() in packed.root.resolve().parents:
         raise OutputError(f"{target.root} holds a packed directory", "choose another directory with -o")
     target.check_ours()
