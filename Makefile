@@ -8,10 +8,11 @@ INPUT  ?= sample_data/docs.jsonl
 TOKENIZER ?= packcli/tokenizing/builtin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-browser test-train check lint types format bench bench-peers bench-planner stress fuzz smoke clean
+.PHONY: help demo docs test test-browser test-train test-consumers check lint types format bench bench-peers bench-planner stress \
+        fuzz smoke clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,7 +32,7 @@ test-train: ## Run the tests that need torch, transformers and trl, in an enviro
 	test -x .venv-train/bin/python || $(PYTHON) -m venv .venv-train
 	.venv-train/bin/python -m pip install --quiet torch==2.13.0
 	.venv-train/bin/python -m pip install --quiet 'transformers[torch]>=5' 'trl>=1' --editable '.[dev]'
-	.venv-train/bin/python -m pytest tests/train/train_check.py tests/train/chat_check.py
+	.venv-train/bin/python -m pytest $(filter-out tests/train/consumers_check.py,$(wildcard tests/train/*_check.py))
 
 test-browser: ## Open the HTML report in headless Chromium (PACKCLI_CHROMIUM or chromium), in an environment of its own
 	test -x .venv-browser/bin/python || $(PYTHON) -m venv .venv-browser
@@ -40,6 +41,12 @@ test-browser: ## Open the HTML report in headless Chromium (PACKCLI_CHROMIUM or 
 
 docs: $(STAMP) ## Make the table and the screenshot of README again (PACKCLI_CHROMIUM or chromium)
 	$(BIN)/python tests/docs/make.py
+
+test-consumers: ## Read exports with the own readers of other stacks, in an environment of their own
+	test -x .venv-consumers/bin/python || $(PYTHON) -m venv .venv-consumers
+	.venv-consumers/bin/python -m pip install --quiet torch torchvision --editable '.[dev]'
+	.venv-consumers/bin/python -m pip install --quiet mosaicml-streaming megatron-core 'datatrove[io]' trl
+	.venv-consumers/bin/python -m pytest tests/train/consumers_check.py
 
 check: lint types test ## What CI runs first: lint, types, tests
 

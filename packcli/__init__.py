@@ -3,6 +3,10 @@
     packcli.pack("data.jsonl", "out", max_len=2048)   a Report; the same as `packcli pack`
     packcli.plan(lengths, 2048)                       a Plan: pure NumPy, no file is opened
     packcli.load("out")                               datasets.Dataset or DatasetDict, mapped
+    packcli.export("out", "parquet")                  the same packs in the formats of other stacks
+    packcli.pack_sequences(rows, 2048, 0)             lists, arrays or tensors in memory; also concatenate_and_pack
+    packcli.stream_packs(samples, 2048)               a stream, window by window, with hooks; stops and goes on
+    packcli.training                                  batches for torch in which documents do not see each other
     packcli.PackConfig, packcli.PackcliError
 
 Nothing heavy is imported before it is used.
@@ -16,20 +20,38 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from packcli.config import PackConfig
     from packcli.errors import PackcliError
+    from packcli.exports import export
+    from packcli.loading import load
     from packcli.pipeline import pack
     from packcli.planner import make_plan as plan
-    from packcli.shards import load
+    from packcli.sequences import concatenate_and_pack, pack_sequences
+    from packcli.streaming import stream_packs
 
 __version__ = "0.1.0"
 
-__all__ = ["PackConfig", "PackcliError", "__version__", "load", "pack", "plan"]
+__all__ = [
+    "PackConfig",
+    "PackcliError",
+    "__version__",
+    "concatenate_and_pack",
+    "export",
+    "load",
+    "pack",
+    "pack_sequences",
+    "plan",
+    "stream_packs",
+]
 
 _HOMES = {
     "PackConfig": ("packcli.config", "PackConfig"),
     "PackcliError": ("packcli.errors", "PackcliError"),
-    "load": ("packcli.shards", "load"),
+    "concatenate_and_pack": ("packcli.sequences", "concatenate_and_pack"),
+    "export": ("packcli.exports", "export"),
+    "load": ("packcli.loading", "load"),
     "pack": ("packcli.pipeline", "pack"),
+    "pack_sequences": ("packcli.sequences", "pack_sequences"),
     "plan": ("packcli.planner", "make_plan"),
+    "stream_packs": ("packcli.streaming", "stream_packs"),
 }
 
 

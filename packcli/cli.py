@@ -25,6 +25,17 @@ from packcli.config import (
 from packcli.ending import Ending
 from packcli.formats import FORMATS
 
+EXPORT_FORMATS = (
+    "parquet",
+    "megatron-bridge",
+    "megatron",
+    "automodel",
+    "llama-factory",
+    "unpacked",
+    "mds",
+    "flat",
+)
+"""The keys of exports.EXPORTS, which would load pyarrow."""
 DEFAULTS = PackConfig()
 
 app = typer.Typer(
@@ -377,6 +388,43 @@ def verify(
 
 app.command(epilog=cli_views.STATS_EPILOG)(_guarded(cli_views.stats))
 app.command(epilog=cli_views.INSPECT_EPILOG)(_guarded(cli_views.inspect))
+
+
+@app.command(
+    epilog="""Examples:
+
+  packcli export data-packed --to parquet
+
+  packcli export data-packed --to megatron -o tokens"""
+)
+def export(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed directory.", show_default=False)],
+    to: Annotated[str, _text_option("--to", metavar="FORMAT", help=f"{', '.join(EXPORT_FORMATS)}.")],
+    output: Annotated[
+        str | None, _text_option("-o", "--output", metavar="OUT", help="Where to write [default: DIR-FORMAT].")
+    ] = None,
+    lossy: Annotated[
+        bool, typer.Option("--lossy", help="Write also what the format cannot hold: EOS inside documents, masks.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an export of something else, made by packcli.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Write a packed directory in the format of another stack, and show the line that loads it there.
+
+    Running the same command again resumes what was interrupted, and does nothing when it is up to date.
+    """
+    with Ending(debug, resumes=True) as errors:
+        from packcli import console, exports
+
+        found = exports.export(directory, to, output, lossy=lossy, overwrite=overwrite)
+        if json_:
+            console.print_json(found.as_dict())
+        if not quiet:
+            console.show_export(errors.console, found)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -32,6 +32,9 @@ from packcli.pipeline import Started, Warned
 from packcli.report import Report
 from packcli.verify import Absent, Verdict
 from packcli.work import Progress as ProgressEvent
+
+if TYPE_CHECKING:
+    from packcli.exports import Exported
 
 LOG_EVERY_S = 10.0
 PLAIN_WIDTH = 200
@@ -173,6 +176,22 @@ class ProgressDisplay:
                 f"{self._doing}: {self._bytes / 1e6:,.0f} of {self._total / 1e6:,.0f} MB, "
                 f"{self._documents:,} documents, {speed / 1e6:,.1f} MB/s, {left:,.0f} s left"
             )
+
+
+def show_export(console: Console, found: Exported) -> None:
+    """The closing table of an export."""
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in (
+        ("format", found.format),
+        (found.rows_are, f"{found.num_rows:,}, {found.num_tokens:,} tokens"),
+        ("files", f"{len(found.files):,}, {found.num_bytes / 1e6:,.1f} MB"),
+        ("output", f"{found.output} ({found.status})"),
+        ("load", found.load),
+    ):
+        table.add_row(name, escape("\n".join(map(_clean, value.split("\n")))))
+    console.print(table)
 
 
 def show_report(console: Console, report: Report, *, percentiles: bool = False) -> None:

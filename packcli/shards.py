@@ -1,4 +1,4 @@
-"""PackBatch -> Arrow shard, and what makes a directory of shards a dataset. The door to pyarrow's writers and datasets.
+"""PackBatch -> Arrow shard, and what makes a directory of shards a dataset. The door to pyarrow's writers.
 
 A shard is an uncompressed Arrow IPC stream: `datasets.load_from_disk` maps it without a copy.
 """
@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +21,7 @@ from numpy.typing import NDArray
 
 from packcli.assemble import Lists, PackBatch, Sources
 from packcli.config import FORMAT_VERSION
-from packcli.errors import OutputError, StorageError
-
-if TYPE_CHECKING:
-    import datasets
+from packcli.errors import StorageError
 
 _INT32_LIST = pa.list_(pa.int32())
 _SOURCE = pa.struct([("source", pa.int32()), ("row", pa.int64()), ("start", pa.int32()), ("end", pa.int32())])
@@ -300,44 +297,3 @@ def write_index(directory: Path, split: str, files: list[str], columns: Iterable
             "_split": split,
         },
     )
-
-
-def load(directory: str | os.PathLike[str]) -> datasets.Dataset | datasets.DatasetDict:
-    """Maps a packed directory: a Dataset, or a DatasetDict when it has a validation split.
-
-    A directory without `labels` or `position_ids` (such as --columns compact) gets them on the fly: what
-    seq_lengths says is enough.
-
-    Raises:
-        OutputError: not a finished output of packcli.
-    """
-    import datasets
-
-    root = Path(directory)
-    if not (root / "manifest.json").is_file():
-        raise OutputError(f"{root}: no manifest.json: not an output of packcli, or not finished")
-    data = datasets.load_from_disk(str(root))
-    splits = data.values() if isinstance(data, datasets.DatasetDict) else [data]
-    column_names = next(iter(splits)).column_names
-    isolate = json.loads((root / "manifest.json").read_bytes())["config"]["isolate"]
-    if "seq_lengths" not in column_names or {"labels", "position_ids"} <= set(column_names):
-        return data
-
-    def derive(rows: dict[str, Any]) -> dict[str, Any]:
-        return derive_columns(rows, isolate)
-
-    return data.with_transform(derive)
-
-
-def derive_columns(rows: dict[str, Any], isolate: bool) -> dict[str, Any]:
-    """Adds labels and position_ids to ragged rows, from input_ids and seq_lengths."""
-    positions, labels = [], []
-    for ids, lengths in zip(rows["input_ids"], rows["seq_lengths"], strict=True):
-        runs = np.asarray(lengths, dtype=np.int64)
-        starts = np.cumsum(runs) - runs
-        positions.append((np.arange(int(runs.sum())) - np.repeat(starts, runs)).tolist())
-        masked = np.array(ids, dtype=np.int64)
-        if isolate:
-            masked[starts] = -100
-        labels.append(masked.tolist())
-    return {**rows, "labels": rows.get("labels", labels), "position_ids": rows.get("position_ids", positions)}

@@ -10,9 +10,9 @@ from helpers import SAMPLE
 
 PACKAGE = Path(__file__).parents[1] / "packcli"
 
-LINE = """errors visible formats config tokens overlong strategies planner assemble layouts stats invariants
-          readers tokenizing chat documents shards manifest work report space probe engine pipeline verify
-          contents recount inspecting measuring what_if tables exporting pages
+LINE = """errors visible formats config tokens overlong strategies planner assemble rows sequences streaming layouts
+          stats invariants readers tokenizing chat documents shards manifest loading training work report exports
+          space probe engine pipeline verify contents recount inspecting measuring what_if tables exporting pages
           signals console console_stats console_inspect ending cli_views cli __main__""".split()
 """Modules and packages from the bottom up: each imports only what stands before it."""
 
@@ -26,10 +26,11 @@ DOORS = {
     "fastokens": {"tokenizing"},
     "huggingface_hub": {"tokenizing"},
     "msgspec": {"readers", "tokenizing"},  # the training script of the builtin tokenizer reads rows on its own
-    "pyarrow": {"readers", "shards", "tokenizing"},
-    "datasets": {"shards"},
+    "pyarrow": {"exports", "readers", "shards", "tokenizing"},
+    "datasets": {"loading"},
     "filelock": {"manifest"},
     "jinja2": {"chat"},
+    "torch": {"loading", "training"},
     "xxhash": {"readers", "work"},
 }
 SCRIPTS_ONLY = {("tokenizing", "msgspec"), ("tokenizing", "pyarrow")}

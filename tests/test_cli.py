@@ -195,7 +195,7 @@ def test_templates_understand_escapes(here):
     (here / "qa.jsonl").write_text('{"q": "one {x}", "a": "two"}\n')
     result = run("pack", "qa.jsonl", "--text-template", "{q}\\n\\t{a}", "--json", "-q", "-w", 1)
     assert result.returncode == 0, result.stderr
-    from packcli.shards import load
+    from packcli.loading import load
 
     ids = load(here / "qa-packed")[0]["input_ids"]
     import tokenizers

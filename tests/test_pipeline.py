@@ -235,21 +235,13 @@ def test_a_split_without_documents_can_be_loaded(tmp_path):
     assert data["validation"].column_names == list(COLUMNS)
 
 
-def test_compact_is_ragged_and_load_derives_the_rest(tmp_path):
+def test_compact_stores_no_padding(tmp_path):
     """A trainer that derives labels from input_ids would train on stored padding."""
-    full = load_from_disk(str(pack(tmp_path / "full", strategy="next-fit").output))
     pack(tmp_path / "compact", strategy="next-fit", columns="compact")
     stored = load_from_disk(str(tmp_path / "compact"))
     assert stored.column_names == ["input_ids", "seq_lengths"]
-    derived = packcli.load(tmp_path / "compact")
-    padded = 0
-    for whole, row in zip(full, derived, strict=True):
-        real = sum(row["seq_lengths"])
-        padded += real < 256
-        for column in ("input_ids", "labels", "position_ids"):
-            assert row[column] == whole[column][:real]
-    assert padded > 10
-    assert packcli.load(tmp_path / "full").column_names == list(COLUMNS)
+    assert any(len(row["input_ids"]) < 256 for row in stored)
+    assert all(len(row["input_ids"]) == sum(row["seq_lengths"]) for row in stored)
 
 
 def test_shards_are_mapped_without_a_copy(tmp_path):
