@@ -4,6 +4,7 @@
 a record               convert.make_conversation -> Conversation, from any of the shapes that people have
 its strings            protect.Protector       -> the record, with control tokens in its strings marked
 record, template       render.Renderer         -> Rendered: text, control tokens, loss spans, whose words they are
+the same, cheaper      skeleton.Renderer       -> Rendered, filled in where `opaque` shows that words only pass through
 no generation tags     turns.find_spans        -> loss spans by rendering turn by turn, with proof
 
 Nothing here knows token ids beyond those of control tokens.
@@ -11,7 +12,8 @@ Nothing here knows token ids beyond those of control tokens.
 
 from packcli.chat.convert import alpaca_prompt, make_conversation
 from packcli.chat.protect import Controls
-from packcli.chat.render import Conversation, Rendered, Renderer, RenderError
+from packcli.chat.render import Conversation, Rendered, RenderError
+from packcli.chat.skeleton import Renderer
 from packcli.chat.template import CHATML, CHATML_TURN, TemplateSpec, find_template
 
 __all__ = [

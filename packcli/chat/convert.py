@@ -71,9 +71,11 @@ def make_conversation(
         prompt = [{"role": "system", "content": system}, *prompt]
     whole = prompt if completion is None else [*prompt, *_messages(completion, "completion")]
     trained = None
-    if any("train" in message or "weight" in message for message in whole):
-        trained = tuple(_flag(message, index) is not False for index, message in enumerate(whole))
-        whole = [{key: value for key, value in each.items() if key not in FLAGS} for each in whole]
+    for message in whole:
+        if "train" in message or "weight" in message:
+            trained = tuple(_flag(each, index) is not False for index, each in enumerate(whole))
+            whole = [{key: value for key, value in each.items() if key not in FLAGS} for each in whole]
+            break
     parsed_tools = _parsed(tools, "tools", list)
     parsed_variables = _parsed(variables, "chat_template_kwargs", dict)
     return Conversation(
@@ -85,16 +87,15 @@ def _messages(value: Any, part: str) -> list[Message]:
     found = _parsed(value, part, list)
     if found is None:
         raise ValueError(f"{part} is missing")
-    return [_message(each, part, index) for index, each in enumerate(found)]
+    return [
+        each
+        if type(each) is dict and each.get("role") in _COMMON_ROLES and type(each.get("content")) is str  # nearly all
+        else _message(each, part, index)
+        for index, each in enumerate(found)
+    ]
 
 
 def _message(value: Any, part: str, index: int) -> Message:
-    if (
-        type(value) is dict
-        and value.get("role") in _COMMON_ROLES
-        and type(value.get("content")) is str  # what nearly all of them are
-    ):
-        return value
     place = f"{part}[{index}]"
     if not isinstance(value, dict):
         raise ValueError(f"{place} is not an object")

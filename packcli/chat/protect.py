@@ -88,6 +88,8 @@ class Protector:
         tails = {literal[size:] for literal in literals for size in range(1, len(literal))}
         self._heads = sorted(heads, key=len, reverse=True)
         self._tails = sorted(tails, key=len, reverse=True)
+        self._all_heads, self._all_tails, self._all_literals = tuple(heads), tuple(tails), tuple(literals)
+        self._last_of_heads, self._first_of_tails = {head[-1] for head in heads}, {tail[0] for tail in tails}
 
     def needs_marks(self, value: Any) -> bool:
         """Whether a string in the value spells a control token, or ends like the beginning of one, or the other way."""
@@ -106,6 +108,35 @@ class Protector:
         return self._near_start.search(joined) is not None and any(
             text.startswith(tail) for text in strings for tail in self._tails
         )
+
+    def text_needs_marks(self, texts: list[str]) -> bool:
+        """`needs_marks` of texts, where no literal holds a NUL."""
+        if not self._active:
+            return False
+        joined = "\0".join(texts)
+        for hint in self._hints:
+            if hint in joined and self._literals.search(joined):
+                return True
+        for text in texts:
+            if text[-1:] in self._last_of_heads and text.endswith(self._all_heads):
+                return True
+            if text[:1] in self._first_of_tails and text.startswith(self._all_tails):
+                return True
+        return False
+
+    def stands_apart(self, constant: str, *, before: bool, after: bool) -> bool:
+        """Whether no control token can lie across the edges of a constant text, whatever text stands beyond them.
+
+        Args:
+            constant: The text.
+            before: Whether other text follows it.
+            after: Whether it follows other text.
+        """
+        if before and constant.endswith(self._all_heads):
+            return False
+        if after and constant.startswith(self._all_tails):
+            return False
+        return not (before and after) or not any(constant in literal[1:-1] for literal in self._all_literals)
 
     def protect(self, value: Any) -> tuple[Any, Marks]:
         """A copy of the value with marks, and what they stand for."""

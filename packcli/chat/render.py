@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,7 +89,7 @@ class Renderer:
 
     def __init__(self, spec: TemplateSpec, controls: Controls, *, loss: str, loss_on_eot: bool | None) -> None:
         self._spec, self._controls, self._loss, self._on_eot = spec, controls, loss, loss_on_eot
-        self._environment = Environment(_clock(spec.date))
+        self._environment = Environment(clock(spec.date))
         self._has_tags = {source: bool(_GENERATION.search(source)) for source in (spec.source, spec.tools_source or "")}
         self._template = self._compile(spec.source)
         self._tools_template = None if spec.tools_source is None else self._compile(spec.tools_source)
@@ -143,11 +143,11 @@ class Renderer:
         marks: Marks | None = None
         if self._protector.needs_marks([messages, tools, variables]):
             (messages, tools, variables), marks = self._protector.protect([messages, tools, variables])
-        run = _Run(self._environment, self._pick(tools), {**self._spec.variables, **variables}, tools)
+        run = Run(self._environment, self._pick(tools), {**self._spec.variables, **variables}, tools)
         text, generated = run.tracked(messages)
         parts, numbers = self._cut(text)
         spans, differs = self._spans(conversation, run, messages, text, generated, parts, numbers)
-        roles = _find_words(messages, text)
+        roles = find_words(_words(messages), text)
         if marks is None:
             return Rendered(text, parts, numbers, spans, roles, False, differs)
 
@@ -180,7 +180,7 @@ class Renderer:
     @functools.cache  # noqa: B019 - a renderer lives as long as the run
     def _writes_parts(self, texts: tuple[str, ...]) -> bool:
         """Whether the template writes all of content in such parts, and not Python's view of the list."""
-        run = _Run(self._environment, self._template, dict(self._spec.variables), None)
+        run = Run(self._environment, self._template, dict(self._spec.variables), None)
         probe = [{"type": "text", "text": text} for text in texts]
         try:
             text = run([{"role": "user", "content": probe}, {"role": ASSISTANT, "content": probe}], False)
@@ -216,7 +216,7 @@ class Renderer:
     def _spans(
         self,
         conversation: Conversation,
-        run: _Run,
+        run: Run,
         messages: list[Message],
         text: str,
         generated: list[tuple[int, int]],
@@ -270,8 +270,8 @@ class Renderer:
             spans = self._without_eot(spans, text, controls)
         return [(max(start, first), end) for start, end in spans if end > max(start, first)], differs
 
-    def _source(self, run: _Run) -> str:
-        return self._spec.source if run.template is self._template else self._spec.tools_source or ""
+    def _source(self, run: Run) -> str:
+        return self._spec.tools_source or "" if run.template is self._tools_template else self._spec.source
 
     def _with_eot(self, span: tuple[int, int], text: str, controls: list[tuple[int, int, int]]) -> tuple[int, int]:
         """The span with the control token that follows it at once, when it does not end with one itself."""
@@ -295,7 +295,7 @@ class Renderer:
         return [(start, end) for start, end in out if end > start]
 
 
-class _Run:
+class Run:
     """The renderings of one record: the same template, variables and tools."""
 
     def __init__(
@@ -304,6 +304,7 @@ class _Run:
         self._environment, self.template, self._variables, self._tools = environment, template, variables, tools
 
     def __call__(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        """The text."""
         return "".join(self._blocks(messages, add_generation_prompt, []))
 
     def tracked(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
@@ -333,7 +334,7 @@ class _Run:
             **self._environment.names,
             "documents": None,
             **self._variables,
-            "messages": list(messages),
+            "messages": self._environment.given(messages),
             "tools": self._tools,
             "add_generation_prompt": add_generation_prompt,
         }
@@ -367,17 +368,24 @@ def _with_reasoning(message: Message) -> Message:
     return message
 
 
-def _find_words(messages: Sequence[Message], text: str) -> list[tuple[str, int, int]]:
-    """Where the words of each message stand; those that the template has changed are left out."""
-    found, at = [], 0
+def _words(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """(role, words) of every text of the messages, without white space around."""
+    found = []
     for message in messages:
         content = message.get("content")
         for words in (content,) if isinstance(content, str) else [part["text"] for part in content or ()]:
-            words = words.strip()
-            start = text.find(words, at) if words else -1
-            if start >= 0:
-                at = start + len(words)
-                found.append((message["role"], start, at))
+            found.append((message["role"], words.strip()))
+    return found
+
+
+def find_words(said: Iterable[tuple[str, str]], text: str) -> list[tuple[str, int, int]]:
+    """Where the words of each role stand; those that the template has changed are left out."""
+    found, at = [], 0
+    for role, words in said:
+        start = text.find(words, at) if words else -1
+        if start >= 0:
+            at = start + len(words)
+            found.append((role, start, at))
     return found
 
 
@@ -405,7 +413,8 @@ def _can_cover(other: str, literals: Any) -> bool:
     )
 
 
-def _clock(date: str) -> Any:
+def clock(date: str) -> Any:
+    """strftime_now of a run: it is always `date`."""
     import datetime
 
     moment = datetime.datetime.fromisoformat(date or "1970-01-01")

@@ -12,7 +12,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jinja2
@@ -148,6 +148,10 @@ class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             self.globals.pop(name, None)
         self.names = dict(self.globals)
         """What templates find besides the variables of a record."""
+
+    def given(self, messages: Sequence[Any]) -> list[Any]:
+        """The messages of a record, as templates get them."""
+        return list(messages)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Multiplication, powers and % formatting, within bounds."""

@@ -1,6 +1,7 @@
 """Ids and masks of chats beside those of Transformers, on every template that TRL ships, and beside TRL's own
 preprocessing for prompts. Needs transformers and trl, so `make test-train` runs it."""
 
+import itertools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from helpers import BUILTIN, ROOT
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from packcli import chat, tokenizing
+from packcli.chat import render, skeleton
 from packcli.config import PackConfig
 from packcli.documents import DocumentMaker, Marker
 from packcli.errors import PackcliError
@@ -170,6 +172,47 @@ def test_ids_and_masks_are_those_of_transformers(path, directories, monkeypatch)
             compared, masked = compared + 1, masked + sum(found[1])
     assert compared >= 12
     assert masked > 50
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=[path.stem for path in TEMPLATES])
+def test_skeletons_give_what_rendering_gives(path, monkeypatch):
+    monkeypatch.setattr(skeleton, "DRAW_AT", 0)
+    monkeypatch.setattr(skeleton.Renderer, "_agrees", lambda *_: True)  # the proof alone
+    source = path.read_text(encoding="utf-8")
+    variables = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<|pad|>"}
+    spec = chat.TemplateSpec(name=path.stem, source=source, variables=variables, date="2026-01-31")
+    controls = chat.Controls(ids={each: number for number, each in enumerate(control_literals(source))})
+    odd = [
+        "x",
+        " x ",
+        "\n\nx\n",
+        "é\u3000",
+        "user",
+        "assistant\n",
+        "<think>\nx\n</think>\n\ny",
+        "</think>",
+        "x <|",
+        "|> x",
+    ]
+    odd += ["<think>", "model\n", "System", "[INST]", ":", "x" * 3000, "\u2003\U000f0000\u2009", "<br>", "{}", ""]
+    for loss, on_eot in itertools.product(("assistant", "last-assistant", "all"), (None, True, False)):
+        fast, slow = (
+            kind(spec, controls, loss=loss, loss_on_eot=on_eot) for kind in (skeleton.Renderer, render.Renderer)
+        )
+        if fast._probe is None:  # nothing is ever filled in
+            return
+        for roles in (("user", "assistant"), ("system", "user", "assistant", "user", "assistant"), ("assistant",)):
+            for first in range(len(odd)):
+                contents = [odd[(first + 7 * index) % len(odd)] for index in range(len(roles))]
+                messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
+                assert rendered(fast, messages) == rendered(slow, messages)
+
+
+def rendered(renderer, messages):
+    try:
+        return renderer(chat.make_conversation(messages))
+    except chat.RenderError as error:
+        return str(error)
 
 
 def in_parts(message):
