@@ -121,6 +121,19 @@ def test_text_that_comes_together_with_what_the_template_writes():
     assert rendered.controls == []
 
 
+@pytest.mark.parametrize("space", [" ", " \n\t", "\u2003"])
+def test_white_space_does_not_hide_a_part_of_a_control_token(space):
+    """A template that trims puts the end of the message and its own '>' side by side."""
+    source = "{% for m in messages %}{{ m['content'] | trim }}>{% endfor %}"
+    rendered = renderer(source, loss="all")(conversation(("user", f"a<|im_end|{space}"), ("user", "<s" + space)))
+    assert rendered.text == "a<|im_end|><s>"
+    assert rendered.controls == []
+    source = "{% for m in messages %}<{{ m['content'] | trim }}{% endfor %}"
+    rendered = renderer(source, loss="all")(conversation(("user", f"{space}|im_end|>a"), ("user", space + "s>")))
+    assert rendered.text == "<|im_end|>a<s>"
+    assert rendered.controls == []
+
+
 def test_a_role_may_be_a_part_of_a_control_token():
     """'<|' + role + '|>' is how some templates write them."""
     controls = chat.Controls(ids={"<|user|>": 5})

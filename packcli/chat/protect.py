@@ -82,8 +82,9 @@ class Protector:
         reach = max(map(len, literals), default=1)
         self._hints = tuple(sorted({literal[:2] for literal in literals}))
         firsts, lasts = ({re.escape(literal[place]) for literal in literals} for place in (0, -1))
-        self._near_end = re.compile(f"[{''.join(sorted(firsts))}][^\0]{{0,{reach}}}\0" if literals else "(?!)")
-        self._near_start = re.compile(f"\0[^\0]{{0,{reach}}}[{''.join(sorted(lasts))}]" if literals else "(?!)")
+        # White space at an edge does not hide a part of a literal: templates trim.
+        self._near_end = re.compile(f"[{''.join(sorted(firsts))}][^\0]{{0,{reach}}}\\s*\0" if literals else "(?!)")
+        self._near_start = re.compile(f"\0\\s*[^\0]{{0,{reach}}}[{''.join(sorted(lasts))}]" if literals else "(?!)")
         heads = {literal[:size] for literal in literals for size in range(1, len(literal))}
         tails = {literal[size:] for literal in literals for size in range(1, len(literal))}
         self._heads = sorted(heads, key=len, reverse=True)
@@ -103,11 +104,25 @@ class Protector:
         for hint in self._hints:
             if hint in joined and self._literals.search(joined):
                 return True
-        if self._near_end.search(joined) and any(text.endswith(head) for text in strings for head in self._heads):
+        if self._near_end.search(joined) and any(self._part_at_end(text) is not None for text in strings):
             return True
         return self._near_start.search(joined) is not None and any(
-            text.startswith(tail) for text in strings for tail in self._tails
+            self._part_at_start(text) is not None for text in strings
         )
+
+    def _part_at_end(self, text: str) -> str | None:
+        """The text as far as it ends like the beginning of a literal: whole, or without white space at its end."""
+        if text.endswith(self._all_heads):
+            return text
+        bare = text.rstrip()
+        return bare if bare.endswith(self._all_heads) else None
+
+    def _part_at_start(self, text: str) -> str | None:
+        """The text from where it begins like the end of a literal: whole, or without white space at its start."""
+        if text.startswith(self._all_tails):
+            return text
+        bare = text.lstrip()
+        return bare if bare.startswith(self._all_tails) else None
 
     def text_needs_marks(self, texts: list[str]) -> bool:
         """`needs_marks` of texts, where no literal holds a NUL."""
@@ -118,9 +133,10 @@ class Protector:
             if hint in joined and self._literals.search(joined):
                 return True
         for text in texts:
-            if text[-1:] in self._last_of_heads and text.endswith(self._all_heads):
+            last, first = text[-1:], text[:1]
+            if (last in self._last_of_heads or last.isspace()) and self._part_at_end(text) is not None:
                 return True
-            if text[:1] in self._first_of_tails and text.startswith(self._all_tails):
+            if (first in self._first_of_tails or first.isspace()) and self._part_at_start(text) is not None:
                 return True
         return False
 
@@ -159,14 +175,14 @@ class Protector:
         text = self._literals.sub(lambda found: marks.mark(found[0]), text)
         if whole_only:  # '<|' + role + '|>' is how templates write control tokens
             return text
-        for head in self._heads:
-            if text.endswith(head):
-                text = text[: -len(head)] + marks.mark(head)
-                break
-        for tail in self._tails:
-            if text.startswith(tail):
-                text = marks.mark(tail) + text[len(tail) :]
-                break
+        part = self._part_at_end(text)
+        if part is not None:
+            head = next(head for head in self._heads if part.endswith(head))
+            text = part[: -len(head)] + marks.mark(head) + text[len(part) :]
+        part = self._part_at_start(text)
+        if part is not None:
+            tail = next(tail for tail in self._tails if part.startswith(tail))
+            text = text[: len(text) - len(part)] + marks.mark(tail) + part[len(tail) :]
         return text
 
 
