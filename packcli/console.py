@@ -31,6 +31,7 @@ from packcli.formats import REQUIRED
 from packcli.pipeline import Started, Warned
 from packcli.report import Report
 from packcli.verify import Absent, Verdict
+from packcli.visible import visible
 from packcli.work import Progress as ProgressEvent
 
 if TYPE_CHECKING:
@@ -41,10 +42,11 @@ PLAIN_WIDTH = 200
 """Columns of a log file; a terminal knows its own."""
 
 
-class _Console(Console):
+class PipedConsole(Console):
     """A console that leaves the end of a pipe to the command line; rich would exit with 1."""
 
     def on_broken_pipe(self) -> None:
+        """A pager that was left, or head."""
         self.quiet = True
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
@@ -53,7 +55,7 @@ def make_console() -> Console:
     """A console on stderr that honours NO_COLOR and never fails on a character that the terminal lacks."""
     if hasattr(sys.stderr, "reconfigure"):
         sys.stderr.reconfigure(errors="backslashreplace")
-    return _Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PLAIN_WIDTH)
+    return PipedConsole(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PLAIN_WIDTH)
 
 
 def print_json(value: Any) -> None:
@@ -111,7 +113,7 @@ def _clean(text: str) -> str:
     Only a new line with our own indent is one: a name that holds a newline cannot begin a line.
     """
     lines = text.split("\n    ")
-    return "\n    ".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)
+    return "\n    ".join(map(visible, lines))
 
 
 class ProgressDisplay:

@@ -7,7 +7,6 @@ loss stand between marks.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
+from packcli.console import PipedConsole
 from packcli.contents import Row
 from packcli.inspecting import Inspector, ShownPiece
 from packcli.visible import visible
@@ -25,19 +25,11 @@ MARKS = ("\u27ea", "\u27eb")
 ASCII_MARKS = ("{{", "}}")
 
 
-class _Output(Console):
-    """A console that leaves the end of a pipe to the command line; rich would exit with 1."""
-
-    def on_broken_pipe(self) -> None:
-        """A pager that was left, or head."""
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-
-
 def make_output() -> Console:
     """A console on stdout for text that people read, page through or pipe."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
-    return _Output(highlight=False, soft_wrap=not sys.stdout.isatty())  # a pager wraps for itself
+    return PipedConsole(highlight=False, soft_wrap=not sys.stdout.isatty())  # a pager wraps for itself
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from packcli import readers, tokenizing
 from packcli.config import PackConfig, RunOptions
 from packcli.engine import Emit, get_engine
 from packcli.errors import NoInputError, UsageError
-from packcli.pipeline import Started, Warned
+from packcli.pipeline import Started, Warned, num_cpus
 from packcli.probe import GUARD_TEXT_CHARS
 from packcli.strategies.random import mix
 from packcli.work import ENCODERS, Job, Progress, load_encoder
@@ -110,7 +109,7 @@ def measure(
     config = config.resolved(fields.format, ANY_DATE)
     tokenizer = tokenizing.find_tokenizer(config, allow_network=options.allow_network)
     units = readers.cut_units(sources, config.unit_bytes)
-    workers = options.workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
+    workers = options.workers or num_cpus()
     num_processes = max(1, min(workers, len(units)))
     threads = max(1, workers // num_processes)
     first = _first_texts(units, sources, fields, config)

@@ -183,7 +183,7 @@ class _Line:
             target.touch()
             return Report(target.root, run, _total(sidecars, self.config), "up to date", target.last_run())
         num_resumed = len(sidecars)
-        workers = self.options.workers or _num_cpus()
+        workers = self.options.workers or num_cpus()
         num_processes = max(1, min(workers, len(todo)))
         threads = max(1, workers // num_processes)
         sample, rows = probe.sample(described, self.config) if todo else ([], [])
@@ -376,7 +376,7 @@ def _file_bytes(units: list[readers.Unit], described: probe.Described) -> int:
     )
 
 
-def _num_cpus() -> int:
+def num_cpus() -> int:
     """CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -12,6 +12,7 @@ from packcli.errors import OutputError
 from packcli.manifest import Output, read_manifest
 from packcli.shards import features, to_json
 from packcli.stats import Stats, derived
+from packcli.visible import visible
 
 STATS = "stats.json"
 CARD = "README.md"
@@ -188,8 +189,7 @@ def _yaml_feature(name: str, feature: Mapping[str, Any]) -> str:
 
 def _code(text: str | None) -> str:
     """A stranger's word as code in Markdown, which it cannot end."""
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
-    return "`" + shown.replace("`", "'") + "`"
+    return "`" + visible(str(text)).replace("`", "'") + "`"
 
 
 def _training(columns: list[str], isolate: bool, ragged: bool) -> str:

@@ -309,10 +309,10 @@ def _write_part(
                 f"{source.name}: row {row}: {error.length} tokens, over --max-len {config.max_len}",
                 "--overlong split, truncate or drop; or a larger --max-len",
             ) from None
-        unbalanced = int(group_costs(plan.pack_costs).max(initial=0))
+        unbalanced = plan
         if config.balance:
             plan = balance_plan(plan, seed)
-        stats += _count(plan, lengths, config, split, unbalanced)
+        stats += _count(plan, unbalanced, lengths, config, split)
         stats += _count_loss(plan, batch, docs, config)
         if plan.num_packs:
             assembler = Assembler(plan, batch.ids, batch.offsets[docs], here, layout, batch.loss)
@@ -325,10 +325,8 @@ def _write_part(
     return shards, stats
 
 
-def _count(
-    plan: Plan, lengths: NDArray[np.int64], config: PackConfig, split: str, max_group_cost_unbalanced: int
-) -> Stats:
-    """What a plan does to the documents of a split."""
+def _count(plan: Plan, unbalanced: Plan, lengths: NDArray[np.int64], config: PackConfig, split: str) -> Stats:
+    """What a plan does to the documents of a split; `unbalanced` is it before `balance`."""
     kept = kept_lengths(lengths, config.max_len, str(config.overlong))
     too_long = lengths > config.max_len
     truncated, dropped = too_long & (kept > 0) & (kept < lengths), kept == 0
@@ -336,6 +334,7 @@ def _count(
     num_tokens, num_packed = plan.num_tokens, int((~dropped).sum())
     costs = plan.pack_costs
     groups = group_costs(costs)
+    groups_unbalanced = groups if unbalanced is plan else group_costs(unbalanced.pack_costs)
     return Stats(
         num_documents_packed=num_packed,
         num_documents_overlong=int(dropped.sum()),
@@ -353,7 +352,7 @@ def _count(
         num_groups=len(groups),
         sum_group_cost=int(groups.sum()),
         max_group_cost=int(groups.max(initial=0)),
-        max_group_cost_unbalanced=max_group_cost_unbalanced,
+        max_group_cost_unbalanced=int(groups_unbalanced.max(initial=0)),
         documents_by_length=histogram(bucketed(lengths)),
         segments_by_length=histogram(bucketed(plan.segments.length.astype(np.int64))),
         packs_by_documents=histogram(plan.docs_per_pack),

@@ -257,11 +257,11 @@ def plan_columns(
     patterns = start = [pattern for plan in plans for pattern in plan]
     while width:
         weights, class_of = np.unique(np.minimum(-(-lengths // width), capacity // width), return_inverse=True)
-        demand = np.bincount(class_of, weights=histogram[lengths]).astype(np.int64)
-        master = _Master(weights, demand, capacity // width, max_items)
         work -= ROUNDING * len(lengths)
         if TYPICAL_PIVOTS * len(weights) ** 3 + (capacity // width) ** 2 > work:
             break
+        demand = np.bincount(class_of, weights=histogram[lengths]).astype(np.int64)
+        master = _Master(weights, demand, capacity // width, max_items)
         columns = _columns_of(patterns, master, dict(zip(lengths.tolist(), class_of.tolist(), strict=True)))
         if len(columns):
             master.add(columns)

@@ -69,7 +69,8 @@ def shuffle_fit(
     lengths: NDArray[np.int32], capacity: int, *, max_docs: int = 0, seed: int = 0, effort: str = "normal"
 ) -> Packs:
     """Random order, with the last of it as filler; the seed decides the order and with it everything."""
-    max_docs = felt_limit(count_lengths(lengths, capacity), capacity, max_docs)
+    if max_docs:
+        max_docs = felt_limit(count_lengths(lengths, capacity), capacity, max_docs)
     shuffled = permutation(len(lengths), mix(seed, 1))
     laid = lengths[shuffled]
     packs = _lay_in_turn(laid, capacity, max_docs) or _lay_best_fit(laid, capacity, max_docs)
