@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from packcli.assemble import IGNORE, Lists, PackBatch
 from packcli.errors import StorageError, UsageError, unknown_name
+from packcli.job import run_schema
 from packcli.manifest import config_of, read_manifest
 from packcli.shards import read_shard
 from packcli.tokenizing import TokenizerSpec
-from packcli.work import run_schema
 
 
 @dataclass(frozen=True, slots=True)

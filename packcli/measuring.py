@@ -14,10 +14,11 @@ from packcli import readers, tokenizing
 from packcli.config import PackConfig, RunOptions
 from packcli.engine import Emit, get_engine
 from packcli.errors import NoInputError, UsageError
+from packcli.job import Job
 from packcli.pipeline import Started, Warned, num_cpus
 from packcli.probe import GUARD_TEXT_CHARS
 from packcli.strategies.random import mix
-from packcli.work import ENCODERS, Job, Progress, load_encoder
+from packcli.work import ENCODERS, Progress, load_encoder
 
 ANY_DATE = "1970-01-01"
 """Text asks for no day."""

@@ -24,11 +24,13 @@ from packcli.config import PackConfig, RunOptions
 from packcli.documents import DocumentMaker
 from packcli.engine import RETRIES, Emit, LostWorkerError, get_engine
 from packcli.errors import MismatchError, NoInputError, OutputError, PackcliError, TokenizerError, UsageError
-from packcli.manifest import Output, Sidecar, describe_run, whole_units
+from packcli.job import Job, folder_of, run_schema, splits_of
+from packcli.manifest import Output, describe_run
 from packcli.report import CARD, STATS, Report, write_report
 from packcli.shards import EMPTY_SHARD, INDEX_FILES, SPLITS_FILE, write_index, write_json, write_shard
+from packcli.sidecars import Sidecar, whole_units
 from packcli.stats import Stats
-from packcli.work import ENCODERS, Job, folder_of, run_schema, run_unit, splits_of
+from packcli.work import ENCODERS, run_unit
 
 
 @dataclass(frozen=True, slots=True)

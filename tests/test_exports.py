@@ -17,7 +17,7 @@ from helpers import PACKCLI, SAMPLE, tree_hash
 from typer.testing import CliRunner
 
 import packcli
-from packcli import cli, errors, exports
+from packcli import cli, cli_outputs, errors, exports
 from packcli.exports.base import Sink
 
 MAX_LEN = 128
@@ -443,4 +443,4 @@ def test_the_command_line(pack, tmp_path):
 
 
 def test_the_command_line_knows_every_format():
-    assert tuple(exports.EXPORTS) == cli.EXPORT_FORMATS
+    assert tuple(exports.EXPORTS) == cli_outputs.EXPORT_FORMATS

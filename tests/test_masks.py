@@ -18,12 +18,12 @@ import packcli
 from packcli import errors, tokenizing
 from packcli.assemble import Assembler, Layout, Origin
 from packcli.config import PackConfig
+from packcli.counting import _count_true
 from packcli.documents import take_tokens
 from packcli.planner import make_plan
 from packcli.strategies import STRATEGIES
 from packcli.tokenizing.spans import MarkedText, SpanEncoder
 from packcli.tokenizing.vocabulary import read_vocabulary
-from packcli.work import _count_true
 
 CHATS, PROMPTS = ROOT / "sample_data" / "chat.jsonl", ROOT / "sample_data" / "prompt_completion.jsonl"
 IM_START, IM_END = 2, 3

@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 import packcli
 from packcli import cli, report, work
 from packcli.errors import OutputError, UsageError
-from packcli.manifest import fingerprint, seal
+from packcli.manifest import fingerprint
 from packcli.shards import to_json
+from packcli.sidecars import seal
 from packcli.verify import parse_sample, verify
 
 FLIPS = int(os.environ.get("PACKCLI_FLIPS", "20"))
@@ -377,7 +378,7 @@ from pathlib import Path
 from packcli.invariants import Rules
 from packcli.verify.files import check_files
 from packcli.verify.rows import check_rows_of, rules_of
-from packcli.work import run_schema
+from packcli.job import run_schema
 
 root, shard, count, target = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
 record, _ = check_files(root)

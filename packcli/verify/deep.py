@@ -18,11 +18,13 @@ from packcli import chat, readers, tokenizing
 from packcli.assemble import IGNORE, PackBatch, Sources
 from packcli.config import PackConfig, RunOptions, read_toml
 from packcli.errors import UsageError
-from packcli.manifest import STATE_DIRECTORY, Output, Sidecar
+from packcli.job import Job, run_schema, splits_of
+from packcli.manifest import STATE_DIRECTORY, Output
 from packcli.overlong import kept_lengths
 from packcli.shards import Schema, read_shard
+from packcli.sidecars import Sidecar
 from packcli.verify.files import Problem, Record, check_files
-from packcli.work import ENCODERS, Job, TokenizedPart, run_schema, splits_of, tokenize_unit
+from packcli.work import ENCODERS, TokenizedPart, tokenize_unit
 
 PROBLEMS_A_PART = 20
 

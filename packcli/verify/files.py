@@ -12,24 +12,13 @@ from typing import Any
 
 from packcli.config import FORMAT_VERSION, PackConfig
 from packcli.errors import OutputError, PackcliError
-from packcli.manifest import (
-    MANIFEST,
-    OUR_DIRECTORIES,
-    PLAN,
-    STATE_DIRECTORY,
-    Sidecar,
-    config_of,
-    fingerprint,
-    is_sealed,
-    list_shards,
-    read_sidecar,
-    whole_units,
-)
+from packcli.job import folder_of, splits_of
+from packcli.manifest import MANIFEST, OUR_DIRECTORIES, PLAN, STATE_DIRECTORY, config_of, fingerprint
 from packcli.report import CARD, STATS, stats_file
 from packcli.shards import EMPTY_SHARD, INDEX_FILES, LEFT_OVER, SPLITS_FILE, features, file_sha256, to_json
+from packcli.sidecars import Sidecar, is_sealed, list_shards, read_sidecar, whole_units
 from packcli.stats import Stats
 from packcli.tokenizing import TokenizerSpec
-from packcli.work import folder_of, splits_of
 
 RECORD_KEYS = ("splits", "parts", "files", "sha256", "fingerprint")
 """Keys of the manifest beside those that describe the run."""

@@ -14,11 +14,11 @@ import numpy as np
 
 from packcli.errors import StorageError
 from packcli.invariants import Pieces, Rules, check_documents, check_rows
-from packcli.manifest import Sidecar
+from packcli.job import folder_of, run_schema, splits_of
 from packcli.shards import EMPTY_SHARD, Schema, ShardInfo, file_sha256, read_shard
+from packcli.sidecars import Sidecar
 from packcli.stats import bucketed, histogram
 from packcli.verify.files import Problem, Record
-from packcli.work import folder_of, run_schema, splits_of
 
 PROBLEMS_A_SHARD = 20
 """A shard that is wrong throughout is named once for each rule, and not more often than this."""

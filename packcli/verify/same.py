@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from packcli.assemble import Lists, PackBatch, Sources
+from packcli.job import run_schema, splits_of
 from packcli.shards import read_shard
 from packcli.verify.files import Problem, Record, check_files
-from packcli.work import run_schema, splits_of
 
 SHOWN = 20
 """Rows that are named one by one."""

@@ -1,0 +1,123 @@
+"""The verbs that take a packed directory whole: verify and export. Knows typer, as cli does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from packcli.config import TOKENIZER_ENGINES, RunOptions
+from packcli.ending import Ending
+
+EXPORT_FORMATS = (
+    "parquet",
+    "megatron-bridge",
+    "megatron",
+    "automodel",
+    "llama-factory",
+    "unpacked",
+    "mds",
+    "flat",
+)
+"""The keys of exports.EXPORTS, which would load pyarrow."""
+
+VERIFY_EPILOG = """Examples:
+
+  packcli verify data-packed
+
+  packcli verify data-packed --deep --sample 1/10
+
+  packcli verify data-packed --against data.jsonl
+
+  packcli verify data-packed --same-as other-packed"""
+
+EXPORT_EPILOG = """Examples:
+
+  packcli export data-packed --to parquet
+
+  packcli export data-packed --to megatron -o tokens"""
+
+
+def _text_option(*names: str, metavar: str, help: str) -> Any:
+    return typer.Option(*names, metavar=metavar, help=help, show_default=False)
+
+
+def verify(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed directory.", show_default=False)],
+    deep: Annotated[bool, typer.Option("--deep", help="Tokenize the inputs again and compare.")] = False,
+    sample: Annotated[
+        str, typer.Option(metavar="N/T", help="With --deep: every T-th part, from the N-th.", show_default=False)
+    ] = "1/1",
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT",
+            help="As --deep, with the inputs named here; lists documents in no pack. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    same_as: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Another output, which must hold the same rows.", show_default=False),
+    ] = None,
+    tokenizer_engine: Annotated[
+        str, typer.Option(metavar="NAME", help=f"With --deep: {', '.join(TOKENIZER_ENGINES)}.", show_default=False)
+    ] = "auto",
+    json_: Annotated[bool, typer.Option("--json", help="Print what was found as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Check a packed directory: every file, every row, every document. Exit code 3 when something is wrong."""
+    with Ending(debug) as errors:
+        RunOptions(tokenizer_engine=tokenizer_engine)  # knows the names
+
+        from packcli import console
+        from packcli import verify as verifying
+
+        shown = errors.console
+        verdict = verifying.verify(
+            directory,
+            deep=deep,
+            sample=verifying.parse_sample(sample),
+            against=against or (),
+            same_as=same_as,
+            tokenizer_engine=tokenizer_engine,
+            warn=lambda message: None if quiet else console.show_warning(shown, message),
+        )
+        if json_:
+            console.print_json(verdict.as_dict())
+        if not (quiet and verdict.is_sound):
+            console.show_verdict(shown, verdict)
+    if not verdict.is_sound:
+        raise typer.Exit(3)
+
+
+def export(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed directory.", show_default=False)],
+    to: Annotated[str, _text_option("--to", metavar="FORMAT", help=f"{', '.join(EXPORT_FORMATS)}.")],
+    output: Annotated[
+        str | None, _text_option("-o", "--output", metavar="OUT", help="Where to write [default: DIR-FORMAT].")
+    ] = None,
+    lossy: Annotated[
+        bool, typer.Option("--lossy", help="Write also what the format cannot hold: EOS inside documents, masks.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an export of something else, made by packcli.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Write a packed directory in the format of another stack, and show the line that loads it there.
+
+    Running the same command again resumes what was interrupted, and does nothing when it is up to date.
+    """
+    with Ending(debug, resumes=True) as errors:
+        from packcli import console, exports
+
+        found = exports.export(directory, to, output, lossy=lossy, overwrite=overwrite)
+        if json_:
+            console.print_json(found.as_dict())
+        if not quiet:
+            console.show_export(errors.console, found)

@@ -1,0 +1,61 @@
+"""What a run is to those who work on its units: the job, its splits, and the schema of its shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from packcli import chat, readers, tokenizing
+from packcli.config import PackConfig
+from packcli.shards import Schema, make_schema
+
+TRAIN, VALIDATION = "train", "validation"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """Everything that run_unit needs besides the unit; picklable."""
+
+    config: PackConfig
+    root: Path
+    sources: tuple[readers.Source, ...]
+    fields: readers.Fields
+    tokenizer: tokenizing.TokenizerSpec
+    template: chat.TemplateSpec | None
+    """The chat template, where records can hold messages."""
+    engine: str
+    """Engine of tokenization."""
+    threads: int
+    """Threads of that engine in one process."""
+    committed: frozenset[tuple[int, int]]
+    """(unit, part) of the parts that need not be done again."""
+
+    @property
+    def encoder_key(self) -> object:
+        """What decides whether a loaded engine can be used again."""
+        return self.tokenizer, self.engine, self.threads
+
+
+def run_schema(config: PackConfig, tokenizer: tokenizing.TokenizerSpec) -> Schema:
+    """The schema of every shard of a run."""
+    return make_schema(
+        config.written_columns,
+        {
+            "max_len": config.max_len,
+            "pad_id": tokenizer.pad_id,
+            "eos_id": tokenizer.eos_id,
+            "isolate": config.isolate,
+            "ragged": config.ragged,
+            "tokenizer_sha256": tokenizer.sha256,
+        },
+    )
+
+
+def splits_of(config: PackConfig) -> tuple[str, ...]:
+    """The splits of a run, in order."""
+    return (TRAIN, VALIDATION) if config.val_fraction else (TRAIN,)
+
+
+def folder_of(config: PackConfig, split: str) -> str:
+    """Where the shards of a split are, below the output: '' or 'train/'."""
+    return f"{split}/" if config.val_fraction else ""
