@@ -83,8 +83,9 @@ stress: $(STAMP) ## The long runs: kills, faults, flipped bits, damaged shards, 
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER) --size 10GB --limit 2GB
 	$(BIN)/python tests/benchmarks/check_recount.py $(INPUT) --tokenizer $(TOKENIZER)
 
-fuzz: $(STAMP) ## Fuzz the shard reader and the tokenizer loader, FUZZ_SECONDS=10 each
+fuzz: $(STAMP) ## Fuzz the row decoder, the tokenizer loader and the shard reader, FUZZ_SECONDS=10 each
 	$(BIN)/python -m pip install --quiet atheris
+	$(BIN)/python tests/fuzz/fuzz_rows.py -max_total_time=$(FUZZ_SECONDS)
 	$(BIN)/python tests/fuzz/fuzz_shard.py -max_total_time=$(FUZZ_SECONDS)
 	$(BIN)/python tests/fuzz/fuzz_tokenizer.py -max_total_time=$(FUZZ_SECONDS)
 

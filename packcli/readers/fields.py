@@ -122,9 +122,15 @@ def _choose(source: Source, found: dict[str, str]) -> str:
 
 def _schema(source: Source) -> pa.Schema:
     if source.format == "parquet":
-        return open_parquet(source).schema_arrow
-    with open_arrow(source)[0] as reader:
-        return reader.schema
+        schema = open_parquet(source).schema_arrow
+    else:
+        with open_arrow(source)[0] as reader:
+            schema = reader.schema
+    try:
+        list(map(str, schema.names))
+    except UnicodeDecodeError:
+        raise StorageError(f"{source.path}: damaged: the name of a column is not UTF-8") from None
+    return schema
 
 
 def _fields_of(source: Source) -> dict[str, str] | None:

@@ -18,7 +18,7 @@ from packcli.errors import BadRowError, FieldError, StorageError
 from packcli.readers.chunks import BytesChunk, Chunk, ColumnChunk, Digest, LineChunk, cut_chunk
 from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source
-from packcli.readers.units import Span, Unit, begins_array, open_parquet
+from packcli.readers.units import Span, Unit, begins_array, first_line, open_parquet
 
 BLOCK_BYTES = 1 << 20
 """Bytes read at once: a block, its lines and its texts stay in the cache."""
@@ -166,7 +166,7 @@ def _read_span(span: Span, source: Source, fields: Fields, split_on: str | None,
         else:
             yield from _read_json(span, source, meter)
     except (pa.ArrowException, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise StorageError(
             f"{source.name}: the file is damaged or cannot be read: {reason}",
             "nothing was lost of what was committed; mend the file and run the same command again",
@@ -295,7 +295,7 @@ def _read_arrow(span: Span, source: Source, fields: Fields) -> Iterator[Chunk]:
     reader, mapped = open_arrow(source)
     with reader:
         check_columns(source, reader.schema, fields)
-        yield from _column_chunks(span, _arrow_batches(reader), fields)
+        yield from _column_chunks(span, _arrow_batches(reader, fields), fields)
         if isinstance(reader, pa.ipc.RecordBatchStreamReader):
             _check_end(mapped)
 
@@ -315,23 +315,41 @@ def open_arrow(
 ) -> tuple[pa.ipc.RecordBatchStreamReader | pa.ipc.RecordBatchFileReader, pa.MemoryMappedFile]:
     """Opens an Arrow IPC file or stream, mapped; raises StorageError when it is neither."""
     mapped = pa.memory_map(source.path)
-    try:
+    try:  # Arrow calls a damaged schema an OSError
         if mapped.read(6) == b"ARROW1":
             return pa.ipc.open_file(mapped), mapped
         mapped.seek(0)
         return pa.ipc.open_stream(mapped), mapped
-    except pa.ArrowException as error:
-        raise StorageError(f"{source.path}: not a readable Arrow file ({str(error).splitlines()[0]})") from None
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(f"{source.path}: not a readable Arrow file ({first_line(error)})") from None
 
 
 def _arrow_batches(
-    reader: pa.ipc.RecordBatchStreamReader | pa.ipc.RecordBatchFileReader,
+    reader: pa.ipc.RecordBatchStreamReader | pa.ipc.RecordBatchFileReader, fields: Fields
 ) -> Iterator[pa.RecordBatch]:
+    """The batches, of the fields only; raises ArrowInvalid where lengths or offsets lead out of a column.
+
+    Arrow believes them as they stand in the file. That strings are UTF-8 is not looked at here: it is a matter of rows.
+    """
     if isinstance(reader, pa.ipc.RecordBatchFileReader):
-        for index in range(reader.num_record_batches):
-            yield reader.get_batch(index)
+        batches: Iterable[pa.RecordBatch] = (reader.get_batch(index) for index in range(reader.num_record_batches))
     else:
-        yield from reader
+        batches = reader
+    names = [name for name in fields.names if reader.schema.get_field_index(name) >= 0]
+    for batch in batches:
+        batch.validate()
+        rows = batch.select(names)
+        for column in rows.columns:
+            _as_bytes(column).validate(full=True)
+        yield rows
+
+
+def _as_bytes(column: pa.Array) -> pa.Array:
+    """A column of strings as one of bytes, not copied; any other as it is."""
+    if isinstance(column, pa.DictionaryArray):
+        return pa.DictionaryArray.from_arrays(column.indices, _as_bytes(column.dictionary))
+    kinds = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
+    return column.view(kinds[column.type]) if column.type in kinds else column
 
 
 def _column_chunks(span: Span, batches: Iterable[pa.RecordBatch], fields: Fields) -> Iterator[ColumnChunk]:
@@ -356,7 +374,10 @@ def _column(rows: pa.RecordBatch, name: str) -> tuple[pa.LargeStringArray | pa.L
         if pa.types.is_boolean(column.type.value_type):
             column = pc.cast(column, pa.large_list(pa.int8()))
         return pc.cast(column, pa.large_list(pa.int64())), False
-    values = (_without_nulls(value) for value in column.to_pylist(maps_as_pydicts="strict"))
+    try:
+        values = [_without_nulls(value) for value in column.to_pylist(maps_as_pydicts="strict")]
+    except UnicodeDecodeError as error:
+        raise pa.ArrowInvalid(f"column {name!r} holds a string or a name that is not UTF-8: {error}") from None
     encoded = [None if value is None else msgspec.json.encode(value).decode() for value in values]
     return pa.array(encoded, pa.large_string()), True
 

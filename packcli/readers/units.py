@@ -124,8 +124,8 @@ def open_parquet(source: Source) -> pq.ParquetFile:
     """Opens a Parquet file; raises StorageError when it is damaged or not one."""
     try:
         return pq.ParquetFile(source.path, memory_map=True, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise StorageError(f"{source.path}: not a readable Parquet file ({_first_line(error)})") from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise StorageError(f"{source.path}: not a readable Parquet file ({first_line(error)})") from None
 
 
 def is_json_array(source: Source) -> bool:
@@ -139,6 +139,7 @@ def begins_array(head: bytes) -> bool:
     return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
