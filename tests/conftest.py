@@ -20,6 +20,11 @@ settings.register_profile(
 settings.load_profile("packcli")
 
 
+# pytest-socket holds this process; the processes that tests start are held by tests/children/sitecustomize.py.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parent / "children"), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+
 _REFUSED: list[object] = []
 """Whatever a test tried to reach."""
 

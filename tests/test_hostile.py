@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import pytest_socket
 from helpers import SAMPLE
 from typer.testing import CliRunner
 
@@ -286,3 +288,17 @@ def test_a_limit_for_rows_counts_in_every_format(here, pack):
         manifest = (here / f"{file}-out" / "manifest.json").read_bytes()
         assert pack(*arguments)[0] == 0  # the limit is no part of the run
         assert (here / f"{file}-out" / "manifest.json").read_bytes() == manifest
+
+
+# --- the network ---
+
+
+def test_no_test_can_open_a_socket():
+    """What `no network` in this suite rests on: this process, and every process that a test starts."""
+    with pytest.warns(UserWarning, match="socket.socket"), pytest.raises(pytest_socket.SocketBlockedError):
+        socket.socket()
+    done = subprocess.run([sys.executable, "-c", "import socket; socket.socket()"], capture_output=True, text=True)
+    assert (done.returncode, "opened a socket" in done.stderr) == (1, True)
+    lookup = "import socket; socket.getaddrinfo('localhost', 80)"
+    done = subprocess.run([sys.executable, "-c", lookup], capture_output=True, text=True)
+    assert (done.returncode, "looked up 'localhost'" in done.stderr) == (1, True)
