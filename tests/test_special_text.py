@@ -1,7 +1,13 @@
-"""Text that spells control tokens, over the kinds of tokenizers that there are, in every worker."""
+"""Text that spells control tokens, over the kinds of tokenizers that there are, in every worker.
+
+The suite makes small tokenizers of these kinds; PACKCLI_TOKENIZERS names a directory that holds the real ones.
+"""
 
 import itertools
 import json
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 import tokenizers
@@ -23,8 +29,13 @@ KINDS = {
 
 
 def make(kind, directory):
-    """A small tokenizer with the front, the model and the control tokens of a kind."""
+    """A tokenizer with the front, the model and the control tokens of a kind: a small one, or the real one."""
     controls = KINDS[kind]
+    if "PACKCLI_TOKENIZERS" in os.environ:
+        directory.mkdir()
+        shutil.copy(Path(os.environ["PACKCLI_TOKENIZERS"], kind, "tokenizer.json"), directory)
+        data = json.loads((directory / "tokenizer.json").read_text())
+        return directory, with_names(directory, data, controls)
     if kind == "llama2":
         tokenizer = tokenizers.Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
         tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -53,8 +64,15 @@ def make(kind, directory):
         data["added_tokens"] = [token for token in data["added_tokens"] if token["content"] in controls]
     directory.mkdir()
     (directory / "tokenizer.json").write_text(json.dumps(data))
+    return directory, with_names(directory, data, controls)
+
+
+def with_names(directory, data, controls):
+    """Names EOS and padding; only these controls are special."""
+    for token in data["added_tokens"]:
+        assert token["special"] or token["content"] not in controls
     (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": controls[0], "pad_token": controls[-1]}))
-    return directory, data
+    return data
 
 
 PATTERNS = [
@@ -98,7 +116,7 @@ def test_no_spelling_of_a_control_token_becomes_one(tmp_path, kind, engine, work
     )
     assert report.run["workers"] == workers
     controls = {token["id"] for token in data["added_tokens"] if token["special"]}
-    assert len(controls) == len(KINDS[kind])
+    assert len(controls) >= len(KINDS[kind])
     reference = tokenizers.Tokenizer.from_str(json.dumps(data))
     rows = load_from_disk(str(report.output))
     assert len(rows) == 100
@@ -109,6 +127,49 @@ def test_no_spelling_of_a_control_token_becomes_one(tmp_path, kind, engine, work
         assert not controls & set(ids)
         assert reference.decode(ids, skip_special_tokens=False) == texts[row["sources"][0]["row"]]
     assert report.stats.num_eos_in_documents == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "engine", "workers"),
+    [(kind, engine, 1) for kind in KINDS for engine in ("auto", "tokenizers")]
+    + [("chatml", "auto", 2), ("gpt2", "tokenizers", 2)],
+)
+def test_no_spelling_in_a_chat_becomes_a_control_token(tmp_path, kind, engine, workers):
+    """The only control tokens of a conversation are those that the template writes, whoever speaks."""
+    directory, data = make(kind, tmp_path / "model")
+    texts = spellings(KINDS[kind])
+    begin, end = KINDS[kind][-1], KINDS[kind][0]
+    template = "{% for m in messages %}{{ '" + begin + "' + m.role + ': ' + m.content + '" + end + "' }}{% endfor %}"
+    (directory / "chat_template.jinja").write_text(template)
+    turns = [[("system", text), ("user", text), ("assistant", "the cat " + text)] for text in texts]
+    source = tmp_path / "chats.jsonl"
+    with open(source, "w") as file:
+        for turn in turns:
+            messages = [{"role": role, "content": content} for role, content in turn]
+            file.write(json.dumps({"messages": messages}) + "\n")
+    report = packcli.pack(
+        source,
+        tmp_path / "out",
+        tokenizer=str(directory),
+        tokenizer_engine=engine,
+        strategy="pad",
+        max_len=4096,
+        workers=workers,
+        unit_bytes=4096,
+    )
+    assert report.run["workers"] == workers
+    reference = tokenizers.Tokenizer.from_str(json.dumps(data))
+    controls = {token["id"] for token in data["added_tokens"] if token["special"]}
+    marks = [reference.token_to_id(begin), reference.token_to_id(end)]
+    rows = load_from_disk(str(report.output))
+    assert len(rows) == 100
+    for row in rows:
+        ids = row["input_ids"][: row["seq_lengths"][0]]
+        number = row["sources"][0]["row"]
+        assert [each for each in ids if each in controls] == marks * 3, texts[number]
+        whole = "".join(f"{begin}{role}: {content}{end}" for role, content in turns[number])
+        # A decoder that strips the space at the front does so behind every control token: only words count here.
+        assert reference.decode(ids, skip_special_tokens=False).replace(" ", "") == whole.replace(" ", "")
 
 
 def test_allowed_they_become_control_tokens(tmp_path):
