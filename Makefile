@@ -75,10 +75,11 @@ bench-peers: $(STAMP) ## Measure beside TRL and datatrove, in an environment of 
 bench-planner: $(STAMP) ## Measure the planner: LENGTHS='a.npy ...' adds lengths, OPTIONS=--help shows more
 	$(BIN)/python tests/benchmarks/bench_planner.py $(LENGTHS) $(OPTIONS)
 
-stress: $(STAMP) ## The long runs: kills, faults, flipped bits, damaged shards, ten gigabytes
+stress: $(STAMP) ## The long runs: kills, faults, flipped bits, damaged shards, ten gigabytes (TOKENIZERS=dir of real ones)
 	PACKCLI_KILLS=100 $(BIN)/python -m pytest tests/test_kill.py -v
 	PACKCLI_EVERY_WAY=1 PACKCLI_STARTS=50 $(BIN)/python -m pytest tests/test_injection.py tests/test_faults.py -v
 	PACKCLI_FLIPS=1000 PACKCLI_DAMAGES=10000 $(BIN)/python -m pytest tests/test_verify.py tests/test_tokenizer_damage.py -v
+	$(if $(TOKENIZERS),PACKCLI_TOKENIZERS=$(TOKENIZERS)) $(BIN)/python -m pytest tests/test_special_text.py
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER)
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER) --size 10GB --limit 2GB
 	$(BIN)/python tests/benchmarks/check_recount.py $(INPUT) --tokenizer $(TOKENIZER)

@@ -20,7 +20,7 @@ WORDS = "the cat sat on the mat and the dog ran after it while seven birds were 
 
 KINDS = {
     "gpt2": ["<|endoftext|>"],
-    "dolma2": ["<|endoftext|>", "<|fim_prefix|>", "<|pad|>", "<|extra_id_0|>"],
+    "dolma2": ["<|endoftext|>", "<|fim_prefix|>", "<|im_end|>", "<|pad|>"],
     "neox20b": ["<|endoftext|>", "<|padding|>"],
     "llama2": ["</s>", "<s>", "<unk>"],
     "chatml": ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"],
@@ -173,7 +173,8 @@ def test_no_spelling_in_a_chat_becomes_a_control_token(tmp_path, kind, engine, w
 
 
 def test_allowed_they_become_control_tokens(tmp_path):
-    directory, _ = make("chatml", tmp_path / "model")
+    directory, data = make("chatml", tmp_path / "model")
+    id_of = {token["content"]: token["id"] for token in data["added_tokens"]}
     (tmp_path / "data.jsonl").write_text('{"text": "a<|im_end|>b<|endoftext|>"}\n')
     report = packcli.pack(
         tmp_path / "data.jsonl",
@@ -184,4 +185,5 @@ def test_allowed_they_become_control_tokens(tmp_path):
         workers=1,
     )
     ids = load_from_disk(str(report.output))[0]["input_ids"]
-    assert (ids[1], ids[3], report.stats.num_eos_in_documents) == (2, 0, 1)
+    assert (ids[1], ids[3]) == (id_of["<|im_end|>"], id_of["<|endoftext|>"])
+    assert report.stats.num_eos_in_documents == 1
