@@ -124,7 +124,7 @@ def test_exit_codes_are_those_of_the_drawing():
     drawn = dict(re.findall(r"^ +(\w+Error) +(\d)", errors.__doc__, re.MULTILINE))
     classes = {name: each for name, each in vars(errors).items() if isinstance(each, type) and name.endswith("Error")}
     assert {name: str(each.exit_code) for name, each in classes.items()} == drawn
-    assert len(drawn) == 12
+    assert len(drawn) == 13
 
 
 @pytest.mark.parametrize("option", sorted({option for options in OPTIONS.values() for option in options}))
