@@ -125,7 +125,6 @@ def collect(
     *,
     workers: int = 1,
     take: Callable[[Sidecar, bytes], None] | None = None,
-    emit: Callable[[int], None] = lambda num_units: None,
 ) -> Committed:
     """Reads what is committed of units 0..num_units-1, in order of unit and part.
 
@@ -134,7 +133,6 @@ def collect(
         num_units: Of the run.
         workers: Processes.
         take: Called with each sidecar (without its counts) and the sha256 of its file.
-        emit: Called with the number of units read since the last call.
     """
     total = Committed(is_whole=np.zeros(num_units, dtype=np.bool_))
     there = np.unique(committed_units(root)[0])
@@ -144,7 +142,7 @@ def collect(
     engine = get_engine("serial" if num_processes == 1 else "processes")
     work = functools.partial(_read_range, root, take is not None)
     with contextlib.closing(engine(work, ranges, workers=num_processes, emit=lambda event: None)) as results:
-        for units, found in zip(ranges, results, strict=True):
+        for found in results:
             total.stats += found.stats
             total.num_parts += len(found.sidecars)
             for sidecar, sha256 in found.sidecars:
@@ -154,5 +152,4 @@ def collect(
                 if sidecar.is_last:
                     total.is_whole[sidecar.unit] = True
                     total.parts.difference_update((sidecar.unit, part) for part in range(sidecar.part + 1))
-            emit(len(units))
     return total

@@ -306,13 +306,34 @@ class Output:
             file.write(text.encode())
 
 
-def read_manifest(root: Path) -> dict[str, Any]:
-    """The manifest of a finished output; raises OutputError when there is none."""
-    manifest = _read_json(root / MANIFEST)
+def read_manifest(root: Path, *, head: bool = False) -> dict[str, Any]:
+    """The manifest of a finished output; raises OutputError when there is none.
+
+    Args:
+        root: The output.
+        head: Only what describes the run: the lists of shards, parts and files, which grow with it, are left out.
+    """
+    manifest = _read_head(root / MANIFEST) if head else None
+    if manifest is None:
+        manifest = _read_json(root / MANIFEST)
     if manifest is None:
         state = "a run that is not finished" if (root / STATE_DIRECTORY).is_dir() else "not an output of packcli"
         raise OutputError(f"{root}: no {MANIFEST}: {state}", "packcli pack makes one; the same command resumes one")
     return manifest
+
+
+def _read_head(path: Path) -> dict[str, Any] | None:
+    """The keys before `splits`, when the file is as we write it: no line within a value begins like that."""
+    lines: list[bytes] = []
+    try:
+        with open(path, "rb") as file:
+            for line in file:
+                if line.startswith(b' "splits": '):
+                    return dict(json.loads(b"".join(lines).rstrip().removesuffix(b",") + b"}"))
+                lines.append(line)
+    except (OSError, ValueError, TypeError, RecursionError):
+        pass
+    return None
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -36,6 +36,8 @@ class Planned:
     """Bytes of the input files that each of these units covers, about."""
     tokenizer_engine: str
     """What the plan was made with."""
+    tokenizer_path: str
+    """Where the tokenizer was that the plan has a copy of."""
 
 
 def write_plan(target: Output, described: probe.Described, config: PackConfig, tokenizer_engine: str) -> None:
@@ -115,9 +117,9 @@ def _from_json(job: dict[str, Any], run: dict[str, Any], state: Path, input_root
         None if job["template"] is None else chat.TemplateSpec(**job["template"]),
         run,
     )
-    return Planned(
-        PackConfig(**_tuples(job["config"])), described, [size for _, size in found], job["tokenizer_engine"]
-    )
+    sizes = [size for _, size in found]
+    tokenizer_path = os.path.abspath(job["tokenizer"]["path"])
+    return Planned(PackConfig(**_tuples(job["config"])), described, sizes, job["tokenizer_engine"], tokenizer_path)
 
 
 def _tuples(value: Any) -> Any:

@@ -144,7 +144,7 @@ def _is_alive(data: Mapping[str, Any], age: float) -> bool:
         return False
     pid, here, there = data.get("pid"), _place(), str(data.get("place"))
     if here and there == here and isinstance(pid, int):
-        return pid == os.getpid() or (_exists(pid) and data.get("born") == _born(pid))
+        return _exists(pid) and data.get("born") == _born(pid)
     if here and there.split("/")[0] == here.split("/")[0] and there.split("/")[1:2] != here.split("/")[1:2]:
         return False  # this machine was started anew since
     return age < SILENCE_S

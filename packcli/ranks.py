@@ -187,9 +187,12 @@ class _Share:
                 self.num_bytes += sizes[unit]
                 seconds = round(time.perf_counter() - began, 3)
                 note.tell(num_units_done=self.num_done, num_bytes_done=self.num_bytes, seconds=seconds)
-        rank, world_size = note.facts["rank"], note.facts["world_size"]
-        entry = log_entry(started, time.perf_counter() - began, stats, described, ready)
-        self._target.log(f"{RANKS}/{rank:05d}-{world_size:05d}.jsonl", **entry, rank=rank, world_size=world_size)
+        entry = {
+            **log_entry(started, time.perf_counter() - began, stats, described, ready),
+            "tokenizer_path": planned.tokenizer_path,
+            **{name: note.facts[name] for name in ("rank", "world_size")},
+        }
+        self._target.log(f"{RANKS}/{entry['rank']:05d}-{entry['world_size']:05d}.jsonl", **entry)
 
     def _committed(self) -> tuple[Committed, list[readers.Unit]]:
         """What is done of these units, and those that are not: by a look at their sidecars, and at no others."""

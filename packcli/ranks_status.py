@@ -91,8 +91,8 @@ def status(output: Path) -> Status:
     num_units = int(run["num_units"])
     is_whole = _whole_units(output, num_units)
     num_bytes, num_bytes_done = _bytes(target, run, is_whole)
-    ranks = [_rank(each) for each in target.ranks(now)]
-    running = [each for each in target.ranks(now) if each.is_alive]
+    notes = [each for each in target.ranks(now) if each.is_alive or not _is_made_good(each, is_whole)]
+    ranks, running = [_rank(each) for each in notes], [each for each in notes if each.is_alive]
     num_done, left = int(np.count_nonzero(is_whole)), num_bytes - num_bytes_done
     in_work = sum(
         min(int(each.data.get("workers", 0)), int(each.data.get("num_units_left", 0)) - _done(each)) for each in running
@@ -152,6 +152,12 @@ def _bytes(target: Output, run: dict[str, Any], is_whole: np.ndarray[Any, np.dty
         total = sum(int(each["num_bytes"]) for each in run["inputs"])
         done = int(total * is_whole.mean()) if len(is_whole) else 0
     return total, done
+
+
+def _is_made_good(each: Seen, is_whole: np.ndarray[Any, np.dtype[np.bool_]]) -> bool:
+    """Whether all units of a rank that failed or died are done: by it, or by others."""
+    rank, world_size = int(each.data.get("rank", 0)), int(each.data.get("world_size", 1))
+    return bool(is_whole[rank :: max(world_size, 1)].all())
 
 
 def _done(each: Seen) -> int:
