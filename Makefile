@@ -8,7 +8,7 @@ INPUT  ?= sample_data/docs.jsonl
 TOKENIZER ?= packcli/tokenizing/builtin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-browser test-train test-consumers check lint types format bench bench-peers bench-planner stress \
+.PHONY: help demo demo-ranks docs test test-browser test-train test-consumers check lint types format bench bench-peers bench-planner stress \
         fuzz smoke clean
 
 help: ## Show this list
@@ -24,6 +24,13 @@ demo: $(STAMP) ## Create the environment, pack sample_data twice, show both repo
 	$(BIN)/packcli pack sample_data/docs.jsonl -o demo/best-fit --strategy best-fit
 	$(BIN)/packcli stats demo/concat
 	$(BIN)/packcli stats demo/best-fit
+
+demo-ranks: $(STAMP) ## Pack sample_data with three ranks, each a process of its own, on one output
+	$(BIN)/packcli units plan sample_data/docs.jsonl -o demo/ranks --unit-bytes 50kB --strategy best-fit
+	for rank in 0 1 2; do $(BIN)/packcli units run demo/ranks --rank $$rank --world-size 3 --workers 1 & done; wait
+	$(BIN)/packcli units status demo/ranks
+	$(BIN)/packcli units finish demo/ranks
+	$(BIN)/packcli verify demo/ranks
 
 test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest -n $(JOBS)
@@ -77,12 +84,14 @@ bench-planner: $(STAMP) ## Measure the planner: LENGTHS='a.npy ...' adds lengths
 
 stress: $(STAMP) ## The long runs: kills, faults, flipped bits, damaged shards, ten gigabytes (TOKENIZERS=dir of real ones)
 	PACKCLI_KILLS=100 $(BIN)/python -m pytest tests/test_kill.py -v
+	PACKCLI_RANK_KILLS=40 $(BIN)/python -m pytest tests/test_ranks.py -v
 	PACKCLI_EVERY_WAY=1 PACKCLI_STARTS=50 $(BIN)/python -m pytest tests/test_injection.py tests/test_faults.py -v
 	PACKCLI_FLIPS=1000 PACKCLI_DAMAGES=10000 $(BIN)/python -m pytest tests/test_verify.py tests/test_tokenizer_damage.py -v
 	$(if $(TOKENIZERS),PACKCLI_TOKENIZERS=$(TOKENIZERS)) $(BIN)/python -m pytest tests/test_special_text.py
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER)
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER) --size 10GB --limit 2GB
 	$(BIN)/python tests/benchmarks/check_recount.py $(INPUT) --tokenizer $(TOKENIZER)
+	$(BIN)/python tests/benchmarks/bench_units.py --units 100000 --pack
 
 fuzz: $(STAMP) ## Fuzz the row decoder, the tokenizer loader and the shard reader, FUZZ_SECONDS=10 each
 	$(BIN)/python -m pip install --quiet atheris

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from packcli import __version__, cli_outputs, cli_views
+from packcli import __version__, cli_outputs, cli_units, cli_views
 from packcli.config import (
     COLUMN_SETS,
     COLUMNS,
@@ -70,6 +70,7 @@ def _text_option(*names: str, metavar: str, help: str) -> Any:
   cat data.jsonl | packcli pack - -o packed --text-template '{question}\\n{answer}'"""
 )
 def pack(
+    context: typer.Context,
     inputs: Annotated[
         list[str],
         typer.Argument(
@@ -294,6 +295,9 @@ def pack(
 
         from packcli import console, pipeline
 
+        if context.command.name == "plan":
+            cli_units.plan(errors.console, inputs, output, made_config, made_options, json_=json_, quiet=quiet)
+            return
         with console.ProgressDisplay(errors.console, quiet=quiet) as display:
             report = pipeline.pack(inputs, output, config=made_config, options=made_options, on_event=display)
         if json_:
@@ -313,6 +317,8 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+cli_units.app.command("plan", help=cli_units.PLAN_HELP, epilog=cli_units.PLAN_EPILOG)(pack)
+app.add_typer(cli_units.app)
 app.command(epilog=cli_outputs.VERIFY_EPILOG)(cli_outputs.verify)
 app.command(epilog=cli_views.STATS_EPILOG)(_guarded(cli_views.stats))
 app.command(epilog=cli_views.INSPECT_EPILOG)(_guarded(cli_views.inspect))

@@ -8,6 +8,7 @@
         TokenizerError               2   not a tokenizer, or one that lacks what the run needs
         OutputError                  2   the output directory is not ours to write
       MismatchError                  3   an unfinished or finished output belongs to another run
+      UnfinishedError                3   units of the output are not done yet
       BadRowError                    4   a row of the input cannot be used
       LockedError                    5   another packcli writes to this output now
       StorageError                   6   a file is damaged, the disk is full, permission is denied
@@ -70,6 +71,12 @@ class OutputError(UsageError):
 
 class MismatchError(PackcliError):
     """The output belongs to a run with another fingerprint."""
+
+    exit_code = 3
+
+
+class UnfinishedError(PackcliError):
+    """Units of the output are not done: it cannot be finished."""
 
     exit_code = 3
 

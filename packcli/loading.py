@@ -51,7 +51,7 @@ def load(directory: str | os.PathLike[str], *, row_type: str = "auto") -> datase
         raise OutputError(f"{root}: no manifest.json: not an output of packcli, or not finished")
     if row_type == "auto":
         row_type = "torch" if importlib.util.find_spec("torch") else "list"
-    manifest = read_manifest(root)
+    manifest = read_manifest(root, head=True)
     data = datasets.load_from_disk(str(root))
     if isinstance(data, datasets.DatasetDict):
         return datasets.DatasetDict({split: _formatted(each, manifest, row_type) for split, each in data.items()})

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,15 +25,20 @@ import filelock
 
 from packcli.config import FORMAT_VERSION, PackConfig
 from packcli.errors import LockedError, MismatchError, OutputError
+from packcli.presence import SILENCE_S, Presence, Seen, look, look_around
 from packcli.readers import Source
-from packcli.shards import LEFT_OVER, ShardInfo, committed, file_sha256, write_json
-from packcli.sidecars import Sidecar, canonical, list_shards, read_sidecar, seal
+from packcli.shards import LEFT_OVER, committed, write_json
+from packcli.sidecars import Sidecar, canonical, sidecar_bytes
 from packcli.tokenizing import TokenizerSpec
 
 STATE_DIRECTORY = ".packcli"
 PLAN = "plan.json"
 OWNER = "owner.json"
+RANKS = "ranks"
+"""Where ranks leave their notes, see presence."""
 MANIFEST = "manifest.json"
+RANK_FILES = ("job.json", "units.jsonl", "tokenizer.json")
+"""What ranks begin with, see plans."""
 OURS = (
     "manifest.json",
     "stats.json",
@@ -110,6 +116,7 @@ class Output:
         if (self._state / "lock").is_file():
             with self._lock():
                 pass
+        self._refuse_ranks(time.time())
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -119,16 +126,46 @@ class Output:
             LockedError: another process writes here; names it.
         """
         self._state.mkdir(parents=True, exist_ok=True)
-        with self._lock():
-            me = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
-            owner = self._state / OWNER
-            with contextlib.suppress(OSError):  # for people only; whether the disk is full is said elsewhere
-                owner.write_text(json.dumps(me), encoding="utf-8")
-            try:
-                yield
-            finally:
-                with contextlib.suppress(OSError):
-                    owner.unlink(missing_ok=True)
+        with self._lock(), contextlib.ExitStack() as stack:
+            now = time.time()
+            with contextlib.suppress(OSError):  # whether the disk is full is said elsewhere
+                now = stack.enter_context(Presence(self._state / OWNER)).now
+            self._refuse_ranks(now)
+            yield
+
+    @contextlib.contextmanager
+    def beside(self, rank: int, world_size: int, **facts: Any) -> Iterator[Presence]:
+        """Announces a rank, which works beside other ranks; gives its note.
+
+        Raises:
+            LockedError: a process that works here alone does so now.
+        """
+        host = re.sub(r"[^\w.-]", "_", platform.node())
+        name = f"{rank:05d}-{world_size:05d}.{host}.{os.getpid()}.json"
+        note = Presence(self._state / RANKS / name, {"rank": rank, "world_size": world_size, **facts})
+        with note:
+            owner = look(self._state / OWNER, note.now)
+            if owner is not None and owner.is_alive:
+                raise LockedError(f"{self.root}: another packcli works there alone now ({owner})", "wait for it")
+            for each in self.ranks(note.now):  # it is tried again: what went wrong before is past
+                if not each.is_alive and (each.data.get("rank"), each.data.get("world_size")) == (rank, world_size):
+                    each.path.unlink(missing_ok=True)
+            yield note
+
+    def ranks(self, now: float) -> list[Seen]:
+        """The notes of ranks: of those that run, failed or died. `now` is the time of the filesystem."""
+        return look_around(self._state / RANKS, now)
+
+    def _refuse_ranks(self, now: float) -> None:
+        alive = [each for each in self.ranks(now) if each.is_alive]
+        if alive:
+            first = alive[0]
+            others = f", and {len(alive) - 1} more" if len(alive) > 1 else ""
+            raise LockedError(
+                f"{self.root}: a rank still runs there: rank {first.data.get('rank')} of "
+                f"{first.data.get('world_size')} ({first}){others}",
+                f"wait for it; one on another machine that died counts as gone {SILENCE_S:.0f} s after its last sign",
+            )
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -157,9 +194,9 @@ class Output:
         """Where standard input is kept while it is packed."""
         return self._state / "stdin.jsonl"
 
-    def log(self, **entry: Any) -> None:
+    def log(self, file_name: str = "run.jsonl", /, **entry: Any) -> None:
         """Appends a line to the run log: times, workers, paths, versions; nothing that is hashed."""
-        with open(self._state / "run.jsonl", "a", encoding="utf-8") as file:
+        with open(self._state / file_name, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
     def last_run(self) -> dict[str, Any]:
@@ -220,10 +257,13 @@ class Output:
 
     def sweep(self) -> None:
         """Removes what dead processes left half written. The lock is held, so nobody else writes here."""
-        for directory in (self.root, self._state, *(self.root / name for name in OUR_DIRECTORIES)):
-            if directory.is_dir():
-                for left_over in directory.glob(LEFT_OVER):
-                    left_over.unlink(missing_ok=True)
+        for path in self.left_over():
+            path.unlink(missing_ok=True)
+
+    def left_over(self) -> list[Path]:
+        """Files that are half written: by processes that died, or that write them now."""
+        places = (self.root, self._state, self._state / RANKS, *(self.root / name for name in OUR_DIRECTORIES))
+        return [path for place in places if place.is_dir() for path in place.glob(LEFT_OVER)]
 
     def saw_inputs(self, sources: Sequence[Source]) -> None:
         """Remembers when the inputs were last changed."""
@@ -246,29 +286,15 @@ class Output:
         for name in OUR_DIRECTORIES:
             with contextlib.suppress(OSError):  # it holds something else
                 (self.root / name).rmdir()
-        for name in ("inputs.json", PLAN):  # the plan last: until then the output is known for what it was
+        for each in (*self._state.glob(f"{RANKS}/*.json"), *self._state.glob(f"{RANKS}/*.jsonl")):
+            each.unlink(missing_ok=True)
+        for name in (*RANK_FILES, "inputs.json", PLAN):  # the plan last: until then the output is known for what it was
             (self._state / name).unlink(missing_ok=True)
 
     def commit(self, sidecar: Sidecar) -> None:
         """Commits a part: from here on it is done."""
-        write_json(self.root / sidecar.file, seal(sidecar.as_dict()))
-
-    def sidecars(self) -> list[Sidecar]:
-        """Every committed part whose sidecar is sound and whose shards are there, by unit and part.
-
-        What is not among them is done again.
-        """
-        if not self._units.is_dir():
-            return []
-        found = (read_sidecar(path) for path in self._units.glob("[!.]*.json"))
-        present = [each for each in found if each and all(map(self._has_shard, each.shards.values()))]
-        return sorted(present, key=lambda sidecar: (sidecar.unit, sidecar.part))
-
-    def _has_shard(self, shard: ShardInfo) -> bool:
-        try:
-            return (self.root / shard.file).stat().st_size == shard.num_bytes
-        except FileNotFoundError:
-            return False
+        with committed(self.root / sidecar.file) as file:
+            file.write(sidecar_bytes(sidecar.as_dict()))
 
     def touch(self) -> None:
         """Marks the manifest as new, so that make does not ask again."""
@@ -279,20 +305,35 @@ class Output:
         with committed(self.root / name) as file:
             file.write(text.encode())
 
-    def write_manifest(self, run: Mapping[str, Any], sidecars: Sequence[Sidecar], files: Sequence[str]) -> None:
-        """Writes manifest.json: the run, every shard, what each part read, and the sha256 of the other files."""
-        names = [*files, *(each.file for each in sidecars)]
-        hashes = {name: file_sha256(self.root / name)[0] for name in names}
-        write_json(self.root / MANIFEST, seal({**run, **list_shards(sidecars), "files": hashes}))
 
+def read_manifest(root: Path, *, head: bool = False) -> dict[str, Any]:
+    """The manifest of a finished output; raises OutputError when there is none.
 
-def read_manifest(root: Path) -> dict[str, Any]:
-    """The manifest of a finished output; raises OutputError when there is none."""
-    manifest = _read_json(root / MANIFEST)
+    Args:
+        root: The output.
+        head: Only what describes the run: the lists of shards, parts and files, which grow with it, are left out.
+    """
+    manifest = _read_head(root / MANIFEST) if head else None
+    if manifest is None:
+        manifest = _read_json(root / MANIFEST)
     if manifest is None:
         state = "a run that is not finished" if (root / STATE_DIRECTORY).is_dir() else "not an output of packcli"
         raise OutputError(f"{root}: no {MANIFEST}: {state}", "packcli pack makes one; the same command resumes one")
     return manifest
+
+
+def _read_head(path: Path) -> dict[str, Any] | None:
+    """The keys before `splits`, when the file is as we write it: no line within a value begins like that."""
+    lines: list[bytes] = []
+    try:
+        with open(path, "rb") as file:
+            for line in file:
+                if line.startswith(b' "splits": '):
+                    return dict(json.loads(b"".join(lines).rstrip().removesuffix(b",") + b"}"))
+                lines.append(line)
+    except (OSError, ValueError, TypeError, RecursionError):
+        pass
+    return None
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -7,28 +7,28 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import functools
 import importlib.metadata
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packcli import chat, probe, readers, space, tokenizing
+from packcli import probe, readers, space, tokenizing
+from packcli.collecting import Committed, collect
 from packcli.config import PackConfig, RunOptions
-from packcli.documents import DocumentMaker
+from packcli.describing import compare_first, describe, find_inputs, refuse_changed_rows, unit_sizes
 from packcli.engine import RETRIES, Emit, LostWorkerError, get_engine
-from packcli.errors import MismatchError, NoInputError, OutputError, PackcliError, TokenizerError, UsageError
-from packcli.job import Job, folder_of, run_schema, splits_of
-from packcli.manifest import Output, describe_run
-from packcli.report import CARD, STATS, Report, write_report
-from packcli.shards import EMPTY_SHARD, INDEX_FILES, SPLITS_FILE, write_index, write_json, write_shard
-from packcli.sidecars import Sidecar, whole_units
+from packcli.errors import MismatchError, NoInputError, PackcliError
+from packcli.finishing import finish
+from packcli.job import Job, folder_of, splits_of
+from packcli.manifest import Output
+from packcli.report import Report
+from packcli.sidecars import Sidecar
 from packcli.stats import Stats
 from packcli.work import ENCODERS, run_unit
 
@@ -81,27 +81,21 @@ def pack(
     target = Output(Path(output if output is not None else readers.default_output_name(names)))
     target.check_ours()
     target.refuse_locked()  # at once, not after a look at the input
-    line = _Line(config, options, target, on_event or (lambda event: None))
+    emit = on_event or (lambda event: None)
     if names == ["-"]:
         with target.locked():
             try:
-                return line.guarded(
-                    line.describe(
-                        [readers.spool_stdin(sys.stdin.buffer, target.spool, max_row_bytes=options.max_line_bytes)]
-                    )
-                )
+                source = readers.spool_stdin(sys.stdin.buffer, target.spool, max_row_bytes=options.max_line_bytes)
+                config, described = describe(config, options, target, [source])
+                return Line(config, options, target, emit).guarded(described)
             finally:
                 target.spool.unlink(missing_ok=True)
     if "-" in names:
         raise NoInputError("- is standard input and cannot be joined with other inputs", "pack it on its own")
-    warnings: list[str] = []
-    sources = readers.find_sources(names, warnings, max_row_bytes=options.max_line_bytes)
-    _refuse_inside(sources, target.root)
-    for message in warnings:
-        line.emit(Warned(message))
-    described = line.describe(sources)  # before the lock, which creates the directory
+    sources = find_inputs(names, target, options, lambda message: emit(Warned(message)))
+    config, described = describe(config, options, target, sources)  # before the lock, which creates the directory
     with target.locked():
-        return line.guarded(described)
+        return Line(config, options, target, emit).guarded(described)
 
 
 def _settings(
@@ -115,7 +109,20 @@ def _settings(
     return config or PackConfig(**for_config), options or RunOptions(**for_options)
 
 
-class _Line:
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is to be done, and how."""
+
+    done: Committed
+    todo: list[readers.Unit]
+    chosen: tokenizing.Choice | None
+    """The engine of tokenization; None when nothing is to be done."""
+    num_processes: int
+    threads: int
+    """Of the engine, in each process."""
+
+
+class Line:
     """One call of `pack`: what is to be made, where, and how far it has come."""
 
     def __init__(
@@ -130,39 +137,6 @@ class _Line:
         self._clock = time.perf_counter()
         self._needed = 0  # bytes of output still to be written, about
 
-    def describe(self, sources: list[readers.Source]) -> probe.Described:
-        """Finds the record shape, the tokenizer and the template, cuts the units, and makes the fingerprint.
-
-        From here on the config is resolved: what hangs on the record shape is filled in.
-        """
-        config = self.config
-        fields = readers.find_fields(
-            sources, config.text_field, config.text_template, format_=config.format, mapped=config.field
-        )
-        seen = self.target.recorded_date()
-        config = config.resolved(fields.format, seen or time.strftime("%Y-%m-%d"))
-        tokenizer = tokenizing.find_tokenizer(config, allow_network=self.options.allow_network)
-        template = None
-        if fields.has_messages:
-            directory = Path(tokenizer.path).parent
-            template = chat.find_template(config.chat_template, directory, tokenizer.name, str(config.date))
-            if (
-                config.chat_template == chat.CHATML
-                and chat.CHATML_TURN not in tokenizing.read_vocabulary(tokenizer).special
-            ):
-                raise TokenizerError(
-                    f"--chat-template chatml writes {chat.CHATML_TURN}, which is no special token of {tokenizer.name}",
-                    "give a tokenizer that has it, or a template for this one",
-                )
-        elif config.chat_template is not None:
-            raise UsageError(f"--chat-template: records of format {fields.format} hold no messages", "leave it out")
-        identity = template.identity() if template is not None else None
-        self.config = config = dataclasses.replace(config, date=identity["date"] if identity else None)
-        units = readers.cut_units(sources, config.unit_bytes)
-        text = {**fields.identity(), "chat_template": identity}
-        run = describe_run(config, tokenizer, sources, text, len(units))
-        return probe.Described(sources, fields, units, tokenizer, template, run)
-
     def guarded(self, described: probe.Described) -> Report:
         """`run`; when it fails no temporary file is left, and a full disk is called by its name."""
         try:
@@ -174,108 +148,64 @@ class _Line:
                 raise space.full_disk(self.target.root, max(self._needed, 0)) from error
             raise
 
+    def prepare(self, described: probe.Described) -> Prepared:
+        """Looks at what is done and at the first rows, and begins the output, unless it is up to date."""
+        target, config = self.target, self.config
+        workers = self.options.workers or num_cpus()
+        done = self._committed(described, workers)
+        todo = [unit for unit in described.units if not done.is_whole[unit.index]]
+        if target.is_finished and not todo:
+            done.stats.check(config.max_len)
+            target.saw_inputs(described.sources)
+            return Prepared(done, [], None, 1, 1)
+        num_processes = max(1, min(workers, len(todo)))
+        threads = max(1, workers // num_processes)
+        sample, rows = probe.sample(described, config) if todo else ([], [])
+        chosen = tokenizing.choose_engine(described.tokenizer, self.options.tokenizer_engine, sample, threads=threads)
+        compare_first(described, config, rows[: probe.GUARD_ROWS], chosen, lambda text: self.emit(Warned(text)))
+        # Only now: what the first rows show to be wrong leaves no trace of this run.
+        target.begin(described.run, described.sources, config)
+        for split in splits_of(config):
+            (target.root / folder_of(config, split)).mkdir(exist_ok=True)
+        return Prepared(done, todo, chosen, num_processes, threads)
+
     def run(self, described: probe.Described) -> Report:
         """Does what is left to do. The lock is held."""
         target, run = self.target, described.run
-        sidecars = self._committed(described)
-        whole = whole_units(sidecars)
-        todo = [unit for unit in described.units if unit.index not in whole]
-        if target.is_finished and not todo:
-            target.saw_inputs(described.sources)
+        ready = self.prepare(described)
+        chosen, todo = ready.chosen, ready.todo
+        if chosen is None:
             target.touch()
-            return Report(target.root, run, _total(sidecars, self.config), "up to date", target.last_run())
-        num_resumed = len(sidecars)
-        workers = self.options.workers or num_cpus()
-        num_processes = max(1, min(workers, len(todo)))
-        threads = max(1, workers // num_processes)
-        sample, rows = probe.sample(described, self.config) if todo else ([], [])
-        chosen = tokenizing.choose_engine(described.tokenizer, self.options.tokenizer_engine, sample, threads=threads)
-        self._compare(described, rows[: probe.GUARD_ROWS], chosen)
-        # Only now: what the first rows show to be wrong leaves no trace of this run.
-        target.begin(run, described.sources, self.config)
-        for split in splits_of(self.config):
-            (target.root / folder_of(self.config, split)).mkdir(exist_ok=True)
-        job = Job(
-            config=self.config,
-            root=target.root,
-            sources=tuple(described.sources),
-            fields=described.fields,
-            tokenizer=described.tokenizer,
-            template=described.template,
-            engine=chosen.engine.name,
-            threads=threads,
-            committed=frozenset((each.unit, each.part) for each in sidecars),
-        )
-        total_bytes, left_bytes = sum(source.num_bytes for source in described.sources), _file_bytes(todo, described)
+            return Report(target.root, run, ready.done.stats, "up to date", target.last_run())
+        num_resumed, num_processes = ready.done.num_parts, ready.num_processes
+        job = make_job(target, described, self.config, ready)
+        sizes = unit_sizes(described)
+        total_bytes, left_bytes = sum(sizes), sum(sizes[unit.index] for unit in todo)
         if todo:
             self._look_for_room(described, chosen.engine, left_bytes)
         self.emit(Started(total_bytes, total_bytes - left_bytes, num_processes))
-        if num_processes == 1:
-            ENCODERS[job.encoder_key] = (chosen.engine, chosen.spot_check)  # loaded already
-        try:
-            engine = get_engine("serial" if num_processes == 1 else "processes")
-            work = functools.partial(run_unit, job)
-            with contextlib.closing(engine(work, todo, workers=num_processes, emit=self.emit)) as results:
-                for new in results:
-                    sidecars += new
-                    self._needed -= sum(shard.num_bytes for each in new for shard in each.shards.values())
-        except LostWorkerError as lost:
-            names = ", ".join(described.sources[span.source].name for span in lost.item.spans[:3])
-            raise PackcliError(
-                f"a worker process died {RETRIES + 1} times over unit {lost.item.index} (of {names}), "
-                "perhaps for want of memory",
-                "committed units are kept: the same command resumes, perhaps with another --workers; "
-                "a smaller --unit-bytes takes less memory, and is another run",
-            ) from None
-        finally:
-            ENCODERS.clear()
-        sidecars.sort(key=lambda each: (each.unit, each.part))
-        stats = self._finish(described, sidecars)
+        with contextlib.closing(run_units(job, todo, ready, self.emit)) as results:
+            for _, new in results:
+                self._needed -= sum(shard.num_bytes for each in new for shard in each.shards.values())
+        stats = finish(target, run, self.config, described.tokenizer, workers=self.options.workers or num_cpus())
         seconds = time.perf_counter() - self._clock
-        entry = {
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
-            "seconds": round(seconds, 3),
-            "tokens_per_second": round((stats.num_tokens_in + stats.num_tokens_special) / seconds),
-            "resumed_parts": num_resumed,
-            "workers": num_processes,
-            "threads": threads,
-            "tokenizer_engine": chosen.engine.name,
-            "tokenizer_engine_version": chosen.engine.version,
-            "tokenizer_engine_reason": chosen.reason,
-            "tokenizer_path": os.path.abspath(described.tokenizer.path),
-            "packcli": importlib.metadata.version("packcli"),
-            "python": platform.python_version(),
-            "host": platform.node(),
-            "command": sys.argv,
-        }
+        entry = log_entry(self._started, seconds, stats, described, ready)
         target.log(**entry)
         return Report(target.root, run, stats, "resumed" if num_resumed else "packed", entry)
 
-    def _compare(
-        self, described: probe.Described, rows: list[tuple[readers.Row, Callable[[], str]]], chosen: tokenizing.Choice
-    ) -> None:
-        """Compares rows with what `tokenizers` gives for their whole text; raises EngineError."""
-        if not rows:
-            return
-        maker = DocumentMaker(probe.marker_of(described, self.config), chosen.engine, chosen.spot_check)
-        has_controls = [maker.compare(row, place) for row, place in rows]
-        if described.template is not None and not any(has_controls):
-            self.emit(Warned("the chat template writes no control token of this tokenizer: turns end as plain text"))
-
-    def _committed(self, described: probe.Described) -> list[Sidecar]:
-        """The parts that are done, after a look whether they belong to this run and these rows."""
+    def _committed(self, described: probe.Described, workers: int) -> Committed:
+        """What is done, after a look whether it belongs to this run and these rows."""
         target = self.target
         try:
             target.refuse_mismatch(described.run)
-            sidecars = target.sidecars()
-            self._refuse_changed_rows(described, sidecars)
+            refuse_changed_rows(target, described, self.config)
             if not self._begins_anew:
-                return sidecars
+                return collect(target.root, len(described.units), workers=workers)
         except MismatchError:
             if not (self.options.overwrite or self._begins_anew):
                 raise
         target.clear()
-        return []
+        return collect(target.root, len(described.units))
 
     @property
     def _begins_anew(self) -> bool:
@@ -288,94 +218,82 @@ class _Line:
         if warning is not None:
             self.emit(Warned(warning))
 
-    def _refuse_changed_rows(self, described: probe.Described, sidecars: list[Sidecar]) -> None:
-        """Raises MismatchError when the rows of a committed part are not those of the input any more.
 
-        Only inputs whose time of change is not the one remembered are read; an input that was only touched passes.
-        """
-        changed = set(self.target.changed_since(described.sources)) if sidecars else set()
-        if not changed:
-            return
-        recorded: dict[int, dict[int, str]] = {}
-        for each in sidecars:
-            recorded.setdefault(each.unit, {})[each.part] = each.input_xxh3
-        for unit in described.units:
-            names = [described.sources[span.source].name for span in unit.spans if span.source in changed]
-            if unit.index not in recorded or not names:
-                continue
-            config = self.config
-            digests = readers.digest_parts(
-                unit,
-                described.sources,
-                described.fields,
-                unit_bytes=config.unit_bytes,
-                split_on=config.split_on,
-            )
-            for part, before in recorded[unit.index].items():
-                now = digests[part] if part < len(digests) else "nothing"
-                if now != before:
-                    raise MismatchError(
-                        f"{self.target.root} was made from other rows: {', '.join(names)} has changed "
-                        f"(unit {unit.index} part {part}: XXH3 was {before[:12]}, now it is {now[:12]})",
-                        self.target.way_out,
-                    )
-
-    def _finish(self, described: probe.Described, sidecars: list[Sidecar]) -> Stats:
-        """Checks that every part is there, and writes what makes the shards a dataset; manifest.json last."""
-        config, target, run = self.config, self.target, described.run
-        if whole_units(sidecars) != {unit.index for unit in described.units}:
-            raise AssertionError("a unit is not done")
-        stats = _total(sidecars, config)
-        if stats.num_documents_packed == 0:
-            raise NoInputError(f"no document to pack: {stats.num_documents} read, {_drops(stats)}")
-        schema = run_schema(config, described.tokenizer)
-        files = [STATS, CARD]
-        for split in splits_of(config):
-            folder = folder_of(config, split)
-            shards = [each.shards[split].file for each in sidecars if split in each.shards]
-            if not shards:  # every split can be loaded
-                shards = [write_shard(target.root, f"{folder}{EMPTY_SHARD}", schema, []).file]
-                files += shards
-            names = [file.removeprefix(folder) for file in shards]
-            write_index(target.root / folder, split, names, config.written_columns, run["fingerprint"][:16])
-            files += [f"{folder}{name}" for name in INDEX_FILES]
-        if len(splits_of(config)) > 1:
-            write_json(target.root / SPLITS_FILE, {"splits": list(splits_of(config))})
-            files.append(SPLITS_FILE)
-        write_report(target, run, stats)
-        target.sweep()  # of workers that died and were done without
-        target.write_manifest(run, sidecars, files)
-        return stats
-
-
-def _refuse_inside(sources: Sequence[readers.Source], output: Path) -> None:
-    """Raises OutputError when an input lies in the output: it would be packed into itself, or removed."""
-    root = os.path.realpath(output)
-    for source in sources:
-        if os.path.realpath(source.path).startswith(os.path.join(root, "")):
-            raise OutputError(f"{source.path} is an input, and lies in the output {output}", "choose another -o")
-
-
-def _total(sidecars: list[Sidecar], config: PackConfig) -> Stats:
-    total = Stats()
-    for sidecar in sidecars:
-        total += sidecar.stats
-    total.check(config.max_len)
-    return total
-
-
-def _drops(stats: Stats) -> str:
-    no_loss = stats.num_documents_no_loss + stats.num_documents_no_loss_left
-    with_loss = f", {no_loss} without a token that carries loss" if no_loss else ""
-    return f"{stats.num_documents_empty} of them empty, {stats.num_documents_overlong} too long{with_loss}"
-
-
-def _file_bytes(units: list[readers.Unit], described: probe.Described) -> int:
-    """Bytes of the files that the units cover, about, for progress: spans of a file count alike."""
-    num_spans = collections.Counter(span.source for unit in described.units for span in unit.spans)
-    return sum(
-        described.sources[span.source].num_bytes // num_spans[span.source] for unit in units for span in unit.spans
+def make_job(target: Output, described: probe.Described, config: PackConfig, ready: Prepared) -> Job:
+    """What the workers of a run are told."""
+    if ready.chosen is None:
+        raise AssertionError("nothing is to be done")
+    return Job(
+        config=config,
+        root=target.root,
+        sources=tuple(described.sources),
+        fields=described.fields,
+        tokenizer=described.tokenizer,
+        template=described.template,
+        engine=ready.chosen.engine.name,
+        threads=ready.threads,
+        committed=frozenset(ready.done.parts),
     )
+
+
+def run_units(
+    job: Job, units: Iterable[readers.Unit], ready: Prepared, emit: Emit
+) -> Generator[tuple[int, list[Sidecar]], None, None]:
+    """Does units, here or in processes; yields the number of each and what it gave. To be closed.
+
+    Raises:
+        PackcliError: worker processes died over a unit again and again.
+    """
+    handed: collections.deque[int] = collections.deque()
+
+    def hand_out() -> Iterator[readers.Unit]:
+        for unit in units:
+            handed.append(unit.index)
+            yield unit
+
+    if ready.num_processes == 1 and ready.chosen is not None:
+        ENCODERS[job.encoder_key] = (ready.chosen.engine, ready.chosen.spot_check)  # loaded already
+    try:
+        engine = get_engine("serial" if ready.num_processes == 1 else "processes")
+        work = functools.partial(run_unit, job)
+        with contextlib.closing(engine(work, hand_out(), workers=ready.num_processes, emit=emit)) as results:
+            for new in results:
+                yield handed.popleft(), new
+    except LostWorkerError as lost:
+        names = ", ".join(job.sources[span.source].name for span in lost.item.spans[:3])
+        raise PackcliError(
+            f"a worker process died {RETRIES + 1} times over unit {lost.item.index} (of {names}), "
+            "perhaps for want of memory",
+            "committed units are kept: the same command resumes, perhaps with another --workers; "
+            "a smaller --unit-bytes takes less memory, and is another run",
+        ) from None
+    finally:
+        ENCODERS.clear()
+
+
+def log_entry(
+    started: float, seconds: float, stats: Stats, described: probe.Described, ready: Prepared
+) -> dict[str, Any]:
+    """A line of the run log: how units were done. Nothing of it is hashed."""
+    chosen = ready.chosen
+    if chosen is None:
+        raise AssertionError("nothing was done")
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(seconds, 3),
+        "tokens_per_second": round((stats.num_tokens_in + stats.num_tokens_special) / seconds),
+        "resumed_parts": ready.done.num_parts,
+        "workers": ready.num_processes,
+        "threads": ready.threads,
+        "tokenizer_engine": chosen.engine.name,
+        "tokenizer_engine_version": chosen.engine.version,
+        "tokenizer_engine_reason": chosen.reason,
+        "tokenizer_path": os.path.abspath(described.tokenizer.path),
+        "packcli": importlib.metadata.version("packcli"),
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "command": sys.argv,
+    }
 
 
 def num_cpus() -> int:

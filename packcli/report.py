@@ -96,7 +96,7 @@ def read_report(root: Path) -> Report:
     Raises:
         OutputError: not a finished output, or a damaged one.
     """
-    manifest = read_manifest(root)
+    manifest = read_manifest(root, head=True)
     try:
         content = json.loads((root / STATS).read_bytes())
         by_source = {index: {**each} for index, each in enumerate(content["sources"])}

@@ -273,27 +273,28 @@ def _as_numpy(array: pa.Array) -> NDArray[Any]:
     )
 
 
-def write_index(directory: Path, split: str, files: list[str], columns: Iterable[str], fingerprint: str) -> None:
+def write_index(directory: Path, split: str, files: Iterable[str], columns: Iterable[str], fingerprint: str) -> None:
     """Writes what `load_from_disk` reads: dataset_info.json, then state.json.
 
     Args:
         directory: Where the shards of the split are.
         split: Its name.
-        files: Names of the shards below the directory, in row order.
+        files: Names of the shards below the directory, in row order; taken one by one.
         columns: Names of columns.
         fingerprint: 16 hex digits: they key what `datasets` caches about the dataset.
     """
     info = {"citation": "", "description": "", "features": features(columns), "homepage": "", "license": ""}
     write_json(directory / "dataset_info.json", info)
-    write_json(
-        directory / "state.json",
-        {
-            "_data_files": [{"filename": name} for name in files],
-            "_fingerprint": fingerprint,
-            "_format_columns": None,
-            "_format_kwargs": {},
-            "_format_type": None,
-            "_output_all_columns": False,
-            "_split": split,
-        },
-    )
+    rest: dict[str, Any] = {
+        "_fingerprint": fingerprint,
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": split,
+    }
+    with committed(directory / "state.json") as file:
+        file.write(b'{\n "_data_files": [')
+        for number, name in enumerate(files):
+            file.write(((", " if number else "") + json.dumps({"filename": name}, ensure_ascii=False)).encode())
+        file.write(("]," + to_json(rest).removeprefix("{") + "\n").encode())

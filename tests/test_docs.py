@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import packcli
 from packcli import cli
 from packcli.exporting import CSV_COLUMNS, to_csv, to_markdown
+from packcli.manifest import Output
 from packcli.tables import Cell, Chart, Table, bars
 
 DOCUMENT = (ROOT / "packcli" / "json.md").read_text(encoding="utf-8")
@@ -21,6 +22,15 @@ DOCUMENT = (ROOT / "packcli" / "json.md").read_text(encoding="utf-8")
 
 def told(*arguments):
     return json.loads(CliRunner().invoke(cli.app, list(map(str, arguments))).stdout)
+
+
+def rank_groups(output, tokenizer_dir):
+    """What the verbs for ranks print."""
+    told("units", "plan", SAMPLE, "-o", output, "--tokenizer", tokenizer_dir, "--json")
+    ran = told("units", "run", output, "--rank", 0, "--world-size", 1, "--json")
+    with Output(output).beside(1, 2):
+        status = told("units", "status", output, "--json")
+    return [ran, status, status["ranks"][0]]
 
 
 def test_every_key_is_described(tmp_path, tokenizer_dir):
@@ -34,6 +44,7 @@ def test_every_key_is_described(tmp_path, tokenizer_dir):
     groups += [report["derived"]["layouts"], report["derived"]["layouts"]["packed"], what_if, row, row["segments"][0]]
     groups += [what_if[name][0] for name in ("outcomes", "caps", "overlong", "sources", "orders")]
     groups.append(row["segments"][0]["runs"][0])
+    groups += rank_groups(tmp_path / "ranks", tokenizer_dir)
     keys = {key for group in groups for key in group}
     described = set(re.findall(r"`([a-z][a-z_0-9-]*)`", DOCUMENT)) | set(re.findall(r'"([a-z_]+)"', DOCUMENT))
     assert keys - described == set()

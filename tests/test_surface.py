@@ -33,11 +33,25 @@ OPTIONS = {
         --tokens""".split(),
     "verify": "--against --debug --deep --help --json --quiet --same-as --sample --tokenizer-engine -q".split(),
     "export": "--debug --help --json --lossy --output --overwrite --quiet --to -o -q".split(),
+    "units run": """
+        --debug --help --input-root --json --quiet --rank --tokenizer-engine --workers --world-size -q -w""".split(),
+    "units finish": "--debug --help --json --quiet --workers -q -w".split(),
+    "units status": "--debug --help --json".split(),
 }
+OPTIONS["units plan"] = OPTIONS["pack"]
+
+
+def commands():
+    """Verbs, those of a group by both words."""
+    found = {}
+    for name, each in typer.main.get_command(cli.app).commands.items():
+        below = getattr(each, "commands", None)
+        found |= {f"{name} {verb}": below[verb] for verb in below} if below else {name: each}
+    return found
 
 
 def command(name):
-    return typer.main.get_command(cli.app).commands[name]
+    return commands()[name]
 
 
 def test_public_names():
@@ -67,7 +81,7 @@ def test_options_and_their_help(name):
                 found[option] = parameter.help
     assert sorted({*found, "--help"}) == sorted(OPTIONS[name])
     assert all(found.values())
-    assert set(typer.main.get_command(cli.app).commands) == set(OPTIONS)
+    assert set(commands()) == set(OPTIONS)
 
 
 def test_every_setting_has_an_option():
@@ -124,7 +138,7 @@ def test_exit_codes_are_those_of_the_drawing():
     drawn = dict(re.findall(r"^ +(\w+Error) +(\d)", errors.__doc__, re.MULTILINE))
     classes = {name: each for name, each in vars(errors).items() if isinstance(each, type) and name.endswith("Error")}
     assert {name: str(each.exit_code) for name, each in classes.items()} == drawn
-    assert len(drawn) == 12
+    assert len(drawn) == 13
 
 
 @pytest.mark.parametrize("option", sorted({option for options in OPTIONS.values() for option in options}))

@@ -19,7 +19,7 @@ from packcli import cli, report, work
 from packcli.errors import OutputError, UsageError
 from packcli.manifest import fingerprint
 from packcli.shards import to_json
-from packcli.sidecars import seal
+from packcli.sidecars import seal, sidecar_bytes
 from packcli.verify import parse_sample, verify
 
 FLIPS = int(os.environ.get("PACKCLI_FLIPS", "20"))
@@ -249,7 +249,7 @@ def test_every_edited_count_of_a_sidecar_is_found_even_when_all_is_sealed_again(
         sidecar, manifest = json.loads(text), json.loads(manifest_text)
         edit(sidecar, place)
         del sidecar["sha256"]
-        (output / name).write_text(to_json(seal(sidecar)) + "\n")
+        (output / name).write_bytes(sidecar_bytes(sidecar))
         manifest["files"][name] = file_hash(output / name)
         (output / "manifest.json").write_text(reseal(manifest, fingerprinted=True))
         assert verify(output).problems, place
@@ -279,7 +279,7 @@ def rewrite_shard(output, name, change):
         if entry["file"] == name:
             entry |= facts
     del sidecar["sha256"]
-    (output / sidecar_name).write_text(to_json(seal(sidecar)) + "\n")
+    (output / sidecar_name).write_bytes(sidecar_bytes(sidecar))
     manifest["files"][sidecar_name] = file_hash(output / sidecar_name)
     (output / "manifest.json").write_text(reseal(manifest, fingerprinted=False))
 
@@ -360,7 +360,7 @@ def test_names_in_an_output_lead_nowhere_else(output):
     sidecar = json.loads((output / "units/00001-000.json").read_bytes())
     del sidecar["sha256"]
     sidecar["shards"]["train"]["file"] = "train/../../secret.arrow"
-    (output / "units/00001-000.json").write_text(to_json(seal(sidecar)) + "\n")
+    (output / "units/00001-000.json").write_bytes(sidecar_bytes(sidecar))
     manifest = json.loads((output / "manifest.json").read_bytes())
     next(each for each in manifest["splits"]["train"] if each["unit"] == 1)["file"] = "train/../../secret.arrow"
     manifest["files"]["units/00001-000.json"] = file_hash(output / "units/00001-000.json")

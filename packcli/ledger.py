@@ -1,0 +1,162 @@
+"""The manifest, written without holding it: what it lists of every part is spooled, then streamed and sealed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from packcli.shards import committed
+from packcli.sidecars import Sidecar, list_shards
+
+SPOOL_BYTES = 1 << 24
+"""A list of the manifest that is longer waits on disk."""
+
+DEPTH = 3
+"""Objects are indented so deep: see shards.to_json."""
+
+
+class Spooled:
+    """A list of JSON objects that is written and read again in order, on disk once it is long."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = tempfile.SpooledTemporaryFile(SPOOL_BYTES, dir=str(directory))  # noqa: SIM115 - see Ledger.close
+
+    def append(self, value: Any) -> None:
+        """Adds an object at the end."""
+        self._file.write((json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass"))
+
+    def __iter__(self) -> Iterator[str]:
+        """The JSON text of each."""
+        self._file.seek(0)
+        for line in self._file:
+            yield line[:-1].decode("utf-8", "surrogatepass")
+
+    def close(self) -> None:
+        """Frees what it takes."""
+        self._file.close()
+
+
+class Hashes:
+    """Name -> sha256, in the order of adding; about 150 bytes a file in memory."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._digests = bytearray()
+
+    def add(self, name: str, digest: bytes) -> None:
+        """Adds a file."""
+        self._names.append(name)
+        self._digests += digest
+
+    def items(self, *, by_name: bool = False) -> Iterator[tuple[str, str]]:
+        """Names and digests in hex."""
+        order = range(len(self._names))
+        for index in sorted(order, key=self._names.__getitem__) if by_name else order:
+            yield self._names[index], self._digests[32 * index : 32 * index + 32].hex()
+
+
+class Ledger:
+    """What the manifest lists: shards by split, parts, files.
+
+    Args:
+        directory: Where long lists wait.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._spools: list[Spooled] = []
+        self._lists: dict[str, Any] = list_shards([])
+        for name, value in self._lists.items():
+            if isinstance(value, list):
+                self._lists[name] = self._spool()
+        self._sidecars = Hashes()
+
+    def _spool(self) -> Spooled:
+        self._spools.append(Spooled(self._directory))
+        return self._spools[-1]
+
+    def close(self) -> None:
+        """Frees what it takes; see contextlib.closing."""
+        for each in self._spools:
+            each.close()
+
+    def add(self, sidecar: Sidecar, digest: bytes) -> None:
+        """Adds a part, after those before it, with the sha256 of its sidecar."""
+        for name, value in list_shards([sidecar]).items():
+            for key, entries in value.items() if isinstance(value, dict) else [(None, value)]:
+                if key is not None and key not in self._lists[name]:
+                    self._lists[name][key] = self._spool()
+                spooled = self._lists[name] if key is None else self._lists[name][key]
+                for each in entries:
+                    spooled.append(each)
+        self._sidecars.add(sidecar.file, digest)
+
+    def has_shards(self, split: str) -> bool:
+        """Whether a part gave rows of the split."""
+        return split in self._lists["splits"]
+
+    def shards(self, split: str) -> Iterator[str]:
+        """The files of a split, in row order."""
+        for line in self._lists["splits"].get(split, ()):
+            yield json.loads(line)["file"]
+
+    def write(self, path: Path, run: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+        """Commits the manifest, with the sha256 of all of it as its last key.
+
+        Args:
+            path: Where.
+            run: What describe_run gave.
+            files: Digests of the files beside shards and sidecars.
+        """
+        hashes = Hashes()
+        for name, digest in files.items():
+            hashes.add(name, digest)
+        for name, sha256 in self._sidecars.items():
+            hashes.add(name, bytes.fromhex(sha256))
+        value = {**run, **self._lists, "files": hashes}
+        seal = hashlib.sha256()
+        for text in _canonical(value):
+            seal.update(text.encode("utf-8", "surrogatepass"))
+        with committed(path) as file:
+            for text in _written({**value, "sha256": seal.hexdigest()}, DEPTH, ""):
+                file.write(text.encode())
+            file.write(b"\n")
+
+
+def _canonical(value: Any) -> Iterator[str]:
+    """The text of sidecars.canonical, piece by piece."""
+    if isinstance(value, Spooled):
+        yield "["
+        for number, line in enumerate(value):
+            yield (", " if number else "") + json.dumps(json.loads(line), sort_keys=True, ensure_ascii=False)
+        yield "]"
+    elif isinstance(value, dict | Hashes):
+        items = value.items(by_name=True) if isinstance(value, Hashes) else sorted(value.items())
+        number = -1
+        for number, (key, each) in enumerate(items):
+            yield (", " if number else "{") + json.dumps(key, ensure_ascii=False) + ": "
+            yield from _canonical(each)
+        yield "}" if number >= 0 else "{}"
+    else:
+        yield json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def _written(value: Any, depth: int, indent: str) -> Iterator[str]:
+    """The text of shards.to_json, piece by piece."""
+    if isinstance(value, Spooled):
+        yield "["
+        for number, line in enumerate(value):
+            yield (", " if number else "") + line
+        yield "]"
+    elif isinstance(value, Hashes) or (isinstance(value, dict) and value and depth):
+        number = -1
+        for number, (key, each) in enumerate(value.items()):
+            yield (",\n" if number else "{\n") + f"{indent} {json.dumps(key)}: "
+            yield from _written(each, depth - 1, f"{indent} ")
+        yield f"\n{indent}}}"
+    else:
+        yield json.dumps(value, ensure_ascii=False)

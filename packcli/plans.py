@@ -1,0 +1,137 @@
+"""What `units plan` leaves in an output, and ranks begin with: everything about the run but the inputs themselves.
+
+DIR/.packcli/job.json         sources, fields, tokenizer, template and settings, as this packcli resolved them
+DIR/.packcli/units.jsonl      a unit a line: [bytes, [[source, start, stop, first row], ...]]
+DIR/.packcli/tokenizer.json   a copy of the tokenizer: ranks need no other
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from packcli import chat, probe, readers, tokenizing
+from packcli.config import FORMAT_VERSION, PackConfig
+from packcli.describing import unit_sizes
+from packcli.errors import MismatchError, OutputError, StorageError
+from packcli.manifest import RANK_FILES, STATE_DIRECTORY, Output
+from packcli.shards import committed, file_sha256
+
+JOB, UNITS, TOKENIZER = RANK_FILES
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, read back by a rank."""
+
+    config: PackConfig
+    described: probe.Described
+    """With the units of the rank only."""
+    sizes: list[int]
+    """Bytes of the input files that each of these units covers, about."""
+    tokenizer_engine: str
+    """What the plan was made with."""
+    tokenizer_path: str
+    """Where the tokenizer was that the plan has a copy of."""
+
+
+def write_plan(target: Output, described: probe.Described, config: PackConfig, tokenizer_engine: str) -> None:
+    """Writes what ranks need; the output was begun (see Output.begin) with the same run."""
+    state = target.root / STATE_DIRECTORY
+    with committed(state / TOKENIZER) as file:
+        file.write(Path(described.tokenizer.path).read_bytes())
+    with committed(state / UNITS) as file:
+        for unit, size in zip(described.units, unit_sizes(described), strict=True):
+            spans = [[span.source, span.start, span.stop, span.first_row] for span in unit.spans]
+            file.write(json.dumps([size, spans], separators=(",", ":")).encode() + b"\n")
+    root = os.path.commonpath([os.path.dirname(source.path) for source in described.sources])
+    sources = [
+        {**dataclasses.asdict(source), "path": os.path.relpath(source.path, root)} for source in described.sources
+    ]
+    job = {
+        "fingerprint": described.run["fingerprint"],
+        "config": config.as_dict(),
+        "input_root": root,
+        "sources": sources,
+        "fields": dataclasses.asdict(described.fields),
+        "tokenizer": dataclasses.asdict(described.tokenizer),
+        "template": None if described.template is None else dataclasses.asdict(described.template),
+        "tokenizer_engine": tokenizer_engine,
+    }
+    with committed(state / JOB) as file:  # last; paths that are no Unicode go as escapes
+        file.write((json.dumps(job, indent=1, default=sorted) + "\n").encode())
+
+
+def read_plan(target: Output, units: slice, input_root: str | None = None) -> Planned:
+    """The plan of an output, with some of its units.
+
+    Args:
+        target: The output.
+        units: Which.
+        input_root: Where the deepest directory that holds all inputs is now; None: where it was.
+
+    Raises:
+        OutputError: there is no plan, or a damaged one.
+        MismatchError: it is that of another run, or of another version of packcli.
+        StorageError: the copy of the tokenizer is damaged.
+    """
+    state = target.root / STATE_DIRECTORY
+    run = target.recorded_run()
+    if run is None or not (state / JOB).is_file():
+        raise OutputError(f"{target.root}: no plan for ranks", "packcli units plan INPUT... -o DIR makes one")
+    if run.get("format_version") != FORMAT_VERSION:
+        raise MismatchError(
+            f"{target.root} was planned for format version {run.get('format_version')}, this packcli writes "
+            f"{FORMAT_VERSION}",
+            "use the same version of packcli for the plan and every rank",
+        )
+    try:
+        job = json.loads((state / JOB).read_bytes())
+        planned = _from_json(job, run, state, input_root, units)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise OutputError(
+            f"{state / JOB}: damaged, or of another version of packcli: {error}", "make it again with units plan"
+        ) from None
+    if job["fingerprint"] != run["fingerprint"]:
+        raise MismatchError(
+            f"{target.root}: the plan for ranks is not that of the run begun there", "make it again with units plan"
+        )
+    if file_sha256(state / TOKENIZER)[0] != planned.described.tokenizer.sha256:
+        raise StorageError(f"{state / TOKENIZER}: not the tokenizer of the run", "make the plan again with units plan")
+    return planned
+
+
+def _from_json(job: dict[str, Any], run: dict[str, Any], state: Path, input_root: str | None, units: slice) -> Planned:
+    root = job["input_root"] if input_root is None else os.path.abspath(input_root)
+    found = list(read_units(state / UNITS, units))
+    described = probe.Described(
+        [readers.Source(**{**each, "path": os.path.join(root, each["path"])}) for each in job["sources"]],
+        readers.Fields(**{**_tuples(job["fields"]), "optional": frozenset(job["fields"]["optional"])}),
+        [unit for unit, _ in found],
+        tokenizing.TokenizerSpec(**{**_tuples(job["tokenizer"]), "path": str(state / TOKENIZER)}),
+        None if job["template"] is None else chat.TemplateSpec(**job["template"]),
+        run,
+    )
+    sizes = [size for _, size in found]
+    tokenizer_path = os.path.abspath(job["tokenizer"]["path"])
+    return Planned(PackConfig(**_tuples(job["config"])), described, sizes, job["tokenizer_engine"], tokenizer_path)
+
+
+def _tuples(value: Any) -> Any:
+    """The values of an object with tuples where JSON has lists."""
+    if isinstance(value, dict):
+        return {name: _tuples(each) for name, each in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def read_units(path: Path, units: slice) -> Iterator[tuple[readers.Unit, int]]:
+    """Units of a plan, each with its bytes; the lines of others are passed over."""
+    with open(path, "rb") as file:
+        for index, line in itertools.islice(enumerate(file), units.start, units.stop, units.step):
+            size, spans = json.loads(line)
+            yield readers.Unit(index, tuple(readers.Span(*span) for span in spans)), size

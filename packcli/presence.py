@@ -1,0 +1,183 @@
+"""Who works on an output now: a note a process, touched while it lives. No lock that a network filesystem must keep.
+
+Any number of ranks work side by side, on any machines; what may not run beside them (pack, units plan, units finish)
+looks at their notes, and they at its note. Each writes its own note before it looks at those of others, so that of
+two who come at once at least one sees the other.
+
+A note is alive while its process is, where that can be seen (the same machine, since it was started, in the same
+container); from elsewhere, while it was touched within SILENCE_S. Ages are differences of times that the filesystem
+itself gave, so clocks of machines need not agree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packcli.shards import write_json
+
+TOUCH_S = 20.0
+"""How often a living process touches its note."""
+
+SILENCE_S = 300.0
+"""A note of another machine that was not touched for so long is that of a dead process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A note, as another process finds it."""
+
+    path: Path
+    data: dict[str, Any]
+    age_s: float
+    """Since it was touched."""
+    is_alive: bool
+
+    def __str__(self) -> str:
+        """Who it is, for messages."""
+        get = self.data.get
+        return f"process {get('pid')} on {get('host')}, since {get('since')}, last seen {self.age_s:.0f} s ago"
+
+
+class Presence:
+    """The note of this process, while the context lasts.
+
+    Args:
+        path: Of the note.
+        facts: What it says besides who wrote it.
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, Any] | None = None) -> None:
+        self.path = path
+        self.facts: dict[str, Any] = {**me(), **(facts or {})}
+        self._done = threading.Event()
+        self._lock = threading.Lock()
+        self._remains = False
+
+    def __enter__(self) -> Presence:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, self.facts)
+        threading.Thread(target=self._touch, daemon=True).start()
+        return self
+
+    def tell(self, **facts: Any) -> None:
+        """Writes more into the note."""
+        with self._lock:
+            self.facts.update(facts)
+            write_json(self.path, self.facts)
+
+    def leave(self, **facts: Any) -> None:
+        """As `tell`, and the note stays when the process has gone: what went wrong is to be seen."""
+        self._remains = True
+        self.tell(**facts)
+
+    @property
+    def now(self) -> float:
+        """The time of the filesystem, at about the last touch."""
+        self._touch_once()
+        return self.path.stat().st_mtime
+
+    def __exit__(self, *exc: object) -> None:
+        self._done.set()
+        with self._lock:
+            if not self._remains:
+                with contextlib.suppress(OSError):
+                    self.path.unlink(missing_ok=True)
+
+    def _touch(self) -> None:
+        while not self._done.wait(TOUCH_S):
+            self._touch_once()
+
+    def _touch_once(self) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            os.utime(self.path)
+
+
+def me() -> dict[str, Any]:
+    """Who this process is."""
+    return {
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "place": _place(),
+        "born": _born(os.getpid()),
+    }
+
+
+def look(path: Path, now: float) -> Seen | None:
+    """A note; None when there is none, or it is not one.
+
+    Args:
+        path: Where it is.
+        now: The time of the filesystem.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+        age = now - path.stat().st_mtime
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict):
+        return None
+    return Seen(path, data, max(age, 0.0), _is_alive(data, age))
+
+
+def look_around(directory: Path, now: float) -> list[Seen]:
+    """Every note in a directory, by name."""
+    try:
+        paths = sorted(path for path in directory.iterdir() if path.suffix == ".json" and path.name[0] != ".")
+    except FileNotFoundError:
+        return []
+    return [seen for path in paths if (seen := look(path, now)) is not None]
+
+
+def _is_alive(data: Mapping[str, Any], age: float) -> bool:
+    if data.get("state") == "failed":
+        return False
+    pid, here, there = data.get("pid"), _place(), str(data.get("place"))
+    if here and there == here and isinstance(pid, int):
+        return _exists(pid) and data.get("born") == _born(pid)
+    if here and there.split("/")[0] == here.split("/")[0] and there.split("/")[1:2] != here.split("/")[1:2]:
+        return False  # this machine was started anew since
+    return age < SILENCE_S
+
+
+def _exists(pid: int) -> bool:
+    if os.name == "nt":  # signal 0 would end the process there
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _place() -> str:
+    """Where process ids mean the same as here: a machine since it was started, and a container on it; '' if unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{platform.node()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _born(pid: int) -> str:
+    """When a process of this machine was started, so that a new one with an old id is another; '' if unknown.
+
+    A process that has ended and is not yet waited for is as good as gone.
+    """
+    try:
+        fields = re.sub(r"^.*\) ", "", Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")).split()
+        return "" if fields[0] == "Z" else fields[19]
+    except (OSError, IndexError):
+        return ""
