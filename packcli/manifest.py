@@ -5,23 +5,29 @@ DIR/.packcli/plan.json  what the run is (its fingerprint), written before the fi
 DIR/units/*.json        a sidecar for each committed part: the commit point of its shards
 DIR/manifest.json       written last, with the sha256 of every other file: the output is whole
 
+DIR may be a prefix of an object store; .packcli/ is there then too, so that any machine can go on.
+
 Sidecars and the manifest are sealed: their last key is the sha256 of all the rest.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import platform
+import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from packcli import stores
 from packcli.config import FORMAT_VERSION, PackConfig
 from packcli.errors import LockedError, MismatchError, OutputError
 from packcli.readers import Source
@@ -86,7 +92,7 @@ def fingerprint(run: Mapping[str, Any]) -> str:
 class Output:
     """An output directory. Everything that writes below it goes through here or through shards.committed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: stores.Location) -> None:
         self.root = root
         self._state = root / STATE_DIRECTORY
         self._units = root / "units"
@@ -107,7 +113,9 @@ class Output:
 
     def refuse_locked(self) -> None:
         """Raises LockedError when another process writes here; looks only, and makes nothing."""
-        if (self._state / "lock").is_file():
+        if isinstance(self._state, stores.RemotePath):
+            stores.refuse_locked(self._state / "lock")
+        elif (self._state / "lock").is_file():
             with self._lock():
                 pass
 
@@ -118,6 +126,10 @@ class Output:
         Raises:
             LockedError: another process writes here; names it.
         """
+        if isinstance(self._state, stores.RemotePath):
+            with stores.locked(self._state / "lock"):
+                yield
+            return
         self._state.mkdir(parents=True, exist_ok=True)
         with self._lock():
             me = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
@@ -132,7 +144,7 @@ class Output:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        lock = filelock.FileLock(self._state / "lock", timeout=LOCK_WAIT_S, poll_interval=0.02)
+        lock = filelock.FileLock(str(self._state / "lock"), timeout=LOCK_WAIT_S, poll_interval=0.02)
         try:
             lock.acquire()
         except filelock.Timeout:
@@ -152,15 +164,22 @@ class Output:
         except (OSError, ValueError, LookupError, TypeError):
             return ""
 
-    @property
+    @functools.cached_property
     def spool(self) -> Path:
-        """Where standard input is kept while it is packed."""
+        """Where standard input is kept while it is packed: on this machine."""
+        if isinstance(self._state, stores.RemotePath):
+            return Path(tempfile.gettempdir()) / f"packcli-{uuid.uuid4().hex}.jsonl"
         return self._state / "stdin.jsonl"
 
     def log(self, **entry: Any) -> None:
         """Appends a line to the run log: times, workers, paths, versions; nothing that is hashed."""
-        with open(self._state / "run.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        path = self._state / "run.jsonl"
+        line = json.dumps(entry) + "\n"
+        if isinstance(path, stores.RemotePath):  # nothing can be appended there; the lock is held
+            path.put((path.read_bytes() if path.is_file() else b"") + line.encode())
+            return
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line)
 
     def last_run(self) -> dict[str, Any]:
         """The newest entry of the run log; empty when there is none."""
@@ -220,6 +239,8 @@ class Output:
 
     def sweep(self) -> None:
         """Removes what dead processes left half written. The lock is held, so nobody else writes here."""
+        if isinstance(self.root, stores.RemotePath):  # nothing is ever half written there
+            return
         for directory in (self.root, self._state, *(self.root / name for name in OUR_DIRECTORIES)):
             if directory.is_dir():
                 for left_over in directory.glob(LEFT_OVER):
@@ -239,8 +260,9 @@ class Output:
         self.sweep()
         for folder, patterns in OUR_PATTERNS.items():
             for pattern in patterns:
-                for path in (self.root / folder).glob(pattern):
-                    path.unlink(missing_ok=True)
+                found = (self.root / folder).glob(pattern)
+                for _ in stores.concurrently(self.root, functools.partial(_unlink, missing_ok=True), found):
+                    pass
         for name in OURS:
             (self.root / name).unlink(missing_ok=True)
         for name in OUR_DIRECTORIES:
@@ -260,11 +282,26 @@ class Output:
         """
         if not self._units.is_dir():
             return []
-        found = (read_sidecar(path) for path in self._units.glob("[!.]*.json"))
-        present = [each for each in found if each and all(map(self._has_shard, each.shards.values()))]
+        paths: list[stores.Location] = [*self._units.glob("[!.]*.json")]
+        found = stores.concurrently(self.root, read_sidecar, paths)
+        listed = self._listed_shards()
+        has_shard = functools.partial(self._has_shard, listed=listed)
+        present = [each for each in found if each and all(map(has_shard, each.shards.values()))]
         return sorted(present, key=lambda sidecar: (sidecar.unit, sidecar.part))
 
-    def _has_shard(self, shard: ShardInfo) -> bool:
+    def _listed_shards(self) -> set[tuple[str, int]]:
+        """Name and size of every shard of a remote output, from three listings."""
+        listed = set()
+        for folder in ("", "train", "validation"):
+            place = self.root / folder
+            if isinstance(place, stores.RemotePath):
+                prefix = f"{folder}/" if folder else ""
+                listed |= {(prefix + name, entry.size) for name, entry in place.entries().items()}
+        return listed
+
+    def _has_shard(self, shard: ShardInfo, listed: set[tuple[str, int]]) -> bool:
+        if isinstance(self.root, stores.RemotePath):
+            return (shard.file, shard.num_bytes) in listed
         try:
             return (self.root / shard.file).stat().st_size == shard.num_bytes
         except FileNotFoundError:
@@ -272,7 +309,8 @@ class Output:
 
     def touch(self) -> None:
         """Marks the manifest as new, so that make does not ask again."""
-        os.utime(self.root / MANIFEST)
+        if isinstance(self.root, Path):
+            os.utime(self.root / MANIFEST)
 
     def write_text(self, name: str, text: str) -> None:
         """Commits a text file."""
@@ -282,11 +320,12 @@ class Output:
     def write_manifest(self, run: Mapping[str, Any], sidecars: Sequence[Sidecar], files: Sequence[str]) -> None:
         """Writes manifest.json: the run, every shard, what each part read, and the sha256 of the other files."""
         names = [*files, *(each.file for each in sidecars)]
-        hashes = {name: file_sha256(self.root / name)[0] for name in names}
+        found = stores.concurrently(self.root, lambda name: file_sha256(self.root / name)[0], names)
+        hashes = dict(zip(names, found, strict=True))
         write_json(self.root / MANIFEST, seal({**run, **list_shards(sidecars), "files": hashes}))
 
 
-def read_manifest(root: Path) -> dict[str, Any]:
+def read_manifest(root: stores.Location) -> dict[str, Any]:
     """The manifest of a finished output; raises OutputError when there is none."""
     manifest = _read_json(root / MANIFEST)
     if manifest is None:
@@ -295,7 +334,11 @@ def read_manifest(root: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _unlink(path: stores.Location, *, missing_ok: bool) -> None:
+    path.unlink(missing_ok=missing_ok)
+
+
+def _read_json(path: stores.Location) -> dict[str, Any] | None:
     try:
         return dict(json.loads(path.read_bytes()))
     except FileNotFoundError:
@@ -305,6 +348,8 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _mtime(source: Source) -> list[Any]:
+    if source.version:
+        return [source.path.encode().hex(), source.version, source.num_bytes]
     stat = os.stat(source.path)
     return [os.fsencode(os.path.realpath(source.path)).hex(), stat.st_mtime_ns, stat.st_size]
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packcli import chat, probe, readers, space, tokenizing
+from packcli import chat, probe, readers, space, stores, tokenizing
 from packcli.config import PackConfig, RunOptions
 from packcli.documents import DocumentMaker
 from packcli.engine import RETRIES, Emit, LostWorkerError, get_engine
@@ -78,7 +78,7 @@ def pack(
     names = [os.fspath(each) for each in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
     if not names:
         raise NoInputError("no input", "name a file, a directory, a quoted glob, or - for standard input")
-    target = Output(Path(output if output is not None else readers.default_output_name(names)))
+    target = Output(stores.locate(output if output is not None else readers.default_output_name(names)))
     target.check_ours()
     target.refuse_locked()  # at once, not after a look at the input
     line = _Line(config, options, target, on_event or (lambda event: None))
@@ -348,11 +348,10 @@ class _Line:
         return stats
 
 
-def _refuse_inside(sources: Sequence[readers.Source], output: Path) -> None:
+def _refuse_inside(sources: Sequence[readers.Source], output: stores.Location) -> None:
     """Raises OutputError when an input lies in the output: it would be packed into itself, or removed."""
-    root = os.path.realpath(output)
     for source in sources:
-        if os.path.realpath(source.path).startswith(os.path.join(root, "")):
+        if stores.is_inside(source.path, output):
             raise OutputError(f"{source.path} is an input, and lies in the output {output}", "choose another -o")
 
 

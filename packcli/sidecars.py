@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packcli import stores
 from packcli.shards import ShardInfo
 from packcli.stats import Stats
 
@@ -77,7 +78,7 @@ def list_shards(sidecars: Sequence[Sidecar]) -> dict[str, Any]:
     return {"splits": splits, "parts": parts}
 
 
-def read_sidecar(path: Path) -> Sidecar | None:
+def read_sidecar(path: stores.Location) -> Sidecar | None:
     """A committed part; None when the file is lost, damaged, or not the one that its name says."""
     try:
         data = json.loads(path.read_bytes())
