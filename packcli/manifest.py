@@ -99,6 +99,8 @@ class Output:
 
     def check_ours(self) -> None:
         """Raises OutputError when the directory is a file, or holds something that packcli did not write."""
+        if isinstance(self.root, stores.RemotePath):
+            self.root.check_writable()
         if self.root.exists() and not self.root.is_dir():
             raise OutputError(f"{self.root} is a file", "choose a directory with -o")
         if not self.root.is_dir():

@@ -177,7 +177,7 @@ class RemotePath:
             raise UsageError(f"{self}: a pattern in the name of the bucket", "name the bucket")
         found = below.tree()
         for folder in {posixpath.dirname(url) for url in found}:
-            while len(folder) > len(below.url):
+            while len(folder) >= len(below.url):
                 found[folder] = Entry(0, "", is_directory=True)
                 folder = posixpath.dirname(folder)
         pattern = _pattern(self.url)
@@ -185,12 +185,12 @@ class RemotePath:
 
     def put(self, data: bytes) -> None:
         """Puts an object; it appears, or is replaced, when all of it is there."""
-        system = self._writable()
+        system = filesystem(self.scheme)
         self._send(lambda: system.pipe_file(self._key, data))
 
     def put_file(self, path: str, size: int) -> None:
         """Puts the content of a local file, which has `size` bytes, in several requests when it is large."""
-        system = self._writable()
+        system = filesystem(self.scheme)
 
         def put() -> None:
             system.put_file(path, self._key)
@@ -204,7 +204,7 @@ class RemotePath:
 
         Where the store does not know conditional requests, what is there afterwards decides.
         """
-        system = self._writable()
+        system = filesystem(self.scheme)
 
         def create() -> None:
             try:
@@ -226,17 +226,17 @@ class RemotePath:
             bucket = posixpath.join(*self.url.split("/")[2:3])
             raise StorageError(f"{self}: there is no {bucket} to write to", "create the bucket first") from None
 
-    def _writable(self) -> Any:
+    def check_writable(self) -> None:
+        """Raises UsageError for a store that packcli only reads."""
         if self.scheme in READ_ONLY:
             raise UsageError(
                 f"{self}: packcli reads {self.scheme}:// and does not write there",
                 "pack into a local directory, then upload it: hf upload REPO DIR --repo-type dataset",
             )
-        return filesystem(self.scheme)
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Deletes the object."""
-        system = self._writable()
+        system = filesystem(self.scheme)
         try:
             persist(self.url, lambda: system.rm_file(self._key))
         except FileNotFoundError:
@@ -257,7 +257,8 @@ def _pattern(url: str) -> re.Pattern[str]:
     for number, part in enumerate(parts):
         is_last = number == len(parts) - 1
         if part == "**":
-            found += r"(?:(?!\.)[^/]+/)*" + (r"(?!\.)[^/]+" if is_last else "")
+            # At the end it is also the folder before it, as glob has it.
+            found = found.removesuffix("/") + r"(?:/(?!\.)[^/]+)*" if is_last else found + r"(?:(?!\.)[^/]+/)*"
             continue
         hidden = r"(?!\.)" if _MAGIC.match(part) else ""
         found += hidden + "".join(map(_of_piece, re.findall(r"\[[^]]+\]|.", part))) + ("" if is_last else "/")
