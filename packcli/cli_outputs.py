@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -44,7 +43,7 @@ def _text_option(*names: str, metavar: str, help: str) -> Any:
 
 
 def verify(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed directory.", show_default=False)],
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="A packed directory.", show_default=False)],
     deep: Annotated[bool, typer.Option("--deep", help="Tokenize the inputs again and compare.")] = False,
     sample: Annotated[
         str, typer.Option(metavar="N/T", help="With --deep: every T-th part, from the N-th.", show_default=False)
@@ -58,7 +57,7 @@ def verify(
         ),
     ] = None,
     same_as: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="DIR", help="Another output, which must hold the same rows.", show_default=False),
     ] = None,
     tokenizer_engine: Annotated[
@@ -74,14 +73,15 @@ def verify(
 
         from packcli import console
         from packcli import verify as verifying
+        from packcli.stores import locate
 
         shown = errors.console
         verdict = verifying.verify(
-            directory,
+            locate(directory),
             deep=deep,
             sample=verifying.parse_sample(sample),
             against=against or (),
-            same_as=same_as,
+            same_as=None if same_as is None else locate(same_as),
             tokenizer_engine=tokenizer_engine,
             warn=lambda message: None if quiet else console.show_warning(shown, message),
         )
@@ -94,7 +94,7 @@ def verify(
 
 
 def export(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed directory.", show_default=False)],
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="A packed directory.", show_default=False)],
     to: Annotated[str, _text_option("--to", metavar="FORMAT", help=f"{', '.join(EXPORT_FORMATS)}.")],
     output: Annotated[
         str | None, _text_option("-o", "--output", metavar="OUT", help="Where to write [default: DIR-FORMAT].")

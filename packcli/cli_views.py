@@ -103,7 +103,7 @@ def stats(
     }
     given = [name for name, value in what_if.items() if value is not None]
     if all(packed) and not given:
-        _show_reports([Path(path) for path in inputs], recount, html, markdown, csv, json_, tokenizer)
+        _show_reports(inputs, recount, html, markdown, csv, json_, tokenizer)
         return
     if any(packed) and not all(packed):
         raise UsageError(
@@ -135,7 +135,7 @@ def stats(
 
 
 def inspect(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed directory.", show_default=False)],
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="A packed directory.", show_default=False)],
     row: Annotated[int | None, _option("--row", metavar="N", help="This row; -1 is the last.")] = None,
     random: Annotated[int | None, _option("--random", metavar="K", help="K rows by chance [default: 1].")] = None,
     doc: Annotated[str | None, _option("--doc", metavar="SOURCE:ROW", help="Rows with this document.")] = None,
@@ -160,8 +160,9 @@ def inspect(
 
     from packcli import console, console_inspect
     from packcli.inspecting import Inspector
+    from packcli.stores import locate
 
-    inspector = Inspector(directory, tokenizer)
+    inspector = Inspector(locate(directory), tokenizer)
     if split not in inspector.contents.splits:
         raise UsageError(f"--split {split!r}: no rows", f"it has {', '.join(inspector.contents.splits)}")
     if row is not None:
@@ -189,7 +190,10 @@ def inspect(
 
 
 def _is_packed(path: str) -> bool:
-    return (Path(path) / "manifest.json").is_file() or (Path(path) / ".packcli").is_dir()
+    from packcli.stores import locate
+
+    place = locate(path)
+    return (place / "manifest.json").is_file() or (place / ".packcli").is_dir()
 
 
 def _numbers(text: str) -> list[int]:
@@ -203,7 +207,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _show_reports(
-    directories: Sequence[Path],
+    directories: Sequence[str],
     recount: bool,
     html: Path | None,
     markdown: bool,
@@ -214,9 +218,10 @@ def _show_reports(
     from packcli import console, console_stats, exporting
     from packcli import recount as recounting
     from packcli.report import SCHEMA_VERSION, read_report
+    from packcli.stores import locate
     from packcli.tables import report_tables
 
-    reports = [read_report(directory) for directory in directories]
+    reports = [read_report(locate(directory)) for directory in directories]
     recounts = [recounting.recount(report) for report in reports] if recount else []
     if html is not None:
         if len(reports) > 1:

@@ -11,17 +11,21 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from packcli import stores
 from packcli.engine import get_engine
 from packcli.shards import ShardInfo
 from packcli.sidecars import Sidecar, parse_sidecar, sidecar_file
 from packcli.stats import Stats
+
+Listed: TypeAlias = frozenset[tuple[str, int]]
 
 RANGE_UNITS = 1000
 """Units that a process reads at a time."""
@@ -47,10 +51,15 @@ class Committed:
         return int(np.count_nonzero(self.is_whole))
 
 
-def read_unit(root: Path, unit: int) -> list[tuple[Sidecar, bytes]]:
+def read_unit(root: stores.Location, unit: int, listed: Listed | None = None) -> list[tuple[Sidecar, bytes]]:
     """The committed parts of a unit, up to the first that is not there, each with the sha256 of its sidecar.
 
     A part counts when its sidecar is sound and its shards are there; what does not is done again.
+
+    Args:
+        root: The output.
+        unit: Which.
+        listed: Name and size of every shard that is there, where that is known already.
     """
     parts: list[tuple[Sidecar, bytes]] = []
     while not parts or not parts[-1][0].is_last:
@@ -61,17 +70,29 @@ def read_unit(root: Path, unit: int) -> list[tuple[Sidecar, bytes]]:
         sidecar = parse_sidecar(raw)
         if sidecar is None or (sidecar.unit, sidecar.part) != (unit, len(parts)):
             break
-        if not all(_is_there(root, shard) for shard in sidecar.shards.values()):
+        if not all(_is_there(root, shard, listed) for shard in sidecar.shards.values()):
             break
         parts.append((sidecar, hashlib.sha256(raw).digest()))
     return parts
 
 
-def _is_there(root: Path, shard: ShardInfo) -> bool:
+def _is_there(root: stores.Location, shard: ShardInfo, listed: Listed | None) -> bool:
+    if listed is not None:
+        return (shard.file, shard.num_bytes) in listed
     try:
         return (root / shard.file).stat().st_size == shard.num_bytes
     except FileNotFoundError:
         return False
+
+
+def _list_shards(root: stores.Location) -> Listed | None:
+    """Name and size of every shard of a remote output, from three listings; None where a look at each is cheap."""
+    if isinstance(root, Path):
+        return None
+    listed = set()
+    for folder in ("", "train/", "validation/"):
+        listed |= {(folder + name, entry.size) for name, entry in (root / folder.rstrip("/")).entries().items()}
+    return frozenset(listed)
 
 
 @dataclass(slots=True)
@@ -83,11 +104,13 @@ class _Range:
     """Without their counts, which are in the sum."""
 
 
-def _read_range(root: Path, keep: bool, units: list[int], emit: Callable[[object], None]) -> _Range:
+def _read_range(
+    root: stores.Location, keep: bool, listed: Listed | None, units: list[int], emit: Callable[[object], None]
+) -> _Range:
     found = _Range()
     nothing = Stats()
-    for unit in units:
-        for sidecar, sha256 in read_unit(root, unit):
+    for parts in stores.concurrently(root, lambda unit: read_unit(root, unit, listed), units):
+        for sidecar, sha256 in parts:
             found.stats += sidecar.stats
             short = Sidecar(
                 sidecar.unit,
@@ -101,26 +124,29 @@ def _read_range(root: Path, keep: bool, units: list[int], emit: Callable[[object
     return found
 
 
-def committed_units(root: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def committed_units(root: stores.Location) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Unit and part of what looks like a sidecar, by number: int64[F] each. Names only: nothing is opened."""
-    units, parts = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    with contextlib.suppress(FileNotFoundError), os.scandir(root / "units") as entries:
-        found = (SIDECAR_NAME.fullmatch(entry.name) for entry in entries)
-        flat = np.fromiter(_numbers(found), dtype=np.int64)
-        order = np.lexsort((flat[1::2], flat[::2]))
-        units, parts = flat[::2][order], flat[1::2][order]
-    return units, parts
+    folder = root / "units"
+    if isinstance(folder, Path):
+        flat = np.zeros(0, dtype=np.int64)
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+            flat = np.fromiter(_numbers(entry.name for entry in entries), dtype=np.int64)
+    else:
+        flat = np.fromiter(_numbers(folder.entries()), dtype=np.int64)
+    order = np.lexsort((flat[1::2], flat[::2]))
+    return flat[::2][order], flat[1::2][order]
 
 
-def _numbers(found: Iterator[re.Match[str] | None]) -> Iterator[int]:
-    for match in found:
+def _numbers(names: Iterable[str]) -> Iterator[int]:
+    for name in names:
+        match = SIDECAR_NAME.fullmatch(name)
         if match is not None:
             yield int(match[1])
             yield int(match[2])
 
 
 def collect(
-    root: Path,
+    root: stores.Location,
     num_units: int,
     *,
     workers: int = 1,
@@ -138,9 +164,9 @@ def collect(
     there = np.unique(committed_units(root)[0])
     there = there[there < num_units]
     ranges = [there[first : first + RANGE_UNITS].tolist() for first in range(0, len(there), RANGE_UNITS)]
-    num_processes = max(1, min(workers, len(ranges)))
+    num_processes = max(1, min(workers, len(ranges))) if isinstance(root, Path) else 1
     engine = get_engine("serial" if num_processes == 1 else "processes")
-    work = functools.partial(_read_range, root, take is not None)
+    work = functools.partial(_read_range, root, take is not None, _list_shards(root) if ranges else None)
     with contextlib.closing(engine(work, ranges, workers=num_processes, emit=lambda event: None)) as results:
         for found in results:
             total.stats += found.stats

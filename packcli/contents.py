@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from packcli.errors import StorageError, UsageError, unknown_name
 from packcli.job import run_schema
 from packcli.manifest import config_of, read_manifest
 from packcli.shards import read_shard
+from packcli.stores import Location
 from packcli.tokenizing import TokenizerSpec
 
 
@@ -62,7 +62,7 @@ class Contents:
         OutputError: not a finished output.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Location) -> None:
         self.root = root
         self.manifest: dict[str, Any] = read_manifest(root)
         self.config = config_of(self.manifest)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from packcli import chat, probe, readers, tokenizing
+from packcli import chat, probe, readers, stores, tokenizing
 from packcli.collecting import read_unit
 from packcli.config import PackConfig, RunOptions
 from packcli.documents import DocumentMaker
@@ -30,11 +29,10 @@ def find_inputs(names: Sequence[str], target: Output, options: RunOptions, warn:
     return sources
 
 
-def _refuse_inside(sources: Sequence[readers.Source], output: Path) -> None:
+def _refuse_inside(sources: Sequence[readers.Source], output: stores.Location) -> None:
     """Raises OutputError when an input lies in the output: it would be packed into itself, or removed."""
-    root = os.path.realpath(output)
     for source in sources:
-        if os.path.realpath(source.path).startswith(os.path.join(root, "")):
+        if stores.is_inside(source.path, output):
             raise OutputError(f"{source.path} is an input, and lies in the output {output}", "choose another -o")
 
 

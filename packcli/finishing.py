@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from packcli import stores
 from packcli.collecting import collect
 from packcli.config import PackConfig
 from packcli.errors import NoInputError, UnfinishedError
@@ -30,7 +32,8 @@ def finish(
         UnfinishedError: a unit is not done.
         NoInputError: there was no document in any of them.
     """
-    with contextlib.closing(Ledger(target.root / STATE_DIRECTORY)) as ledger:
+    state = target.root / STATE_DIRECTORY
+    with contextlib.closing(Ledger(state if isinstance(state, Path) else None)) as ledger:
         done = collect(target.root, run["num_units"], workers=workers, take=ledger.add)
         refuse_unfinished(target, done.num_whole, run["num_units"])
         stats = done.stats
@@ -45,7 +48,8 @@ def finish(
             files.append(SPLITS_FILE)
         write_report(target, run, stats)
         target.sweep()  # of workers that died and were done without
-        hashes = {name: bytes.fromhex(file_sha256(target.root / name)[0]) for name in files}
+        found = stores.concurrently(target.root, lambda name: file_sha256(target.root / name)[0], files)
+        hashes = {name: bytes.fromhex(sha256) for name, sha256 in zip(files, found, strict=True)}
         ledger.write(target.root / MANIFEST, run, hashes)
         return stats
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from packcli.assemble import IGNORE
 from packcli.contents import Contents, Piece, Row
 from packcli.errors import UsageError, nearest
 from packcli.manifest import Output
+from packcli.stores import Location
 from packcli.strategies.random import permutation
 from packcli.tokenizing import Decoder, find_decoder
 
@@ -74,7 +74,7 @@ class Inspector:
         PackcliError: not an output, or the tokenizer is not at hand.
     """
 
-    def __init__(self, root: Path, tokenizer: str | None = None) -> None:
+    def __init__(self, root: Location, tokenizer: str | None = None) -> None:
         self.contents = Contents(root)
         remembered = Output(root).last_run().get("tokenizer_path")
         self.decoder: Decoder = find_decoder(self.contents.tokenizer, tokenizer, remembered)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from packcli import chat, readers, tokenizing
 from packcli.config import PackConfig
 from packcli.shards import Schema, make_schema
+from packcli.stores import Location
 
 TRAIN, VALIDATION = "train", "validation"
 
@@ -17,7 +17,7 @@ class Job:
     """Everything that run_unit needs besides the unit; picklable."""
 
     config: PackConfig
-    root: Path
+    root: Location
     sources: tuple[readers.Source, ...]
     fields: readers.Fields
     tokenizer: tokenizing.TokenizerSpec

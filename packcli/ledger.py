@@ -11,6 +11,7 @@ from typing import Any
 
 from packcli.shards import committed
 from packcli.sidecars import Sidecar, list_shards
+from packcli.stores import Location
 
 SPOOL_BYTES = 1 << 24
 """A list of the manifest that is longer waits on disk."""
@@ -22,8 +23,8 @@ DEPTH = 3
 class Spooled:
     """A list of JSON objects that is written and read again in order, on disk once it is long."""
 
-    def __init__(self, directory: Path) -> None:
-        self._file = tempfile.SpooledTemporaryFile(SPOOL_BYTES, dir=str(directory))  # noqa: SIM115 - see Ledger.close
+    def __init__(self, directory: Path | None) -> None:
+        self._file = tempfile.SpooledTemporaryFile(SPOOL_BYTES, dir=None if directory is None else str(directory))  # noqa: SIM115 - see Ledger.close
 
     def append(self, value: Any) -> None:
         """Adds an object at the end."""
@@ -63,10 +64,10 @@ class Ledger:
     """What the manifest lists: shards by split, parts, files.
 
     Args:
-        directory: Where long lists wait.
+        directory: Where long lists wait; None is that for temporary files.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path | None) -> None:
         self._directory = directory
         self._spools: list[Spooled] = []
         self._lists: dict[str, Any] = list_shards([])
@@ -104,7 +105,7 @@ class Ledger:
         for line in self._lists["splits"].get(split, ()):
             yield json.loads(line)["file"]
 
-    def write(self, path: Path, run: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    def write(self, path: Location, run: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
         """Commits the manifest, with the sha256 of all of it as its last key.
 
         Args:

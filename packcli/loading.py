@@ -6,12 +6,12 @@ import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from packcli import stores
 from packcli.assemble import IGNORE
 from packcli.errors import OutputError, UsageError, unknown_name
 from packcli.manifest import read_manifest
@@ -26,14 +26,16 @@ WIDE = ("input_ids", "labels", "position_ids")
 """Columns of max_len values a row."""
 
 
-def load(directory: str | os.PathLike[str], *, row_type: str = "auto") -> datasets.Dataset | datasets.DatasetDict:
+def load(
+    directory: str | os.PathLike[str] | stores.RemotePath, *, row_type: str = "auto"
+) -> datasets.Dataset | datasets.DatasetDict:
     """Maps a packed directory: a Dataset, or a DatasetDict when it has a validation split.
 
     Columns that a directory lacks (such as those of --columns compact) are made on the fly out of input_ids and
     seq_lengths, and short rows are padded, so every directory trains alike. The shards stay mapped.
 
     Args:
-        directory: An output of packcli.
+        directory: An output of packcli; of a remote one the shards are fetched into a temporary directory first.
         row_type: What rows hold: "torch" int64 tensors, "numpy" int64 arrays, "list" Python lists; "auto" is torch
             where it is installed (it is imported here, unless it already is), else list. Tensors and arrays come
             without the column `sources`.
@@ -46,7 +48,7 @@ def load(directory: str | os.PathLike[str], *, row_type: str = "auto") -> datase
         raise unknown_name("row type", row_type, ROW_TYPES)
     import datasets
 
-    root = Path(directory)
+    root = stores.locate(directory)
     if not (root / "manifest.json").is_file():
         raise OutputError(f"{root}: no manifest.json: not an output of packcli, or not finished")
     if row_type == "auto":

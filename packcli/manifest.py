@@ -5,26 +5,32 @@ DIR/.packcli/plan.json  what the run is (its fingerprint), written before the fi
 DIR/units/*.json        a sidecar for each committed part: the commit point of its shards
 DIR/manifest.json       written last, with the sha256 of every other file: the output is whole
 
+DIR may be a prefix of an object store; .packcli/ is there then too, so that any machine can go on.
+
 Sidecars and the manifest are sealed: their last key is the sha256 of all the rest.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import platform
 import re
+import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from packcli import stores
 from packcli.config import FORMAT_VERSION, PackConfig
-from packcli.errors import LockedError, MismatchError, OutputError
+from packcli.errors import LockedError, MismatchError, OutputError, UsageError
 from packcli.presence import SILENCE_S, Presence, Seen, look, look_around
 from packcli.readers import Source
 from packcli.shards import LEFT_OVER, committed, write_json
@@ -92,13 +98,22 @@ def fingerprint(run: Mapping[str, Any]) -> str:
 class Output:
     """An output directory. Everything that writes below it goes through here or through shards.committed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: stores.Location) -> None:
         self.root = root
         self._state = root / STATE_DIRECTORY
         self._units = root / "units"
 
+    @property
+    def directory(self) -> Path:
+        """The output, where only a directory will do; raises UsageError when it is in an object store."""
+        if not isinstance(self.root, Path):
+            raise UsageError(f"{self.root}: ranks share a directory, and this is none", "packcli pack writes there")
+        return self.root
+
     def check_ours(self) -> None:
         """Raises OutputError when the directory is a file, or holds something that packcli did not write."""
+        if isinstance(self.root, stores.RemotePath):
+            self.root.check_writable()
         if self.root.exists() and not self.root.is_dir():
             raise OutputError(f"{self.root} is a file", "choose a directory with -o")
         if not self.root.is_dir():
@@ -113,7 +128,9 @@ class Output:
 
     def refuse_locked(self) -> None:
         """Raises LockedError when another process writes here; looks only, and makes nothing."""
-        if (self._state / "lock").is_file():
+        if isinstance(self._state, stores.RemotePath):
+            stores.refuse_locked(self._state / "lock")
+        elif (self._state / "lock").is_file():
             with self._lock():
                 pass
         self._refuse_ranks(time.time())
@@ -125,6 +142,10 @@ class Output:
         Raises:
             LockedError: another process writes here; names it.
         """
+        if isinstance(self._state, stores.RemotePath):
+            with stores.locked(self._state / "lock"):
+                yield
+            return
         self._state.mkdir(parents=True, exist_ok=True)
         with self._lock(), contextlib.ExitStack() as stack:
             now = time.time()
@@ -142,9 +163,11 @@ class Output:
         """
         host = re.sub(r"[^\w.-]", "_", platform.node())
         name = f"{rank:05d}-{world_size:05d}.{host}.{os.getpid()}.json"
-        note = Presence(self._state / RANKS / name, {"rank": rank, "world_size": world_size, **facts})
+        note = Presence(
+            self.directory / STATE_DIRECTORY / RANKS / name, {"rank": rank, "world_size": world_size, **facts}
+        )
         with note:
-            owner = look(self._state / OWNER, note.now)
+            owner = look(self.directory / STATE_DIRECTORY / OWNER, note.now)
             if owner is not None and owner.is_alive:
                 raise LockedError(f"{self.root}: another packcli works there alone now ({owner})", "wait for it")
             for each in self.ranks(note.now):  # it is tried again: what went wrong before is past
@@ -154,7 +177,7 @@ class Output:
 
     def ranks(self, now: float) -> list[Seen]:
         """The notes of ranks: of those that run, failed or died. `now` is the time of the filesystem."""
-        return look_around(self._state / RANKS, now)
+        return look_around(self._state / RANKS, now) if isinstance(self._state, Path) else []
 
     def _refuse_ranks(self, now: float) -> None:
         alive = [each for each in self.ranks(now) if each.is_alive]
@@ -169,7 +192,7 @@ class Output:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        lock = filelock.FileLock(self._state / "lock", timeout=LOCK_WAIT_S, poll_interval=0.02)
+        lock = filelock.FileLock(str(self._state / "lock"), timeout=LOCK_WAIT_S, poll_interval=0.02)
         try:
             lock.acquire()
         except filelock.Timeout:
@@ -189,15 +212,22 @@ class Output:
         except (OSError, ValueError, LookupError, TypeError):
             return ""
 
-    @property
+    @functools.cached_property
     def spool(self) -> Path:
-        """Where standard input is kept while it is packed."""
+        """Where standard input is kept while it is packed: on this machine."""
+        if isinstance(self._state, stores.RemotePath):
+            return Path(tempfile.gettempdir()) / f"packcli-{uuid.uuid4().hex}.jsonl"
         return self._state / "stdin.jsonl"
 
     def log(self, file_name: str = "run.jsonl", /, **entry: Any) -> None:
         """Appends a line to the run log: times, workers, paths, versions; nothing that is hashed."""
-        with open(self._state / file_name, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        path = self._state / file_name
+        line = json.dumps(entry) + "\n"
+        if isinstance(path, stores.RemotePath):  # nothing can be appended there; the lock is held
+            path.put((path.read_bytes() if path.is_file() else b"") + line.encode())
+            return
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line)
 
     def last_run(self) -> dict[str, Any]:
         """The newest entry of the run log; empty when there is none."""
@@ -261,7 +291,9 @@ class Output:
             path.unlink(missing_ok=True)
 
     def left_over(self) -> list[Path]:
-        """Files that are half written: by processes that died, or that write them now."""
+        """Files that are half written: by processes that died, or that write them now. None in an object store."""
+        if isinstance(self.root, stores.RemotePath) or isinstance(self._state, stores.RemotePath):
+            return []
         places = (self.root, self._state, self._state / RANKS, *(self.root / name for name in OUR_DIRECTORIES))
         return [path for place in places if place.is_dir() for path in place.glob(LEFT_OVER)]
 
@@ -279,8 +311,9 @@ class Output:
         self.sweep()
         for folder, patterns in OUR_PATTERNS.items():
             for pattern in patterns:
-                for path in (self.root / folder).glob(pattern):
-                    path.unlink(missing_ok=True)
+                found = (self.root / folder).glob(pattern)
+                for _ in stores.concurrently(self.root, functools.partial(_unlink, missing_ok=True), found):
+                    pass
         for name in OURS:
             (self.root / name).unlink(missing_ok=True)
         for name in OUR_DIRECTORIES:
@@ -298,7 +331,8 @@ class Output:
 
     def touch(self) -> None:
         """Marks the manifest as new, so that make does not ask again."""
-        os.utime(self.root / MANIFEST)
+        if isinstance(self.root, Path):
+            os.utime(self.root / MANIFEST)
 
     def write_text(self, name: str, text: str) -> None:
         """Commits a text file."""
@@ -306,20 +340,24 @@ class Output:
             file.write(text.encode())
 
 
-def read_manifest(root: Path, *, head: bool = False) -> dict[str, Any]:
+def read_manifest(root: stores.Location, *, head: bool = False) -> dict[str, Any]:
     """The manifest of a finished output; raises OutputError when there is none.
 
     Args:
         root: The output.
         head: Only what describes the run: the lists of shards, parts and files, which grow with it, are left out.
     """
-    manifest = _read_head(root / MANIFEST) if head else None
+    manifest = _read_head(root / MANIFEST) if head and isinstance(root, Path) else None
     if manifest is None:
         manifest = _read_json(root / MANIFEST)
     if manifest is None:
         state = "a run that is not finished" if (root / STATE_DIRECTORY).is_dir() else "not an output of packcli"
         raise OutputError(f"{root}: no {MANIFEST}: {state}", "packcli pack makes one; the same command resumes one")
     return manifest
+
+
+def _unlink(path: stores.Location, *, missing_ok: bool) -> None:
+    path.unlink(missing_ok=missing_ok)
 
 
 def _read_head(path: Path) -> dict[str, Any] | None:
@@ -336,7 +374,7 @@ def _read_head(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _read_json(path: stores.Location) -> dict[str, Any] | None:
     try:
         return dict(json.loads(path.read_bytes()))
     except FileNotFoundError:
@@ -346,6 +384,8 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _mtime(source: Source) -> list[Any]:
+    if source.version:
+        return [source.path.encode().hex(), source.version, source.num_bytes]
     stat = os.stat(source.path)
     return [os.fsencode(os.path.realpath(source.path)).hex(), stat.st_mtime_ns, stat.st_size]
 

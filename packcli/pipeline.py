@@ -15,10 +15,9 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from packcli import probe, readers, space, tokenizing
+from packcli import probe, readers, space, stores, tokenizing
 from packcli.collecting import Committed, collect
 from packcli.config import PackConfig, RunOptions
 from packcli.describing import compare_first, describe, find_inputs, refuse_changed_rows, unit_sizes
@@ -78,7 +77,7 @@ def pack(
     names = [os.fspath(each) for each in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
     if not names:
         raise NoInputError("no input", "name a file, a directory, a quoted glob, or - for standard input")
-    target = Output(Path(output if output is not None else readers.default_output_name(names)))
+    target = Output(stores.locate(output if output is not None else readers.default_output_name(names)))
     target.check_ours()
     target.refuse_locked()  # at once, not after a look at the input
     emit = on_event or (lambda event: None)

@@ -42,7 +42,7 @@ class Planned:
 
 def write_plan(target: Output, described: probe.Described, config: PackConfig, tokenizer_engine: str) -> None:
     """Writes what ranks need; the output was begun (see Output.begin) with the same run."""
-    state = target.root / STATE_DIRECTORY
+    state = target.directory / STATE_DIRECTORY
     with committed(state / TOKENIZER) as file:
         file.write(Path(described.tokenizer.path).read_bytes())
     with committed(state / UNITS) as file:
@@ -80,13 +80,13 @@ def read_plan(target: Output, units: slice, input_root: str | None = None) -> Pl
         MismatchError: it is that of another run, or of another version of packcli.
         StorageError: the copy of the tokenizer is damaged.
     """
-    state = target.root / STATE_DIRECTORY
+    state = target.directory / STATE_DIRECTORY
     run = target.recorded_run()
     if run is None or not (state / JOB).is_file():
-        raise OutputError(f"{target.root}: no plan for ranks", "packcli units plan INPUT... -o DIR makes one")
+        raise OutputError(f"{target.directory}: no plan for ranks", "packcli units plan INPUT... -o DIR makes one")
     if run.get("format_version") != FORMAT_VERSION:
         raise MismatchError(
-            f"{target.root} was planned for format version {run.get('format_version')}, this packcli writes "
+            f"{target.directory} was planned for format version {run.get('format_version')}, this packcli writes "
             f"{FORMAT_VERSION}",
             "use the same version of packcli for the plan and every rank",
         )
@@ -99,7 +99,8 @@ def read_plan(target: Output, units: slice, input_root: str | None = None) -> Pl
         ) from None
     if job["fingerprint"] != run["fingerprint"]:
         raise MismatchError(
-            f"{target.root}: the plan for ranks is not that of the run begun there", "make it again with units plan"
+            f"{target.directory}: the plan for ranks is not that of the run begun there",
+            "make it again with units plan",
         )
     if file_sha256(state / TOKENIZER)[0] != planned.described.tokenizer.sha256:
         raise StorageError(f"{state / TOKENIZER}: not the tokenizer of the run", "make the plan again with units plan")

@@ -88,7 +88,7 @@ def plan(
     with target.locked():
         Line(config, options, target, emit).prepare(described)
         write_plan(target, described, config, options.tokenizer_engine)
-    return target.root
+    return target.directory
 
 
 def run(
@@ -133,10 +133,10 @@ def run(
             with contextlib.suppress(OSError):
                 _sweep_alone(target, note)
             if space.is_full(error):
-                raise space.full_disk(target.root, 0) from error
+                raise space.full_disk(target.directory, 0) from error
             raise
         return Ran(
-            target.root,
+            target.directory,
             rank,
             world_size,
             len(planned.described.units),
@@ -174,7 +174,7 @@ class _Share:
         chosen = tokenizing.choose_engine(described.tokenizer, tokenizer_engine, sample, threads=threads)
         ready = Prepared(done, todo, chosen, num_processes, threads)
         for split in splits_of(config):
-            (self._target.root / folder_of(config, split)).mkdir(exist_ok=True)
+            (self._target.directory / folder_of(config, split)).mkdir(exist_ok=True)
         total = sum(planned.sizes)
         self._emit(Started(total, total - left, num_processes))
         stats = Stats()
@@ -200,7 +200,7 @@ class _Share:
         done = Committed(is_whole=np.zeros(described.run["num_units"], dtype=np.bool_))
         todo = []
         for unit in described.units:
-            parts = [sidecar for sidecar, _ in read_unit(self._target.root, unit.index)]
+            parts = [sidecar for sidecar, _ in read_unit(self._target.directory, unit.index)]
             done.num_parts += len(parts)
             if parts and parts[-1].is_last:
                 done.is_whole[unit.index] = True
@@ -217,9 +217,11 @@ class _Share:
         """
         for number, unit in enumerate(todo):
             if self._plan_mark() != self._plan:
-                raise MismatchError(f"{self._target.root} was begun anew while this rank ran", "start the rank again")
+                raise MismatchError(
+                    f"{self._target.directory} was begun anew while this rank ran", "start the rank again"
+                )
             if number:
-                parts = read_unit(self._target.root, unit.index)
+                parts = read_unit(self._target.directory, unit.index)
                 if parts and parts[-1][0].is_last:
                     continue
             yield unit
@@ -227,7 +229,7 @@ class _Share:
     def _plan_mark(self) -> tuple[int, int, int] | None:
         """What changes when the output is begun anew."""
         try:
-            stat = (self._target.root / STATE_DIRECTORY / PLAN).stat()
+            stat = (self._target.directory / STATE_DIRECTORY / PLAN).stat()
         except FileNotFoundError:
             return None
         return stat.st_ino, stat.st_mtime_ns, stat.st_size
@@ -267,7 +269,7 @@ def finish(output: str | os.PathLike[str], *, workers: int = 0) -> Report:
     target.refuse_locked()
     with target.locked():
         if target.is_finished:
-            report = read_report(target.root)
+            report = read_report(target.directory)
             return dataclasses.replace(report, status="up to date")
         planned = read_plan(target, slice(0, 0))
         run = planned.described.run
@@ -279,18 +281,18 @@ def finish(output: str | os.PathLike[str], *, workers: int = 0) -> Report:
             with contextlib.suppress(OSError):
                 target.sweep()
             if space.is_full(error):
-                raise space.full_disk(target.root, 0) from error
+                raise space.full_disk(target.directory, 0) from error
             raise
         entry = _log_of_ranks(target, stats, time.perf_counter() - began)
         if entry:
             target.log(**entry)
-        return Report(target.root, run, stats, "finished", entry)
+        return Report(target.directory, run, stats, "finished", entry)
 
 
 def _log_of_ranks(target: Output, stats: Stats, seconds: float) -> dict[str, Any]:
     """One line for the run log out of those of the ranks: their sums, and the engine of the last one."""
     entries = []
-    for path in sorted((target.root / STATE_DIRECTORY / RANKS).glob("*.jsonl")):
+    for path in sorted((target.directory / STATE_DIRECTORY / RANKS).glob("*.jsonl")):
         with contextlib.suppress(OSError, ValueError):
             entries += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     if not entries:
@@ -308,8 +310,10 @@ def _log_of_ranks(target: Output, stats: Stats, seconds: float) -> dict[str, Any
 
 
 def _refuse_no_output(target: Output) -> None:
-    if not (target.root / STATE_DIRECTORY).is_dir():
-        raise OutputError(f"{target.root}: not an output of packcli", "packcli units plan INPUT... -o DIR makes one")
+    if not (target.directory / STATE_DIRECTORY).is_dir():
+        raise OutputError(
+            f"{target.directory}: not an output of packcli", "packcli units plan INPUT... -o DIR makes one"
+        )
 
 
 def _sweep_alone(target: Output, note: Presence) -> None:

@@ -145,7 +145,7 @@ def _bytes(target: Output, run: dict[str, Any], is_whole: np.ndarray[Any, np.dty
     """Bytes of the input, and of the units that are done; in proportion where no plan for ranks tells."""
     total = done = 0
     try:
-        for unit, size in read_units(target.root / STATE_DIRECTORY / UNITS, slice(None)):
+        for unit, size in read_units(target.directory / STATE_DIRECTORY / UNITS, slice(None)):
             total += size
             done += size if unit.index < len(is_whole) and is_whole[unit.index] else 0
     except (OSError, ValueError, TypeError):

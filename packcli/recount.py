@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,7 +50,7 @@ def recount(report: Report, emit: Callable[[int], None] = lambda num_rows: None)
     Raises:
         StorageError: a shard is damaged.
     """
-    contents = Contents(Path(report.output))
+    contents = Contents(report.output)
     total, num_loss, num_rows = Stats(), 0, 0
     for split in contents.splits:
         for _, batches in contents.shards(split):  # planning, and so groups and batches, never cross a shard

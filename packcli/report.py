@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from packcli.errors import OutputError
 from packcli.manifest import Output, read_manifest
 from packcli.shards import features, to_json
 from packcli.stats import Stats, derived
+from packcli.stores import Location
 from packcli.visible import visible
 
 STATS = "stats.json"
@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 class Report:
     """What a run gave. `packcli.pack` returns it, and the closing table shows it."""
 
-    output: Path
+    output: Location
     manifest: dict[str, Any]
     stats: Stats
     status: str
@@ -90,7 +90,7 @@ def write_report(output: Output, manifest: Mapping[str, Any], stats: Stats) -> N
     output.write_text(CARD, dataset_card(manifest, stats))
 
 
-def read_report(root: Path) -> Report:
+def read_report(root: Location) -> Report:
     """The report of a finished output.
 
     Raises:

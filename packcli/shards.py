@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from packcli.assemble import Lists, PackBatch, Sources
 from packcli.config import FORMAT_VERSION
 from packcli.errors import StorageError
+from packcli.stores import Location, RemotePath, open_stream, uploaded
 
 _INT32_LIST = pa.list_(pa.int32())
 _SOURCE = pa.struct([("source", pa.int32()), ("row", pa.int64()), ("start", pa.int32()), ("end", pa.int32())])
@@ -55,12 +56,17 @@ LEFT_OVER = f".*.*.{'?' * 12}.tmp"
 
 
 @contextlib.contextmanager
-def committed(path: Path) -> Iterator[IO[bytes]]:
+def committed(path: Location) -> Iterator[IO[bytes]]:
     """Opens a file that appears under its name whole, or not at all.
 
     Written as `.NAME.<pid>.<uuid>.tmp` beside it, fsynced, renamed; then the directory is fsynced. Two
-    processes that write the same name do no harm when they write the same bytes.
+    processes that write the same name do no harm when they write the same bytes. In an object store the
+    upload, once it is whole, is the commit.
     """
+    if isinstance(path, RemotePath):
+        with uploaded(path) as remote:
+            yield remote
+        return
     temporary = path.parent / f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:12]}.tmp"
     try:
         with open(temporary, "wb") as file:
@@ -84,7 +90,7 @@ def _fsync_directory(path: Path) -> None:
         os.close(handle)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Location, value: Any) -> None:
     """Commits a JSON file; the same bytes for the same value."""
     with committed(path) as file:
         file.write((to_json(value) + "\n").encode())
@@ -157,7 +163,7 @@ class _HashingFile:
         pass
 
 
-def write_shard(root: Path, name: str, schema: pa.Schema, batches: Iterable[PackBatch]) -> ShardInfo:
+def write_shard(root: Location, name: str, schema: pa.Schema, batches: Iterable[PackBatch]) -> ShardInfo:
     """Streams batches into a shard and commits it.
 
     Args:
@@ -209,18 +215,32 @@ END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 HASH_BYTES = 1 << 20
 
 
-def file_sha256(path: Path) -> tuple[str, int]:
+def file_sha256(path: Location) -> tuple[str, int]:
     """sha256 and size in bytes of a file, read in blocks."""
     digest, size = hashlib.sha256(), 0
     block = memoryview(bytearray(HASH_BYTES))
-    with open(path, "rb", buffering=0) as file:
+    with _open_plain(path) as file:
         while count := file.readinto(block):
             digest.update(block[:count])
             size += count
     return digest.hexdigest(), size
 
 
-def read_shard(path: Path, schema: pa.Schema) -> Iterator[PackBatch]:
+def _open_plain(path: Location) -> Any:
+    """A file without a buffer, to read from front to back."""
+    if isinstance(path, RemotePath):
+        return open_stream(path, path.stat().st_size)
+    return open(path, "rb", buffering=0)
+
+
+def open_arrow(path: Location) -> pa.NativeFile:
+    """A shard as pyarrow reads it: mapped where it is a file."""
+    if isinstance(path, RemotePath):
+        return pa.PythonFile(_open_plain(path), mode="r")
+    return pa.memory_map(str(path))
+
+
+def read_shard(path: Location, schema: pa.Schema) -> Iterator[PackBatch]:
     """The rows of a shard, mapped; trusts nothing in it.
 
     Raises:
@@ -228,7 +248,7 @@ def read_shard(path: Path, schema: pa.Schema) -> Iterator[PackBatch]:
             that lead out of its buffers, or with nulls.
     """
     try:
-        with pa.memory_map(str(path)) as mapped, pa.ipc.open_stream(mapped) as reader:
+        with open_arrow(path) as mapped, pa.ipc.open_stream(mapped) as reader:
             if not reader.schema.equals(schema, check_metadata=True):
                 raise StorageError("its schema or the metadata of the schema is not that of the run")
             for batch in reader:
@@ -273,7 +293,9 @@ def _as_numpy(array: pa.Array) -> NDArray[Any]:
     )
 
 
-def write_index(directory: Path, split: str, files: Iterable[str], columns: Iterable[str], fingerprint: str) -> None:
+def write_index(
+    directory: Location, split: str, files: Iterable[str], columns: Iterable[str], fingerprint: str
+) -> None:
     """Writes what `load_from_disk` reads: dataset_info.json, then state.json.
 
     Args:

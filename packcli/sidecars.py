@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packcli import stores
 from packcli.shards import ShardInfo, to_json
 from packcli.stats import HISTOGRAMS, Stats
 
@@ -115,7 +116,7 @@ def parse_sidecar(raw: bytes) -> Sidecar | None:
         return None
 
 
-def read_sidecar(path: Path) -> Sidecar | None:
+def read_sidecar(path: stores.Location) -> Sidecar | None:
     """A committed part; None when the file is lost, damaged, or not the one that its name says."""
     try:
         sidecar = parse_sidecar(path.read_bytes())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from packcli import stores
 from packcli.config import PackConfig
 from packcli.errors import StorageError
 from packcli.tokenizing import BATCH_DOCUMENTS, Engine
@@ -43,12 +45,14 @@ def bytes_needed(engine: Engine, texts: Sequence[str], row_bytes: int, left_byte
     return round(left_bytes * chars_a_byte * tokens_a_char * a_token)
 
 
-def look_for_room(root: Path, needed: int) -> str | None:
-    """A warning when an output may not fit.
+def look_for_room(root: stores.Location, needed: int) -> str | None:
+    """A warning when an output may not fit. An object store has room.
 
     Raises:
         StorageError: less than half of what it needs is free.
     """
+    if isinstance(root, stores.RemotePath):
+        return None
     free = _free(root)
     what = f"{root}: the output needs about {_shown(needed)}, {_shown(free)} is free"
     if free < needed // 2:
@@ -61,8 +65,14 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in FULL
 
 
-def full_disk(root: Path, needed: int) -> StorageError:
+def full_disk(root: stores.Location, needed: int) -> StorageError:
     """The error for a disk that ran full."""
+    if isinstance(root, stores.RemotePath):
+        place = tempfile.gettempdir()
+        return StorageError(
+            f"{place}: no space left: a shard is kept there until it is in {root}",
+            "committed units are kept: set TMPDIR to a larger disk, then the same command resumes",
+        )
     return StorageError(
         f"{root}: no space left: the rest of the output needs about {_shown(needed)}, {_shown(_free(root))} is free",
         "committed units are kept: free some space, then the same command resumes",

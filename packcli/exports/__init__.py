@@ -7,9 +7,9 @@ what joins the parts. The run around it (lock, resume, commit) is in `run`.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from packcli.errors import unknown_name
+from packcli import stores
+from packcli.errors import UsageError, unknown_name
 from packcli.exports.base import Export, Exported
 from packcli.exports.directories import Automodel, LlamaFactory, Unpacked
 from packcli.exports.flat import Flat
@@ -41,7 +41,7 @@ def get_export(name: str) -> Export:
 
 
 def export(
-    directory: str | os.PathLike[str],
+    directory: str | os.PathLike[str] | stores.RemotePath,
     to: str,
     output: str | os.PathLike[str] | None = None,
     *,
@@ -53,13 +53,16 @@ def export(
     Args:
         directory: An output of packcli.
         to: A key of EXPORTS.
-        output: Where to write; by default the directory's name with the format behind it.
+        output: Where to write, on this machine; by default the directory's name with the format behind it.
         lossy: Write also what the format cannot hold in full, such as documents with EOS inside.
         overwrite: Replace an export of ours that was made of something else.
 
     Raises:
         PackcliError: whatever is wrong; see packcli.errors.
     """
-    return run_export(
-        get_export(to), to, Path(directory), None if output is None else Path(output), lossy=lossy, overwrite=overwrite
-    )
+    source = stores.locate(directory)
+    place = f"{source.name if isinstance(source, stores.RemotePath) else os.path.normpath(source)}-{to}"
+    target = stores.locate(place if output is None else output)
+    if isinstance(target, stores.RemotePath):
+        raise UsageError(f"{target}: an export is written on this machine", "give a directory with -o, then upload it")
+    return run_export(get_export(to), to, source, target, lossy=lossy, overwrite=overwrite)

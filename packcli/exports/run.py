@@ -20,6 +20,7 @@ from packcli.exports.base import Export, Exported, File, Part, Sink
 from packcli.exports.source import Packed
 from packcli.manifest import MANIFEST, STATE_DIRECTORY, Output
 from packcli.shards import write_json
+from packcli.stores import Location
 
 EXPORT_VERSION = 1
 """Version of the bytes that exports hold."""
@@ -28,13 +29,14 @@ PARTS = f"{STATE_DIRECTORY}/parts"
 
 
 def run_export(
-    exporter: Export, name: str, directory: Path, output: Path | None, *, lossy: bool, overwrite: bool
+    exporter: Export, name: str, directory: Location, output: Path, *, lossy: bool, overwrite: bool
 ) -> Exported:
     """See packcli.exports.export."""
     packed = Packed(directory)
-    target = Output(output if output is not None else Path(f"{os.path.normpath(directory)}-{name}"))
-    if (target.root / MANIFEST).exists() or target.root.resolve() in packed.root.resolve().parents:
-        raise OutputError(f"{target.root} holds a packed directory", "choose another directory with -o")
+    target = Output(output)
+    above = packed.root.resolve().parents if isinstance(packed.root, Path) else ()
+    if (output / MANIFEST).exists() or output.resolve() in above:
+        raise OutputError(f"{output} holds a packed directory", "choose another directory with -o")
     target.check_ours()
     exporter.check(packed, lossy)
     run = {
@@ -51,18 +53,18 @@ def run_export(
             recorded = target.recorded_run() or {}
             if not overwrite or "export_version" not in recorded:
                 raise
-            _clear(target.root)
-        return _Run(exporter, name, packed, target, run, lossy).carry_out()
+            _clear(output)
+        return _Run(exporter, name, packed, output, run, lossy).carry_out()
 
 
 class _Run:
     """One call of run_export; the lock is held."""
 
     def __init__(
-        self, exporter: Export, name: str, packed: Packed, target: Output, run: dict[str, Any], lossy: bool
+        self, exporter: Export, name: str, packed: Packed, root: Path, run: dict[str, Any], lossy: bool
     ) -> None:
         self.exporter, self.name, self.packed, self.lossy = exporter, name, packed, lossy
-        self.target, self.run, self.root = target, run, target.root
+        self.run, self.root = run, root
 
     def carry_out(self) -> Exported:
         """Does what is left to do."""

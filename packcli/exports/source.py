@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,9 @@ from packcli.errors import StorageError, UsageError
 from packcli.manifest import read_manifest
 from packcli.report import read_report
 from packcli.rows import Rows, make_rows
+from packcli.shards import open_arrow
 from packcli.stats import Stats
+from packcli.stores import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Documents:
 class Packed:
     """A finished output of packcli."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Location) -> None:
         self.root = root
         self.manifest: dict[str, Any] = read_manifest(root)
         self.stats: Stats = read_report(root).stats
@@ -81,7 +82,7 @@ class Packed:
     def _open(self, split: str, index: int) -> Any:
         path = self.root / self.splits[split][index]
         try:
-            return pa.ipc.open_stream(pa.memory_map(str(path)))
+            return pa.ipc.open_stream(open_arrow(path))
         except (OSError, pa.ArrowInvalid) as error:
             raise StorageError(f"{path}: missing or damaged: {error}", "pack again with --overwrite") from None
 

@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from packcli import stores
 from packcli.errors import BadRowError, FieldError, StorageError
 from packcli.readers.chunks import BytesChunk, Chunk, ColumnChunk, Digest, LineChunk, cut_chunk
 from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source
-from packcli.readers.units import Span, Unit, begins_array, first_line, open_parquet
+from packcli.readers.units import Span, Unit, begins_array, first_line, open_parquet, open_source
 
 BLOCK_BYTES = 1 << 20
 """Bytes read at once: a block, its lines and its texts stay in the cache."""
@@ -165,12 +166,19 @@ def _read_span(span: Span, source: Source, fields: Fields, split_on: str | None,
             yield from _read_txt(span, source, split_on, meter)
         else:
             yield from _read_json(span, source, meter)
+        _refuse_changed(source)
     except (pa.ArrowException, OSError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise StorageError(
             f"{source.name}: the file is damaged or cannot be read: {reason}",
             "nothing was lost of what was committed; mend the file and run the same command again",
         ) from error
+
+
+def _refuse_changed(source: Source) -> None:
+    """Raises OSError when an object is not the one that was found: its ranges may be of two."""
+    if source.version and stores.RemotePath(source.path).stat().version != source.version:
+        raise OSError("it has changed while it was read")
 
 
 def _refuse_long(chunk: Chunk, source: Source) -> None:
@@ -206,13 +214,12 @@ def _blocks(span: Span, source: Source, meter: Meter) -> Iterator[bytes]:
     if source.compression:
         # pyarrow notices a stream that is cut short; python-zstandard's streaming readers do not.
         before = meter.file_bytes
-        with pa.OSFile(source.path) as file, pa.CompressedInputStream(file, source.compression) as stream:
+        with _open_plain(source) as file, pa.CompressedInputStream(file, source.compression) as stream:
             while block := stream.read(BLOCK_BYTES):
                 meter.file_bytes = before + file.tell()
                 yield block
         return
-    with open(source.path, "rb", buffering=0) as file:
-        file.seek(span.start)
+    with open_source(source, span.start, span.stop) as file:
         left = (source.num_bytes if span.stop is None else span.stop) - span.start
         while left > 0:
             block = file.read(min(BLOCK_BYTES, left))
@@ -221,6 +228,13 @@ def _blocks(span: Span, source: Source, meter: Meter) -> Iterator[bytes]:
             left -= len(block)
             meter.file_bytes += len(block)
             yield block
+
+
+def _open_plain(source: Source) -> pa.NativeFile:
+    """A file as pyarrow reads it."""
+    if stores.is_remote(source.path):
+        return pa.PythonFile(open_source(source), mode="r")
+    return pa.OSFile(source.path)
 
 
 def _read_json(span: Span, source: Source, meter: Meter) -> Iterator[Chunk]:
@@ -300,7 +314,7 @@ def _read_arrow(span: Span, source: Source, fields: Fields) -> Iterator[Chunk]:
             _check_end(mapped)
 
 
-def _check_end(mapped: pa.MemoryMappedFile) -> None:
+def _check_end(mapped: pa.NativeFile) -> None:
     """Raises OSError when a stream stops between two batches, or goes on after its end: Arrow is silent about both."""
     end = mapped.tell()
     if end != mapped.size():
@@ -312,9 +326,9 @@ def _check_end(mapped: pa.MemoryMappedFile) -> None:
 
 def open_arrow(
     source: Source,
-) -> tuple[pa.ipc.RecordBatchStreamReader | pa.ipc.RecordBatchFileReader, pa.MemoryMappedFile]:
-    """Opens an Arrow IPC file or stream, mapped; raises StorageError when it is neither."""
-    mapped = pa.memory_map(source.path)
+) -> tuple[pa.ipc.RecordBatchStreamReader | pa.ipc.RecordBatchFileReader, pa.NativeFile]:
+    """Opens an Arrow IPC file or stream, mapped where it is a file; raises StorageError when it is neither."""
+    mapped = _open_plain(source) if stores.is_remote(source.path) else pa.memory_map(source.path)
     try:  # Arrow calls a damaged schema an OSError
         if mapped.read(6) == b"ARROW1":
             return pa.ipc.open_file(mapped), mapped

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import posixpath
 import shutil
 import stat
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from packcli import stores
 from packcli.config import MAX_LINE_BYTES
 from packcli.errors import NoInputError, StorageError, UsageError
 
@@ -57,6 +59,8 @@ class Source:
     """Size of the file."""
     max_row_bytes: int = MAX_LINE_BYTES
     """A row that is longer ends the run."""
+    version: str = ""
+    """What the store calls this state of an object; empty for a file."""
 
 
 def find_sources(inputs: Sequence[str], warn: list[str], *, max_row_bytes: int = MAX_LINE_BYTES) -> list[Source]:
@@ -78,20 +82,22 @@ def find_sources(inputs: Sequence[str], warn: list[str], *, max_row_bytes: int =
     if not inputs:
         raise NoInputError("no input", "name a file, a directory, a quoted glob, or - for standard input")
     paths: list[str] = []
+    known: dict[str, stores.Entry] = {}  # what listings said about objects
     for each in inputs:
-        paths += _expand(each, warn)
+        paths += _expand(each, warn, known)
     seen: set[str] = set()
     unique = []
     for path in paths:
-        real = os.path.realpath(path)
+        remote = stores.is_remote(path)
+        real = path if remote else os.path.realpath(path)
         if real in seen:
             warn.append(f"{path} is named twice: it is read once")
             continue
         seen.add(real)
         # The directory without links and .., the name as it is spelled: a cache's links hide the suffix.
-        unique.append(os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)))
+        unique.append(path if remote else os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)))
     names = _names(unique)
-    sources = [_source(name, path, max_row_bytes) for name, path in zip(names, unique, strict=True)]
+    sources = [_source(name, path, max_row_bytes, known) for name, path in zip(names, unique, strict=True)]
     for source in sources:
         if source.num_bytes == 0:
             warn.append(f"{source.name} is empty")
@@ -100,10 +106,12 @@ def find_sources(inputs: Sequence[str], warn: list[str], *, max_row_bytes: int =
     return sources
 
 
-def _expand(each: str, warn: list[str]) -> list[str]:
-    path = Path(each)
+def _expand(each: str, warn: list[str], known: dict[str, stores.Entry]) -> list[str]:
+    path = stores.locate(each)
+    if not isinstance(path, Path):
+        return _expand_remote(path, warn, known)
     if path.is_dir():
-        found = _expand_directory(path, warn)
+        found = _expand_directory(path, warn, known)
         if not found:
             raise NoInputError(f"{each}: no file that packcli reads in this directory", f"it reads {_suffixes()}")
         return found
@@ -115,9 +123,33 @@ def _expand(each: str, warn: list[str]) -> list[str]:
         matches = sorted(glob.glob(each, recursive=True))
         if not matches:
             raise NoInputError(f"{each}: no file matches", "check the pattern; quote it so that packcli expands it")
-        return [file for match in matches for file in _expand(match, warn)]
+        return [file for match in matches for file in _expand(match, warn, known)]
     close = _nearest_file(path)
     raise NoInputError(f"{each}: no such file or directory" + (f"; did you mean {close}?" if close else ""))
+
+
+def _expand_remote(path: stores.RemotePath, warn: list[str], known: dict[str, stores.Entry]) -> list[str]:
+    entry = path.find()
+    if entry is not None and not entry.is_directory:
+        known[path.url] = entry
+        return [path.url]
+    if entry is not None:
+        found = _expand_directory(path, warn, known)
+        if not found:
+            raise NoInputError(f"{path}: no object that packcli reads is under it", f"it reads {_suffixes()}")
+        return found
+    if not glob.has_magic(path.url):
+        raise NoInputError(f"{path}: there is no such object, and nothing under it")
+    matches = path.matches()
+    if not matches:
+        raise NoInputError(f"{path}: no object matches", "check the pattern; ** goes through folders")
+    known |= matches
+    folders = {url for url, match in matches.items() if match.is_directory}
+    return [
+        file
+        for url in matches
+        for file in (_expand_directory(stores.RemotePath(url), warn, known) if url in folders else [url])
+    ]
 
 
 def _nearest_file(path: Path) -> str | None:
@@ -129,18 +161,19 @@ def _nearest_file(path: Path) -> str | None:
     return str(path.parent / close) if close else None
 
 
-def _expand_directory(root: Path, warn: list[str]) -> list[str]:
+def _expand_directory(root: stores.Location, warn: list[str], known: dict[str, stores.Entry]) -> list[str]:
     files: list[str] = []
 
     def refuse(error: OSError) -> None:
         raise StorageError(f"{error.filename}: {error.strerror}") from error
 
-    for folder, folders, names in os.walk(root, onerror=refuse):
+    join = os.path.join if isinstance(root, Path) else posixpath.join
+    for folder, folders, names in stores.walk(root, known, refuse):
         if OUTPUT_MARK in folders:
             warn.append(f"{folder} is an output of packcli: passed over")
             folders.clear()
             continue
-        saved = _saved_dataset(Path(folder))
+        saved = _saved_dataset(stores.locate(folder)) if "state.json" in names or "dataset_dict.json" in names else None
         if saved is not None:  # its shards in row order, not what else is there, such as caches
             if folder == str(root):
                 return saved
@@ -148,7 +181,7 @@ def _expand_directory(root: Path, warn: list[str]) -> list[str]:
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
-        files += [os.path.join(folder, name) for name in names if not name.startswith((".", "_"))]
+        files += [join(folder, name) for name in names if not name.startswith((".", "_"))]
     by_family: list[list[str]] = [[] for _ in FAMILIES]
     for file in files:
         suffix = _split_suffix(file)[0]
@@ -164,7 +197,7 @@ def _expand_directory(root: Path, warn: list[str]) -> list[str]:
     return []
 
 
-def _saved_dataset(root: Path) -> list[str] | None:
+def _saved_dataset(root: stores.Location) -> list[str] | None:
     """The shards of a directory made by datasets' save_to_disk, in row order; None for other directories."""
     splits_file, state_file = root / "dataset_dict.json", root / "state.json"
     try:
@@ -189,11 +222,17 @@ def _split_suffix(path: str) -> tuple[str, str | None]:
     return last, None
 
 
-def _source(name: str, path: str, max_row_bytes: int) -> Source:
+def _source(name: str, path: str, max_row_bytes: int, known: dict[str, stores.Entry]) -> Source:
     suffix, compression = _split_suffix(path)
     format_ = FORMATS.get(suffix)
     if format_ is None or (compression and format_ not in ("json", "txt")):
         raise UsageError(f"{path}: cannot tell the format from the name", f"packcli reads {_suffixes()}")
+    location = stores.locate(path)
+    if not isinstance(location, Path):
+        entry = known.get(path) or location.find()
+        if entry is None:
+            raise StorageError(f"{path}: there is no such object", "check the URL")
+        return Source(name, path, format_, compression, entry.size, max_row_bytes, entry.version)
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):  # to open a FIFO would wait for its writer
@@ -210,6 +249,7 @@ def _suffixes() -> str:
 
 
 def _names(paths: list[str]) -> list[str]:
+    paths = [f"/{path.replace('://', ':/', 1)}" if stores.is_remote(path) else path for path in paths]
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     names = (os.path.relpath(path, root).replace(os.sep, "/") for path in paths)
     # The bytes of a name are what the locale does not change.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import IO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from packcli import stores
 from packcli.errors import StorageError
 from packcli.readers.sources import Source
 
@@ -83,7 +85,7 @@ def _cut_source(index: int, source: Source, unit_bytes: int) -> list[Span]:
 def _cut_lines(index: int, source: Source, unit_bytes: int) -> list[Span]:
     """Byte ranges snapped to newlines, with the number of the first row of each: one pass over the file."""
     starts = [(0, 0)]  # (byte, row)
-    with open(source.path, "rb", buffering=0) as file:
+    with open_source(source) as file:
         position = row = 0
         target = unit_bytes
         while block := file.read(SCAN_BYTES):
@@ -123,13 +125,30 @@ def _cut_parquet(index: int, source: Source, unit_bytes: int) -> list[Span]:
 def open_parquet(source: Source) -> pq.ParquetFile:
     """Opens a Parquet file; raises StorageError when it is damaged or not one."""
     try:
+        location = stores.locate(source.path)
+        if isinstance(location, stores.RemotePath):  # the columns of the row groups, a few ranges together
+            file = pa.PythonFile(stores.open_random(location, source.num_bytes), mode="r")
+            return pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
         return pq.ParquetFile(source.path, memory_map=True, page_checksum_verification=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise StorageError(f"{source.path}: not a readable Parquet file ({first_line(error)})") from None
 
 
+def open_source(source: Source, start: int = 0, stop: int | None = None) -> IO[bytes]:
+    """Opens a source at byte `start`, without a buffer; of an object nothing after `stop` is fetched ahead."""
+    location = stores.locate(source.path)
+    if isinstance(location, stores.RemotePath):
+        return cast(IO[bytes], stores.open_stream(location, source.num_bytes, start, stop))
+    file = cast(IO[bytes], open(source.path, "rb", buffering=0))  # noqa: SIM115 - the caller closes it
+    file.seek(start)
+    return file
+
+
 def is_json_array(source: Source) -> bool:
     """Whether a plain json file holds one array instead of lines."""
+    location = stores.locate(source.path)
+    if isinstance(location, stores.RemotePath):
+        return begins_array(location.read_range(0, min(4096, source.num_bytes)))
     with open(source.path, "rb") as file:
         return begins_array(file.read(4096))
 

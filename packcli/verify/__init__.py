@@ -14,9 +14,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
+from packcli.stores import Location
 from packcli.verify.deep import Absent, check_inputs, parse_sample
 from packcli.verify.files import Problem, check_files
 from packcli.verify.rows import check_shards
@@ -29,7 +29,7 @@ __all__ = ["Absent", "Problem", "Verdict", "parse_sample", "verify"]
 class Verdict:
     """What `verify` found."""
 
-    output: Path
+    output: Location
     problems: list[Problem] = field(default_factory=list)
     num_shards: int = 0
     num_rows: int = 0
@@ -41,7 +41,7 @@ class Verdict:
     """Tokenized again and compared."""
     absent: list[Absent] = field(default_factory=list)
     """Documents of the inputs that are in no pack; known with `against` only."""
-    same_as: Path | None = None
+    same_as: Location | None = None
     seconds: float = 0.0
 
     @property
@@ -67,12 +67,12 @@ class Verdict:
 
 
 def verify(
-    output: Path,
+    output: Location,
     *,
     deep: bool = False,
     sample: tuple[int, int] = (1, 1),
     against: Sequence[str] = (),
-    same_as: Path | None = None,
+    same_as: Location | None = None,
     tokenizer_engine: str = "auto",
     warn: Callable[[str], None] = lambda message: None,
 ) -> Verdict:
@@ -114,7 +114,7 @@ def verify(
     return verdict
 
 
-def _check(verdict: Verdict, output: Path) -> None:
+def _check(verdict: Verdict, output: Location) -> None:
     record, problems = check_files(output)
     verdict.problems += problems
     if record is None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from packcli.manifest import STATE_DIRECTORY, Output
 from packcli.overlong import kept_lengths
 from packcli.shards import Schema, read_shard
 from packcli.sidecars import Sidecar
+from packcli.stores import Location, is_remote
 from packcli.verify.files import Problem, Record, check_files
 from packcli.work import ENCODERS, TokenizedPart, tokenize_unit
 
@@ -63,7 +64,7 @@ def parse_sample(text: str) -> tuple[int, int]:
 
 
 def check_inputs(
-    root: Path,
+    root: Location,
     *,
     sample: tuple[int, int],
     against: Sequence[str],
@@ -147,11 +148,11 @@ def check_inputs(
     return checked
 
 
-def _settings(root: Path, record: Record) -> tuple[PackConfig, tokenizing.TokenizerSpec]:
+def _settings(root: Location, record: Record) -> tuple[PackConfig, tokenizing.TokenizerSpec]:
     """The settings with their paths, as this machine keeps them, and the tokenizer of today."""
     options = set(RunOptions.__dataclass_fields__)
     try:
-        kept = read_toml(root / STATE_DIRECTORY / "packcli.toml")
+        kept = read_toml(cast(Path, root / STATE_DIRECTORY / "packcli.toml"))  # read_text is all it needs
         config = PackConfig(**{name: value for name, value in kept.items() if name not in options})
     except UsageError as error:
         raise UsageError(f"--deep needs the settings of the run: {error.message}", "leave out --deep") from None
@@ -171,7 +172,7 @@ def _tokenizer_problem(record: Record, tokenizer: tokenizing.TokenizerSpec) -> s
     return None
 
 
-def _remembered(root: Path, record: Record) -> list[str]:
+def _remembered(root: Location, record: Record) -> list[str]:
     """Where the inputs were when they were packed."""
     names = [each["name"] for each in record.manifest["inputs"]]
     try:
@@ -179,7 +180,7 @@ def _remembered(root: Path, record: Record) -> list[str]:
         paths = [os.fsdecode(bytes.fromhex(seen[name][0])) for name in names]
     except (OSError, ValueError, LookupError, TypeError):
         raise UsageError(f"{root}: nobody knows where its inputs are", "name them with --against") from None
-    missing = [path for path in paths if not os.path.isfile(path)]
+    missing = [path for path in paths if not is_remote(path) and not os.path.isfile(path)]
     if missing:
         raise UsageError(f"{missing[0]}: the input is not there any more", "say with --against where the inputs are")
     return paths
@@ -196,7 +197,7 @@ def _sources_problem(record: Record, sources: Sequence[readers.Source]) -> str |
 
 
 def _check_part(
-    root: Path,
+    root: Location,
     record: Record,
     sidecar: Sidecar,
     part: TokenizedPart,

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from packcli.config import FORMAT_VERSION, PackConfig
@@ -18,6 +17,7 @@ from packcli.report import CARD, STATS, stats_file
 from packcli.shards import EMPTY_SHARD, INDEX_FILES, LEFT_OVER, SPLITS_FILE, features, file_sha256, to_json
 from packcli.sidecars import Sidecar, is_sealed, list_shards, read_sidecar, whole_units
 from packcli.stats import Stats
+from packcli.stores import Location
 from packcli.tokenizing import TokenizerSpec
 
 RECORD_KEYS = ("splits", "parts", "files", "sha256", "fingerprint")
@@ -49,7 +49,7 @@ class Record:
     sidecars: list[Sidecar]
 
 
-def check_files(root: Path) -> tuple[Record | None, list[Problem]]:
+def check_files(root: Location) -> tuple[Record | None, list[Problem]]:
     """Looks at everything but the rows.
 
     Returns:
@@ -101,7 +101,7 @@ def _sidecar_names(manifest: Mapping[str, Any]) -> list[str]:
     return [f"units/{int(part['unit']):05d}-{int(part['part']):03d}.json" for part in manifest["parts"]]
 
 
-def _check_all(root: Path, manifest: dict[str, Any], config: PackConfig) -> Iterator[Problem]:
+def _check_all(root: Location, manifest: dict[str, Any], config: PackConfig) -> Iterator[Problem]:
     splits = splits_of(config)
     names = _sidecar_names(manifest)
     expected = {STATS, CARD, *names}
@@ -133,7 +133,7 @@ def _check_all(root: Path, manifest: dict[str, Any], config: PackConfig) -> Iter
     yield from _check_plan(root, manifest)
 
 
-def _check_hash(root: Path, name: str, recorded: str) -> Iterator[Problem]:
+def _check_hash(root: Location, name: str, recorded: str) -> Iterator[Problem]:
     try:
         sha256, _ = file_sha256(root / name)
     except OSError as error:
@@ -144,7 +144,7 @@ def _check_hash(root: Path, name: str, recorded: str) -> Iterator[Problem]:
 
 
 def _check_records(
-    root: Path, manifest: dict[str, Any], config: PackConfig, sidecars: list[Sidecar]
+    root: Location, manifest: dict[str, Any], config: PackConfig, sidecars: list[Sidecar]
 ) -> Iterator[Problem]:
     """Sidecars against the manifest, and the sum of their counts against the report."""
     for key, value in list_shards(sidecars).items():
@@ -173,7 +173,7 @@ def _check_records(
         yield Problem(STATS, f"is not the sum of the counts in units/: {', '.join(keys) or 'unknown keys'}")
 
 
-def _check_index(root: Path, manifest: dict[str, Any], config: PackConfig, split: str) -> Iterator[Problem]:
+def _check_index(root: Location, manifest: dict[str, Any], config: PackConfig, split: str) -> Iterator[Problem]:
     """What load_from_disk reads: it must lead to these shards, in this order, and to no others."""
     folder = folder_of(config, split)
     shards = [each["file"] for each in manifest["splits"].get(split, [{"file": f"{folder}{EMPTY_SHARD}"}])]
@@ -197,7 +197,7 @@ def _check_index(root: Path, manifest: dict[str, Any], config: PackConfig, split
                 yield Problem(name, f"{key!r} is not what the manifest says")
 
 
-def _check_strangers(root: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
+def _check_strangers(root: Location, manifest: dict[str, Any]) -> Iterator[Problem]:
     """Files that look like ours and that no manifest knows: rows from elsewhere, or what a dead process left."""
     known = {MANIFEST, *manifest["files"]}
     known.update(each["file"] for shards in manifest["splits"].values() for each in shards)
@@ -205,17 +205,17 @@ def _check_strangers(root: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
         directory = root / folder
         if not directory.is_dir():
             continue
-        for path in sorted(directory.iterdir()):
-            name = f"{folder}/{path.name}" if folder else path.name
+        for base in sorted(path.name for path in directory.iterdir()):
+            name = f"{folder}/{base}" if folder else base
             if name in known or name in (STATE_DIRECTORY, *OUR_DIRECTORIES):
                 continue
-            if fnmatch.fnmatchcase(path.name, LEFT_OVER):
+            if fnmatch.fnmatchcase(base, LEFT_OVER):
                 yield Problem(name, "was left half written by a process that died")
-            elif folder == "units" or (path.suffix == ".arrow" and not path.name.startswith("cache-")):
+            elif folder == "units" or (base.endswith(".arrow") and not base.startswith("cache-")):
                 yield Problem(name, "is not of this run: the manifest does not know it")
 
 
-def _check_plan(root: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
+def _check_plan(root: Location, manifest: dict[str, Any]) -> Iterator[Problem]:
     """The plan decides what resumes; it is this machine's, and may be absent in a copy."""
     name = f"{STATE_DIRECTORY}/{PLAN}"
     if not (root / name).is_file():

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from packcli.job import folder_of, run_schema, splits_of
 from packcli.shards import EMPTY_SHARD, Schema, ShardInfo, file_sha256, read_shard
 from packcli.sidecars import Sidecar
 from packcli.stats import bucketed, histogram
+from packcli.stores import Location
 from packcli.verify.files import Problem, Record
 
 PROBLEMS_A_SHARD = 20
@@ -55,7 +55,7 @@ class _Span:
     file: str
 
 
-def check_shards(root: Path, record: Record) -> CheckedShards:
+def check_shards(root: Location, record: Record) -> CheckedShards:
     """Looks at every row, in as many threads as there are CPUs: hashing and NumPy leave the interpreter free."""
     schema = run_schema(record.config, record.tokenizer)
     rules = rules_of(record)
@@ -91,7 +91,7 @@ def rules_of(record: Record) -> Rules:
 
 
 def _check_part(
-    root: Path, record: Record, sidecar: Sidecar, schema: Schema, rules: Rules
+    root: Location, record: Record, sidecar: Sidecar, schema: Schema, rules: Rules
 ) -> tuple[CheckedShards, list[_Span]]:
     """The shards of one part: rows, documents over all splits, and the counts of its sidecar."""
     checked = CheckedShards()
@@ -136,7 +136,7 @@ def _none(lengths: dict[int, int]) -> dict[int, int]:
     return {0: lengths[0]} if 0 in lengths else {}
 
 
-def _check_shard(path: Path, info: ShardInfo, schema: Schema, rules: Rules, shard: _Shard) -> Iterator[str]:
+def _check_shard(path: Location, info: ShardInfo, schema: Schema, rules: Rules, shard: _Shard) -> Iterator[str]:
     """Yields what is wrong with a shard; fills `shard`."""
     try:
         sha256, num_bytes = file_sha256(path)
@@ -154,7 +154,7 @@ def _check_shard(path: Path, info: ShardInfo, schema: Schema, rules: Rules, shar
         yield f"has {shard.num_rows:,} rows, had {info.num_rows:,}"
 
 
-def check_rows_of(path: Path, schema: Schema, rules: Rules, shard: _Shard | None = None) -> Iterator[str]:
+def check_rows_of(path: Location, schema: Schema, rules: Rules, shard: _Shard | None = None) -> Iterator[str]:
     """Yields what is wrong with the rows of a shard, whose bytes may be anything."""
     shard = shard or _Shard()
     told: set[str] = set()
@@ -216,7 +216,7 @@ def _overlaps(spans: list[_Span]) -> Iterator[Problem]:
             yield Problem(other.file, f"source {one.source} row {other.first_row}: also among the rows of {one.file}")
 
 
-def _check_empty(root: Path, record: Record, schema: Schema) -> Iterator[Problem]:
+def _check_empty(root: Location, record: Record, schema: Schema) -> Iterator[Problem]:
     """The shard of a split without rows; its sha256 stands under `files` of the manifest."""
     for split in splits_of(record.config):
         name = f"{folder_of(record.config, split)}{EMPTY_SHARD}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,14 @@ import numpy as np
 from packcli.assemble import Lists, PackBatch, Sources
 from packcli.job import run_schema, splits_of
 from packcli.shards import read_shard
+from packcli.stores import Location
 from packcli.verify.files import Problem, Record, check_files
 
 SHOWN = 20
 """Rows that are named one by one."""
 
 
-def check_same(one: Path, other: Path) -> list[Problem]:
+def check_same(one: Location, other: Location) -> list[Problem]:
     """Compares two sound outputs: by the sha256 of their shards, else row by row, in the columns that both have."""
     left, right = (_record(each) for each in (one, other))
     problems: list[Problem] = []
@@ -34,14 +34,14 @@ def check_same(one: Path, other: Path) -> list[Problem]:
     return problems
 
 
-def _record(root: Path) -> Record:
+def _record(root: Location) -> Record:
     record, _ = check_files(root)
     if record is None:
         raise AssertionError("only sound outputs are compared")
     return record
 
 
-def _rows(root: Path, record: Record, split: str) -> Iterator[tuple[PackBatch, int]]:
+def _rows(root: Location, record: Record, split: str) -> Iterator[tuple[PackBatch, int]]:
     """Every row of a split: its batch, and its number in the batch."""
     schema = run_schema(record.config, record.tokenizer)
     for sidecar in record.sidecars:

@@ -1,0 +1,122 @@
+"""Requests to the stores: who speaks to them, what is tried again, and errors in our words. The door to fsspec."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import functools
+import importlib
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from packcli.errors import StorageError, UsageError
+
+Answer = TypeVar("Answer")
+
+SCHEMES = {
+    "s3": ("s3fs", "packcli[s3]"),
+    "gs": ("gcsfs", "packcli[gcs]"),
+    "hf": ("huggingface_hub", "huggingface_hub"),
+    "memory": ("fsspec", "fsspec"),
+}
+"""Scheme -> the module that speaks to the store, and what to install for it. memory:// is of one process: for tests."""
+
+TRIES = 3
+"""Of a request; the libraries below try a few times themselves, each in its way."""
+
+WAIT_S = 0.5
+"""Before the second try; twice that before the third."""
+
+VERSIONS = ("ETag", "etag", "generation", "blob_id", "md5Hash", "created", "mtime")
+"""What stores call that which changes when an object does; the first that is there."""
+
+_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "HF_TOKEN", "GOOGLE_TOKEN")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a store says about an object."""
+
+    size: int
+    version: str
+    """Changes when the object does: its ETag, generation or time."""
+    is_directory: bool = False
+
+    @property
+    def st_size(self) -> int:
+        """Bytes, under the name that os.stat gives them."""
+        return self.size
+
+
+@functools.cache
+def filesystem(scheme: str) -> Any:
+    """What speaks to the stores of a scheme, one a process. It finds credentials as the store's own tools do."""
+    module, install = SCHEMES[scheme]
+    import fsspec
+
+    try:
+        importlib.import_module(module)
+        return fsspec.filesystem(scheme, **({"use_listings_cache": False} if scheme in ("s3", "gs") else {}))
+    except ImportError as error:
+        raise UsageError(
+            f"{scheme}:// needs {module}, which is not installed ({error})", f"pip install '{install}'"
+        ) from None
+    except Exception as error:
+        raise _failed(f"{scheme}://", error) from None
+
+
+def to_entry(info: Mapping[str, Any]) -> Entry:
+    """What a listing or a look at an object says, in any of the dialects of stores."""
+    version = next((info[name] for name in VERSIONS if info.get(name) is not None), "")
+    if isinstance(version, datetime.datetime):
+        version = version.timestamp()
+    return Entry(int(info.get("size") or 0), str(version), info.get("type") == "directory")
+
+
+def persist(place: str, request: Callable[[], Answer]) -> Answer:
+    """The answer to a request, which is tried again when it fails in a way that may pass."""
+    for tried in range(1, TRIES + 1):
+        try:
+            return request()
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, "there is no such object", place) from None
+        except (FileExistsError, NotADirectoryError, StorageError, UsageError):
+            raise
+        except (TypeError, AttributeError, NameError, AssertionError):  # a bug, here or there
+            raise
+        except Exception as error:  # each library has errors of its own
+            if tried == TRIES or isinstance(error, PermissionError) or _is_final(error):
+                raise _failed(place, error) from None  # the cause might show a signed request
+            time.sleep(WAIT_S * tried)
+    raise AssertionError("unreachable")
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether a request would fail again in the same way."""
+    return "Credentials" in type(error).__name__ or is_beyond_end(error)
+
+
+def is_beyond_end(error: Exception) -> bool:
+    """Whether bytes were asked for that an object does not have."""
+    text = str(error).lower()
+    return "range" in text and "not satisfiable" in text
+
+
+def _failed(place: str, error: Exception) -> StorageError:
+    lines = str(error).strip().splitlines() or [""]
+    reason = f"{type(error).__name__}: {lines[0]}" if lines[0] else type(error).__name__
+    for name in _SECRETS:
+        if secret := os.environ.get(name):
+            reason = reason.replace(secret, "***")
+    reason = re.sub(r"\?[^ ]*", "?***", reason)  # of a URL: it may be signed
+    if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
+        hint = "packcli takes credentials from where the store's own tools do (environment, profile, role)"
+    elif is_beyond_end(error):
+        reason, hint = "it has become shorter while it was read", "the same command looks at the input again"
+    else:
+        hint = "what is committed is kept: the same command resumes"
+    return StorageError(f"{place}: {reason}", hint)
