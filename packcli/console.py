@@ -279,10 +279,9 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
     if run:
         row("engine", f"{run['tokenizer_engine']} {run['tokenizer_engine_version']}: {run['tokenizer_engine_reason']}")
         speed = f"{run['tokens_per_second']:,} tokens/s"
-        row(
-            "time",
-            f"{run['seconds']:.2f} s{' of all ranks together' if 'ranks' in run else ''}, {speed}, {count(run['workers'], 'process').replace('processs', 'processes')}",
-        )
+        processes = count(run["workers"], "process").replace("processs", "processes")
+        together = f" of all {count(run['ranks'], 'rank')} together" if "ranks" in run else ""
+        row("time", f"{run['seconds']:.2f} s{together}, {speed}, {processes}")
     row("output", f"{report.output} ({report.status})")
     row("load", report.load_line)
     console.print(table)

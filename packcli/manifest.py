@@ -17,6 +17,7 @@ import os
 import platform
 import re
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ class Output:
             LockedError: a process that works here alone does so now.
         """
         host = re.sub(r"[^\w.-]", "_", platform.node())
-        name = f"{rank:05d}-{world_size:05d}.{host}.{os.getpid()}.json"
+        name = f"{rank:05d}-{world_size:05d}.{host}.{os.getpid()}.{uuid.uuid4().hex[:6]}.json"
         note = Presence(self._state / RANKS / name, {"rank": rank, "world_size": world_size, **facts})
         with note:
             owner = look(self._state / OWNER, note.now)
