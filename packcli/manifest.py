@@ -2,10 +2,11 @@
 
 DIR/.packcli/           of this machine: lock, run log, settings, when the inputs were last seen. Never hashed
 DIR/.packcli/plan.json  what the run is (its fingerprint), written before the first part
+DIR/.packcli/ranks/     notes of the ranks that work on it, see presence; what they begin with is beside it, see plans
 DIR/units/*.json        a sidecar for each committed part: the commit point of its shards
 DIR/manifest.json       written last, with the sha256 of every other file: the output is whole
 
-Sidecars and the manifest are sealed: their last key is the sha256 of all the rest.
+Sidecars and the manifest are sealed: the last key is the sha256 of all the rest: bytes of the one, values of the other.
 """
 
 from __future__ import annotations
