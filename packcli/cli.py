@@ -33,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich would double the time of --help
     help="Turn raw text into packed training data: tokenized, packed, accounted for.",
-    epilog="Exit codes: 0 ok, 1 internal, 2 usage, 3 mismatch or not sound, 4 bad row, 5 locked, 6 storage.",
+    epilog="Exit codes: 0 ok, 1 internal, 2 usage, 3 mismatch, not sound or not done, 4 bad row, 5 locked, 6 storage.",
 )
 
 
@@ -317,8 +317,12 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-cli_units.app.command("plan", help=cli_units.PLAN_HELP, epilog=cli_units.PLAN_EPILOG)(pack)
-app.add_typer(cli_units.app)
+units = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=cli_units.GROUP_HELP)
+units.command("plan", help=cli_units.PLAN_HELP, epilog=cli_units.PLAN_EPILOG)(pack)
+units.command(epilog=cli_units.RUN_EPILOG)(cli_units.run)
+units.command()(cli_units.finish)
+units.command()(cli_units.status)
+app.add_typer(units, name="units")
 app.command(epilog=cli_outputs.VERIFY_EPILOG)(cli_outputs.verify)
 app.command(epilog=cli_views.STATS_EPILOG)(_guarded(cli_views.stats))
 app.command(epilog=cli_views.INSPECT_EPILOG)(_guarded(cli_views.inspect))

@@ -13,12 +13,7 @@ from packcli.config import TOKENIZER_ENGINES, PackConfig, RunOptions
 from packcli.ending import Ending
 from packcli.errors import UsageError
 
-app = typer.Typer(
-    name="units",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Share the work out to ranks: separate processes, on any machines with a common directory.",
-)
+GROUP_HELP = "Share the work out to ranks: separate processes, on any machines with a common directory."
 
 PLAN_HELP = """Cut the units of a run, and leave them and all that ranks need in the output. Options as for pack.
 
@@ -104,7 +99,6 @@ def plan(
         console_units.show_planned(shown, found)
 
 
-@app.command(epilog=RUN_EPILOG)
 def run(
     directory: Directory,
     rank: Annotated[
@@ -158,7 +152,6 @@ def run(
             console_units.show_ran(errors.console, found)
 
 
-@app.command()
 def finish(
     directory: Directory, workers: Workers = 0, json_: Json = False, quiet: Quiet = False, debug: Debug = False
 ) -> None:
@@ -175,7 +168,6 @@ def finish(
             console.show_report(errors.console, report)
 
 
-@app.command()
 def status(directory: Directory, json_: Json = False, debug: Debug = False) -> None:
     """Show how far the ranks have come: units, speed, what failed. Reads only, from any machine."""
     with Ending(debug) as errors:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
+import functools
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,8 +15,12 @@ from packcli import chat, probe, readers, stores, tokenizing
 from packcli.collecting import read_unit
 from packcli.config import PackConfig, RunOptions
 from packcli.documents import DocumentMaker
+from packcli.engine import Emit, get_engine
 from packcli.errors import MismatchError, OutputError, TokenizerError, UsageError
 from packcli.manifest import Output, describe_run
+
+ALONE_BYTES = 1 << 32
+"""Rows of less are counted before other processes would have begun."""
 
 Warn = Callable[[str], None]
 """Gets what the user should know, and that is no error."""
@@ -66,10 +73,39 @@ def describe(
         raise UsageError(f"--chat-template: records of format {fields.format} hold no messages", "leave it out")
     identity = template.identity() if template is not None else None
     config = dataclasses.replace(config, date=identity["date"] if identity else None)
-    units = readers.cut_units(sources, config.unit_bytes)
+    units = cut_units(sources, config.unit_bytes, options.workers or num_cpus())
     text = {**fields.identity(), "chat_template": identity}
     run = describe_run(config, tokenizer, sources, text, len(units))
     return config, probe.Described(sources, fields, units, tokenizer, template, run)
+
+
+def cut_units(sources: list[readers.Source], unit_bytes: int, workers: int) -> list[readers.Unit]:
+    """readers.cut_units; plain JSONL, whose rows must be counted, is read by several processes, a file each."""
+    counted = [(index, source) for index, source in enumerate(sources) if readers.is_read_to_be_cut(source, unit_bytes)]
+    num_processes = min(workers, len(counted))
+    if num_processes < 2 or sum(source.num_bytes for _, source in counted) < ALONE_BYTES:
+        return readers.cut_units(sources, unit_bytes)
+    work = functools.partial(_cut_source, unit_bytes)
+    found = get_engine("processes")(work, counted, workers=num_processes, emit=lambda event: None)
+    with contextlib.closing(found):
+        # Files are asked for in this order, each once: none waits for another but those that are read meanwhile.
+        asked = {index for index, _ in counted}
+
+        def cut(index: int, source: readers.Source, unit_bytes: int) -> list[readers.Span]:
+            return next(found) if index in asked else readers.cut_source(index, source, unit_bytes)
+
+        return readers.cut_units(sources, unit_bytes, cut)
+
+
+def _cut_source(unit_bytes: int, item: tuple[int, readers.Source], emit: Emit) -> list[readers.Span]:
+    return readers.cut_source(*item, unit_bytes)
+
+
+def num_cpus() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def compare_first(
@@ -93,7 +129,10 @@ def refuse_changed_rows(target: Output, described: probe.Described, config: Pack
 
     Only inputs whose time of change is not the one remembered are read; an input that was only touched passes.
     """
-    changed = set(target.changed_since(described.sources))
+    if not (target.root / "units").is_dir():
+        return
+    used = sorted({span.source for unit in described.units for span in unit.spans})
+    changed = {used[index] for index in target.changed_since([described.sources[index] for index in used])}
     if not changed:
         return
     for unit in described.units:

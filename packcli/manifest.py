@@ -2,12 +2,13 @@
 
 DIR/.packcli/           of this machine: lock, run log, settings, when the inputs were last seen. Never hashed
 DIR/.packcli/plan.json  what the run is (its fingerprint), written before the first part
+DIR/.packcli/ranks/     notes of the ranks that work on it, see presence; what they begin with is beside it, see plans
 DIR/units/*.json        a sidecar for each committed part: the commit point of its shards
 DIR/manifest.json       written last, with the sha256 of every other file: the output is whole
 
 DIR may be a prefix of an object store; .packcli/ is there then too, so that any machine can go on.
 
-Sidecars and the manifest are sealed: their last key is the sha256 of all the rest.
+Sidecars and the manifest are sealed: the last key is the sha256 of all the rest: bytes of the one, values of the other.
 """
 
 from __future__ import annotations
@@ -162,12 +163,11 @@ class Output:
             LockedError: a process that works here alone does so now.
         """
         host = re.sub(r"[^\w.-]", "_", platform.node())
-        name = f"{rank:05d}-{world_size:05d}.{host}.{os.getpid()}.json"
-        note = Presence(
-            self.directory / STATE_DIRECTORY / RANKS / name, {"rank": rank, "world_size": world_size, **facts}
-        )
+        name = f"{rank:05d}-{world_size:05d}.{host}.{os.getpid()}.{uuid.uuid4().hex[:6]}.json"
+        state = self.directory / STATE_DIRECTORY
+        note = Presence(state / RANKS / name, {"rank": rank, "world_size": world_size, **facts})
         with note:
-            owner = look(self.directory / STATE_DIRECTORY / OWNER, note.now)
+            owner = look(state / OWNER, note.now)
             if owner is not None and owner.is_alive:
                 raise LockedError(f"{self.root}: another packcli works there alone now ({owner})", "wait for it")
             for each in self.ranks(note.now):  # it is tried again: what went wrong before is past

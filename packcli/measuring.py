@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from packcli import readers, tokenizing
 from packcli.config import PackConfig, RunOptions
+from packcli.describing import num_cpus
 from packcli.engine import Emit, get_engine
 from packcli.errors import NoInputError, UsageError
 from packcli.job import Job
-from packcli.pipeline import Started, Warned, num_cpus
+from packcli.pipeline import Started, Warned
 from packcli.probe import GUARD_TEXT_CHARS
 from packcli.strategies.random import mix
 from packcli.work import ENCODERS, Progress, load_encoder

@@ -20,7 +20,7 @@ from typing import Any
 from packcli import probe, readers, space, stores, tokenizing
 from packcli.collecting import Committed, collect
 from packcli.config import PackConfig, RunOptions
-from packcli.describing import compare_first, describe, find_inputs, refuse_changed_rows, unit_sizes
+from packcli.describing import compare_first, describe, find_inputs, num_cpus, refuse_changed_rows, unit_sizes
 from packcli.engine import RETRIES, Emit, LostWorkerError, get_engine
 from packcli.errors import MismatchError, NoInputError, PackcliError
 from packcli.finishing import finish
@@ -81,20 +81,21 @@ def pack(
     target.check_ours()
     target.refuse_locked()  # at once, not after a look at the input
     emit = on_event or (lambda event: None)
+    line = Line(config, options, target, emit)
     if names == ["-"]:
         with target.locked():
             try:
                 source = readers.spool_stdin(sys.stdin.buffer, target.spool, max_row_bytes=options.max_line_bytes)
-                config, described = describe(config, options, target, [source])
-                return Line(config, options, target, emit).guarded(described)
+                line.config, described = describe(config, options, target, [source])
+                return line.guarded(described)
             finally:
                 target.spool.unlink(missing_ok=True)
     if "-" in names:
         raise NoInputError("- is standard input and cannot be joined with other inputs", "pack it on its own")
     sources = find_inputs(names, target, options, lambda message: emit(Warned(message)))
-    config, described = describe(config, options, target, sources)  # before the lock, which creates the directory
+    line.config, described = describe(config, options, target, sources)  # before the lock, which creates the directory
     with target.locked():
-        return Line(config, options, target, emit).guarded(described)
+        return line.guarded(described)
 
 
 def _settings(
@@ -119,6 +120,10 @@ class Prepared:
     num_processes: int
     threads: int
     """Of the engine, in each process."""
+    total_bytes: int
+    """Of the input files, about."""
+    left_bytes: int
+    """Of what is to be done."""
 
 
 class Line:
@@ -156,7 +161,7 @@ class Line:
         if target.is_finished and not todo:
             done.stats.check(config.max_len)
             target.saw_inputs(described.sources)
-            return Prepared(done, [], None, 1, 1)
+            return Prepared(done, [], None, 1, 1, 0, 0)
         num_processes = max(1, min(workers, len(todo)))
         threads = max(1, workers // num_processes)
         sample, rows = probe.sample(described, config) if todo else ([], [])
@@ -166,31 +171,29 @@ class Line:
         target.begin(described.run, described.sources, config)
         for split in splits_of(config):
             (target.root / folder_of(config, split)).mkdir(exist_ok=True)
-        return Prepared(done, todo, chosen, num_processes, threads)
+        sizes = unit_sizes(described)
+        total_bytes, left_bytes = sum(sizes), sum(sizes[unit.index] for unit in todo)
+        if todo:
+            self._look_for_room(described, chosen.engine, left_bytes)
+        return Prepared(done, todo, chosen, num_processes, threads, total_bytes, left_bytes)
 
     def run(self, described: probe.Described) -> Report:
         """Does what is left to do. The lock is held."""
         target, run = self.target, described.run
         ready = self.prepare(described)
-        chosen, todo = ready.chosen, ready.todo
-        if chosen is None:
+        if ready.chosen is None:
             target.touch()
             return Report(target.root, run, ready.done.stats, "up to date", target.last_run())
-        num_resumed, num_processes = ready.done.num_parts, ready.num_processes
         job = make_job(target, described, self.config, ready)
-        sizes = unit_sizes(described)
-        total_bytes, left_bytes = sum(sizes), sum(sizes[unit.index] for unit in todo)
-        if todo:
-            self._look_for_room(described, chosen.engine, left_bytes)
-        self.emit(Started(total_bytes, total_bytes - left_bytes, num_processes))
-        with contextlib.closing(run_units(job, todo, ready, self.emit)) as results:
+        self.emit(Started(ready.total_bytes, ready.total_bytes - ready.left_bytes, ready.num_processes))
+        with contextlib.closing(run_units(job, ready.todo, ready, self.emit)) as results:
             for _, new in results:
                 self._needed -= sum(shard.num_bytes for each in new for shard in each.shards.values())
         stats = finish(target, run, self.config, described.tokenizer, workers=self.options.workers or num_cpus())
         seconds = time.perf_counter() - self._clock
         entry = log_entry(self._started, seconds, stats, described, ready)
         target.log(**entry)
-        return Report(target.root, run, stats, "resumed" if num_resumed else "packed", entry)
+        return Report(target.root, run, stats, "resumed" if ready.done.num_parts else "packed", entry)
 
     def _committed(self, described: probe.Described, workers: int) -> Committed:
         """What is done, after a look whether it belongs to this run and these rows."""
@@ -293,10 +296,3 @@ def log_entry(
         "host": platform.node(),
         "command": sys.argv,
     }
-
-
-def num_cpus() -> int:
-    """CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

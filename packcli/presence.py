@@ -6,7 +6,8 @@ two who come at once at least one sees the other.
 
 A note is alive while its process is, where that can be seen (the same machine, since it was started, in the same
 container); from elsewhere, while it was touched within SILENCE_S. Ages are differences of times that the filesystem
-itself gave, so clocks of machines need not agree.
+itself gave, so clocks of machines need not agree. NFS may show a new note to another machine a minute late: whoever
+comes between can lose a temporary file to a sweep, and fails; what is committed is right all the same.
 """
 
 from __future__ import annotations

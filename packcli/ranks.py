@@ -26,13 +26,13 @@ import numpy as np
 from packcli import probe, readers, space, tokenizing
 from packcli.collecting import Committed, read_unit
 from packcli.config import PackConfig, RunOptions
-from packcli.describing import describe, find_inputs, refuse_changed_rows
+from packcli.describing import describe, find_inputs, num_cpus, refuse_changed_rows
 from packcli.engine import Emit
 from packcli.errors import MismatchError, OutputError, PackcliError, StorageError, UsageError
 from packcli.finishing import finish as finish_output
 from packcli.job import folder_of, splits_of
 from packcli.manifest import PLAN, RANKS, STATE_DIRECTORY, Output
-from packcli.pipeline import Line, Prepared, Started, Warned, log_entry, make_job, num_cpus, run_units
+from packcli.pipeline import Line, Prepared, Started, Warned, log_entry, make_job, run_units
 from packcli.plans import Planned, read_plan, write_plan
 from packcli.presence import Presence
 from packcli.report import Report, read_report
@@ -86,7 +86,7 @@ def plan(
     sources = find_inputs(inputs, target, options, lambda message: emit(Warned(message)))
     config, described = describe(config, options, target, sources)
     with target.locked():
-        Line(config, options, target, emit).prepare(described)
+        Line(config, options, target, emit).prepare(described)  # its checks; ranks make their own choice of engine
         write_plan(target, described, config, options.tokenizer_engine)
     return target.directory
 
@@ -172,11 +172,10 @@ class _Share:
         mine = dataclasses.replace(described, units=todo)
         sample, _ = probe.sample(mine, config)
         chosen = tokenizing.choose_engine(described.tokenizer, tokenizer_engine, sample, threads=threads)
-        ready = Prepared(done, todo, chosen, num_processes, threads)
+        ready = Prepared(done, todo, chosen, num_processes, threads, sum(planned.sizes), left)
         for split in splits_of(config):
             (self._target.directory / folder_of(config, split)).mkdir(exist_ok=True)
-        total = sum(planned.sizes)
-        self._emit(Started(total, total - left, num_processes))
+        self._emit(Started(ready.total_bytes, ready.total_bytes - left, num_processes))
         stats = Stats()
         job = make_job(self._target, described, config, ready)
         with contextlib.closing(run_units(job, self._hand_out(todo), ready, self._emit)) as results:

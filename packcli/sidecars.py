@@ -46,7 +46,7 @@ class Sidecar:
     def from_dict(cls, data: Mapping[str, Any]) -> Sidecar:
         """The inverse of as_dict."""
         shards = {split: ShardInfo(**shard) for split, shard in data["shards"].items()}
-        stats = Stats.from_dict(_paired(data["stats"]))
+        stats = Stats.from_dict(_unflat(data["stats"]))
         return cls(data["unit"], data["part"], data["is_last"], data["input_xxh3"], shards, stats)
 
 
@@ -60,9 +60,9 @@ def _flat(stats: dict[str, Any]) -> dict[str, Any]:
     return {**stats, **{name: [number for pair in stats[name] for number in pair] for name in HISTOGRAMS}}
 
 
-def _paired(stats: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of _flat."""
-    return {**stats, **{name: list(zip(stats[name][::2], stats[name][1::2], strict=True)) for name in HISTOGRAMS}}
+def _unflat(stats: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of _flat, with dicts."""
+    return {**stats, **{name: dict(zip(stats[name][::2], stats[name][1::2], strict=True)) for name in HISTOGRAMS}}
 
 
 def canonical(value: Any) -> bytes:

@@ -158,10 +158,11 @@ class Stats:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Stats:
-        """The inverse of as_dict."""
+        """The inverse of as_dict; histograms may be dicts already."""
         values = dict(data)
         for name in HISTOGRAMS:
-            values[name] = {int(key): int(count) for key, count in values[name]}
+            if not isinstance(values[name], dict):
+                values[name] = {int(key): int(count) for key, count in values[name]}
         values["by_source"] = {int(key): dict(counts) for key, counts in values["by_source"].items()}
         return cls(**values)
 

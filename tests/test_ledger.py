@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from packcli import ledger
+from packcli import describing, ledger, readers
 from packcli.collecting import collect, read_unit
 from packcli.ledger import Ledger
 from packcli.manifest import Output, read_manifest
@@ -50,7 +50,7 @@ def sidecars(draw):
     return found
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(sidecars(), st.dictionaries(TEXT, COUNT | TEXT | st.none(), max_size=3), st.sampled_from([10, 1 << 24]))
 def test_the_streamed_manifest_is_that_of_the_whole_object(tmp_path_factory, found, run, spool_bytes):
     """Also past 99,999 units, where names do not sort as numbers do: the seal is over sorted names."""
@@ -158,3 +158,16 @@ def test_the_head_of_a_manifest_is_read_without_its_lists(tmp_path):
     assert read_manifest(tmp_path) == value
     (tmp_path / "manifest.json").write_text(json.dumps(value))  # written by another: read whole
     assert read_manifest(tmp_path, head=True) == value
+
+
+def test_files_are_cut_in_processes_as_they_are_in_one(tmp_path, monkeypatch):
+    """Rows of 100 TB are not counted by one process; files that need no counting stand between those that do."""
+    for number, size in enumerate((40, 0, 3, 90, 25)):
+        text = "".join(f'{{"text": "{row}"}}\n' for row in range(size))
+        (tmp_path / f"{number}.jsonl").write_text(text)
+    sources = readers.find_sources([str(tmp_path)], [])
+    alone = readers.cut_units(sources, 200)
+    assert len(alone) > 8
+    monkeypatch.setattr(describing, "ALONE_BYTES", 1)
+    assert describing.cut_units(sources, 200, 2) == alone
+    assert describing.cut_units(sources, 200, 1) == alone

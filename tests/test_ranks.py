@@ -18,6 +18,7 @@ from packcli import cli, cli_units, errors, presence, ranks, ranks_status
 from packcli.manifest import Output
 from packcli.plans import read_plan
 from packcli.presence import Presence, look
+from packcli.signals import InterruptedRunError
 
 KILLS = int(os.environ.get("PACKCLI_RANK_KILLS", "3"))
 """SIGKILLs of ranks; `make stress` asks for 20 and more."""
@@ -202,25 +203,32 @@ def test_what_went_wrong_is_shown_until_the_rank_is_run_again(planned, source):
     told("units", "finish", planned)
 
 
-def test_a_rank_that_dies_is_seen_and_one_that_is_interrupted_says_so(planned):
+def test_a_rank_that_dies_is_seen(planned):
+    """It cannot say so itself."""
     process = start("units", "run", planned, "--rank", 0, "--world-size", 1, "-w", 1, "-q")
     while not list(planned.glob("units/[!.]*.json")):
         assert process.poll() is None
         time.sleep(0.01)
+    process.send_signal(signal.SIGSTOP)
     (found,) = ranks_status.status(planned).ranks
     assert (found.state, found.pid) == ("running", process.pid)
     process.kill()
     process.communicate()
     found = ranks_status.status(planned)
-    assert (found.state, found.ranks[0].state) == ("stopped", "died")
-    process = start("units", "run", planned, "--rank", 1, "--world-size", 2, "-w", 1, "-q")
-    while len(ranks_status.status(planned).ranks) < 2 and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    process.communicate()
-    if process.returncode:  # it may have been quicker
-        assert process.returncode == 143
-        assert "interrupted by signal 15" in [each.error for each in ranks_status.status(planned).ranks]
+    assert (found.state, found.ranks[0].state, found.ranks[0].error) == ("stopped", "died", None)
+
+
+def test_a_rank_that_is_interrupted_says_so(planned, monkeypatch):
+    """Preempted by the scheduler, that is: nothing is wrong, it is to be run again."""
+
+    def interrupt(*arguments):
+        raise InterruptedRunError(signal.SIGTERM)
+
+    monkeypatch.setattr(ranks, "refuse_changed_rows", interrupt)
+    with pytest.raises(InterruptedRunError):
+        ranks.run(planned, 1, 2)
+    (found,) = ranks_status.status(planned).ranks
+    assert (found.state, found.error) == ("failed", "interrupted by signal 15")
 
 
 def test_an_output_that_was_begun_anew_gets_nothing_from_an_old_rank(planned):

@@ -16,7 +16,7 @@ from packcli.readers.records import Meter, Part, digest_parts, read_parts
 from packcli.readers.rows import Row, RowError, RowExtractor, place_of
 from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source, default_output_name, find_sources, spool_stdin
-from packcli.readers.units import Span, Unit, cut_units
+from packcli.readers.units import Span, Unit, cut_source, cut_units, is_read_to_be_cut
 
 __all__ = [
     "Chunk",
@@ -30,11 +30,13 @@ __all__ = [
     "Span",
     "TextExtractor",
     "Unit",
+    "cut_source",
     "cut_units",
     "default_output_name",
     "digest_parts",
     "find_fields",
     "find_sources",
+    "is_read_to_be_cut",
     "place_of",
     "read_parts",
     "spool_stdin",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, cast
 
@@ -40,8 +40,12 @@ class Unit:
     spans: tuple[Span, ...]
 
 
-def cut_units(sources: Sequence[Source], unit_bytes: int) -> list[Unit]:
-    """Cuts the sources into units of about unit_bytes of text.
+Cutter = Callable[[int, Source, int], list[Span]]
+"""Index of a source, the source, unit_bytes -> its spans, each a unit."""
+
+
+def cut_units(sources: Sequence[Source], unit_bytes: int, cut: Cutter | None = None) -> list[Unit]:
+    """Cuts the sources into units of about unit_bytes of text; `cut` stands in for cut_source.
 
     Plain JSONL: a line belongs to the unit in which it starts, units start at multiples of unit_bytes.
     Parquet: runs of row groups up to unit_bytes. Compressed, Arrow and array files: one unit a file, which
@@ -60,10 +64,10 @@ def cut_units(sources: Sequence[Source], unit_bytes: int) -> list[Unit]:
     for index, source in enumerate(sources):
         if source.num_bytes == 0:
             continue
-        guess = source.num_bytes * (COMPRESSION_GUESS if source.compression or source.format == "parquet" else 1)
+        guess = _guess_bytes(source)
         if guess > unit_bytes:
             flush()
-            for span in _cut_source(index, source, unit_bytes):
+            for span in (cut or cut_source)(index, source, unit_bytes):
                 units.append(Unit(len(units), (span,)))
             continue
         if weight + guess > unit_bytes:
@@ -74,7 +78,17 @@ def cut_units(sources: Sequence[Source], unit_bytes: int) -> list[Unit]:
     return units
 
 
-def _cut_source(index: int, source: Source, unit_bytes: int) -> list[Span]:
+def _guess_bytes(source: Source) -> int:
+    return source.num_bytes * (COMPRESSION_GUESS if source.compression or source.format == "parquet" else 1)
+
+
+def is_read_to_be_cut(source: Source, unit_bytes: int) -> bool:
+    """Whether cut_source reads the whole file, to count its rows."""
+    return source.format == "json" and source.compression is None and source.num_bytes > unit_bytes
+
+
+def cut_source(index: int, source: Source, unit_bytes: int) -> list[Span]:
+    """The spans of a source that is larger than a unit."""
     if source.format == "parquet":
         return _cut_parquet(index, source, unit_bytes)
     if source.format == "json" and source.compression is None and not is_json_array(source):
