@@ -37,6 +37,7 @@ OURS = (
     "manifest.json",
     "stats.json",
     "README.md",
+    "rejected.jsonl",
     "dataset_info.json",
     "state.json",
     "dataset_dict.json",
@@ -44,7 +45,7 @@ OURS = (
 OUR_DIRECTORIES = ("units", "train", "validation")
 OUR_PATTERNS = {
     "": ("data-*.arrow",),
-    "units": ("*.json",),
+    "units": ("*.json", "*.rejected.jsonl"),
     "train": ("data-*.arrow", "dataset_info.json", "state.json"),
     "validation": ("data-*.arrow", "dataset_info.json", "state.json"),
 }
@@ -67,10 +68,13 @@ def describe_run(
         del settings[name]  # resolved: they stand under "tokenizer" and "text"
     for name in ("add_eos", "add_bos", "chat_template", "date"):
         del settings[name]  # so are these
+    # Where a row over the limit ends the run, the limit decides no byte of the output.
+    limit = sources[0].max_row_bytes if config.on_error == "skip" else None
     run = {
         "format_version": FORMAT_VERSION,
         "config": settings,
         "text": dict(text),
+        "max_line_bytes": limit,
         "tokenizer": tokenizer.identity(),
         "inputs": [{"name": source.name, "num_bytes": source.num_bytes} for source in sources],
         "num_units": num_units,
@@ -254,19 +258,19 @@ class Output:
         write_json(self.root / sidecar.file, seal(sidecar.as_dict()))
 
     def sidecars(self) -> list[Sidecar]:
-        """Every committed part whose sidecar is sound and whose shards are there, by unit and part.
+        """Every committed part whose sidecar is sound and whose files are there, by unit and part.
 
         What is not among them is done again.
         """
         if not self._units.is_dir():
             return []
         found = (read_sidecar(path) for path in self._units.glob("[!.]*.json"))
-        present = [each for each in found if each and all(map(self._has_shard, each.shards.values()))]
+        present = [each for each in found if each and all(map(self._has_file, each.files))]
         return sorted(present, key=lambda sidecar: (sidecar.unit, sidecar.part))
 
-    def _has_shard(self, shard: ShardInfo) -> bool:
+    def _has_file(self, info: ShardInfo) -> bool:
         try:
-            return (self.root / shard.file).stat().st_size == shard.num_bytes
+            return (self.root / info.file).stat().st_size == info.num_bytes
         except FileNotFoundError:
             return False
 

@@ -26,6 +26,7 @@ from packcli.engine import RETRIES, Emit, LostWorkerError, get_engine
 from packcli.errors import MismatchError, NoInputError, OutputError, PackcliError, TokenizerError, UsageError
 from packcli.job import Job, folder_of, run_schema, splits_of
 from packcli.manifest import Output, describe_run
+from packcli.rejects import join_rejects, make_limit, reading_rules
 from packcli.report import CARD, STATS, Report, write_report
 from packcli.shards import EMPTY_SHARD, INDEX_FILES, SPLITS_FILE, write_index, write_json, write_shard
 from packcli.sidecars import Sidecar, whole_units
@@ -75,6 +76,7 @@ def pack(
         PackcliError: whatever is wrong; see packcli.errors.
     """
     config, options = _settings(config, options, settings)
+    rules = reading_rules(config, options)
     names = [os.fspath(each) for each in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
     if not names:
         raise NoInputError("no input", "name a file, a directory, a quoted glob, or - for standard input")
@@ -85,17 +87,13 @@ def pack(
     if names == ["-"]:
         with target.locked():
             try:
-                return line.guarded(
-                    line.describe(
-                        [readers.spool_stdin(sys.stdin.buffer, target.spool, max_row_bytes=options.max_line_bytes)]
-                    )
-                )
+                return line.guarded(line.describe([readers.spool_stdin(sys.stdin.buffer, target.spool, **rules)]))
             finally:
                 target.spool.unlink(missing_ok=True)
     if "-" in names:
         raise NoInputError("- is standard input and cannot be joined with other inputs", "pack it on its own")
     warnings: list[str] = []
-    sources = readers.find_sources(names, warnings, max_row_bytes=options.max_line_bytes)
+    sources = readers.find_sources(names, warnings, **rules)
     _refuse_inside(sources, target.root)
     for message in warnings:
         line.emit(Warned(message))
@@ -180,6 +178,8 @@ class _Line:
         sidecars = self._committed(described)
         whole = whole_units(sidecars)
         todo = [unit for unit in described.units if unit.index not in whole]
+        limit = make_limit(self.config, self.options, described.sources)
+        limit.check(target.root, sidecars, is_all=not todo)
         if target.is_finished and not todo:
             target.saw_inputs(described.sources)
             target.touch()
@@ -205,6 +205,7 @@ class _Line:
             engine=chosen.engine.name,
             threads=threads,
             committed=frozenset((each.unit, each.part) for each in sidecars),
+            limit=limit,
         )
         total_bytes, left_bytes = sum(source.num_bytes for source in described.sources), _file_bytes(todo, described)
         if todo:
@@ -218,6 +219,7 @@ class _Line:
             with contextlib.closing(engine(work, todo, workers=num_processes, emit=self.emit)) as results:
                 for new in results:
                     sidecars += new
+                    limit.check(target.root, sidecars, is_all=False)
                     self._needed -= sum(shard.num_bytes for each in new for shard in each.shards.values())
         except LostWorkerError as lost:
             names = ", ".join(described.sources[span.source].name for span in lost.item.spans[:3])
@@ -230,6 +232,7 @@ class _Line:
         finally:
             ENCODERS.clear()
         sidecars.sort(key=lambda each: (each.unit, each.part))
+        limit.check(target.root, sidecars, is_all=True)
         stats = self._finish(described, sidecars)
         seconds = time.perf_counter() - self._clock
         entry = {
@@ -329,7 +332,7 @@ class _Line:
         if stats.num_documents_packed == 0:
             raise NoInputError(f"no document to pack: {stats.num_documents} read, {_drops(stats)}")
         schema = run_schema(config, described.tokenizer)
-        files = [STATS, CARD]
+        files = [STATS, CARD, *join_rejects(target.root, sidecars)]
         for split in splits_of(config):
             folder = folder_of(config, split)
             shards = [each.shards[split].file for each in sidecars if split in each.shards]
@@ -367,7 +370,8 @@ def _total(sidecars: list[Sidecar], config: PackConfig) -> Stats:
 def _drops(stats: Stats) -> str:
     no_loss = stats.num_documents_no_loss + stats.num_documents_no_loss_left
     with_loss = f", {no_loss} without a token that carries loss" if no_loss else ""
-    return f"{stats.num_documents_empty} of them empty, {stats.num_documents_overlong} too long{with_loss}"
+    rejected = f"; {stats.num_rows_rejected} rows cannot be used" if stats.num_rows_rejected else ""
+    return f"{stats.num_documents_empty} of them empty, {stats.num_documents_overlong} too long{with_loss}{rejected}"
 
 
 def _file_bytes(units: list[readers.Unit], described: probe.Described) -> int:

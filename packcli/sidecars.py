@@ -27,6 +27,8 @@ class Sidecar:
     shards: dict[str, ShardInfo]
     """By split; a split without rows has no shard."""
     stats: Stats
+    rejected: ShardInfo | None = None
+    """The file of rejected rows; None when there are none."""
 
     @property
     def file(self) -> str:
@@ -38,6 +40,7 @@ class Sidecar:
         return {
             **{name: getattr(self, name) for name in ("unit", "part", "is_last", "input_xxh3")},
             "shards": {split: dataclasses.asdict(shard) for split, shard in self.shards.items()},
+            "rejected": None if self.rejected is None else dataclasses.asdict(self.rejected),
             "stats": self.stats.as_dict(),
         }
 
@@ -46,7 +49,13 @@ class Sidecar:
         """The inverse of as_dict."""
         shards = {split: ShardInfo(**shard) for split, shard in data["shards"].items()}
         stats = Stats.from_dict(data["stats"])
-        return cls(data["unit"], data["part"], data["is_last"], data["input_xxh3"], shards, stats)
+        rejected = None if data["rejected"] is None else ShardInfo(**data["rejected"])
+        return cls(data["unit"], data["part"], data["is_last"], data["input_xxh3"], shards, stats, rejected)
+
+    @property
+    def files(self) -> list[ShardInfo]:
+        """Every file that must be there for the part to be done."""
+        return [*self.shards.values(), *([] if self.rejected is None else [self.rejected])]
 
 
 def canonical(value: Any) -> bytes:
