@@ -79,31 +79,31 @@ LINES: dict[str, tuple[bytes, str, str, str | None]] = {
     "a byte that is never UTF-8": (
         b'{"text":"ab\xff"}',
         "not-utf8",
-        "not UTF-8: invalid start byte at byte 11 of the line",
+        "not UTF-8: invalid start byte at byte 11 of the row",
         "ab\ufffd",
     ),
     "an overlong NUL": (
         b'{"text":"\xc0\x80"}',
         "not-utf8",
-        "not UTF-8: invalid start byte at byte 9 of the line",
+        "not UTF-8: invalid start byte at byte 9 of the row",
         "\ufffd\ufffd",
     ),
     "a surrogate in UTF-8": (
         b'{"text":"\xed\xa0\x80"}',
         "not-utf8",
-        "not UTF-8: invalid continuation byte at byte 9 of the line",
+        "not UTF-8: invalid continuation byte at byte 9 of the row",
         "\ufffd\ufffd\ufffd",
     ),
     "half a character": (
         b'{"text":"\xc3"}',
         "not-utf8",
-        "not UTF-8: unexpected end of data at byte 9 of the line",
+        "not UTF-8: unexpected end of data at byte 9 of the row",
         "\ufffd",
     ),
     "past U+10FFFF": (
         b'{"text":"\xf5\x80\x80\x80"}',
         "not-utf8",
-        "not UTF-8: invalid start byte at byte 9 of the line",
+        "not UTF-8: invalid start byte at byte 9 of the row",
         "\ufffd\ufffd\ufffd\ufffd",
     ),
     "lists too deep": (

@@ -68,7 +68,7 @@ NOT_IN_ARRAYS = ("a mark in the middle of the file", "cut in the text", "cut bef
 
 
 def json_file(path):
-    """A good row, then a bad one, of every kind: {row: text} of the good ones, {row: kind} of the bad ones, the data."""
+    """A good row and a bad one in turn: {row: text} of the good ones, {row: kind} of the bad ones, and the data."""
     in_array = path.name == "a.json"
     kinds = [kind for kind in LINES if not (in_array and kind in NOT_IN_ARRAYS)]
     rows, good, bad = [], {}, {}

@@ -145,7 +145,7 @@ def judge(record: bytes, error: Exception) -> tuple[str, str]:
     if isinstance(error, DuplicateError):
         return "duplicate-field", str(error)
     if isinstance(error, UnicodeDecodeError):
-        return "not-utf8", f"not UTF-8: {error.reason} at byte {_first_bad_byte(record)} of the line"
+        return "not-utf8", f"not UTF-8: {error.reason} at byte {_first_bad_byte(record)} of the row"
     if isinstance(error, msgspec.ValidationError):
         return judge_type(str(error)), str(error)
     if isinstance(error, RecursionError):

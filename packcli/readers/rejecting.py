@@ -20,6 +20,7 @@ HINT = (
     "mend or remove the row, and run the same command again: committed units are kept; "
     "or pass over such rows with --on-error skip"
 )
+LENIENT_HINT = ", or read it with U+FFFD in its place with --lenient"
 TOO_LONG_HINT = "--max-line-bytes allows more, and takes more memory"
 EXCERPT = 80
 
@@ -71,6 +72,7 @@ class BadRows:
         place = place or place_of(self.sources, chunk.source, row)
         if not source.skip_bad:
             shown = self._excerpt(chunk, row)
+            hint += LENIENT_HINT if cause in ("not-utf8", "lone-surrogate") and hint == HINT else ""
             raise BadRowError(f"{place}: {what}{shown}", hint, cause=cause, what=what)
         self.by_cause[cause] = self.by_cause.get(cause, 0) + 1
         self.examples.setdefault(cause, f"{place}: {what}")
