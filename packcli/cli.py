@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from packcli import __version__, cli_outputs, cli_units, cli_views
+from packcli.bad_rows import DEFAULT_MAX_BAD
 from packcli.config import (
     COLUMN_SETS,
     COLUMNS,
@@ -218,6 +219,30 @@ def pack(
     workers: Annotated[
         int | None, typer.Option("-w", "--workers", help="Processes [default: every CPU].", show_default=False)
     ] = None,
+    on_error: Annotated[
+        str | None,
+        _text_option(
+            "--on-error",
+            metavar="WHAT",
+            help="A row that cannot be used: stop, or skip to keep it in rejected.jsonl [default: stop].",
+        ),
+    ] = None,
+    max_bad: Annotated[
+        str | None,
+        _text_option(
+            "--max-bad",
+            metavar="N|P%",
+            help=f"With skip: more bad rows are exit code 4 [default: {DEFAULT_MAX_BAD}].",
+        ),
+    ] = None,
+    lenient: Annotated[
+        bool | None,
+        typer.Option(
+            "--lenient/--no-lenient",
+            help="Bytes that are not UTF-8, half surrogates: U+FFFD [default: no-lenient].",
+            show_default=False,
+        ),
+    ] = None,
     unit_bytes: Annotated[
         str | None,
         _text_option("--unit-bytes", metavar="SIZE", help="Text planned together, such as 64MiB [default: 128MiB]."),
@@ -281,6 +306,9 @@ def pack(
             "columns": columns,
             "val_fraction": val_fraction,
             "seed": seed,
+            "on_error": on_error,
+            "max_bad": max_bad,
+            "lenient": lenient,
             "workers": workers,
             "unit_bytes": None if unit_bytes is None else parse_size(unit_bytes),
             "max_line_bytes": None if max_line_bytes is None else parse_size(max_line_bytes),

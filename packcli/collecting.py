@@ -70,7 +70,7 @@ def read_unit(root: stores.Location, unit: int, listed: Listed | None = None) ->
         sidecar = parse_sidecar(raw)
         if sidecar is None or (sidecar.unit, sidecar.part) != (unit, len(parts)):
             break
-        if not all(_is_there(root, shard, listed) for shard in sidecar.shards.values()):
+        if not all(_is_there(root, shard, listed) for shard in sidecar.files):
             break
         parts.append((sidecar, hashlib.sha256(raw).digest()))
     return parts
@@ -86,11 +86,11 @@ def _is_there(root: stores.Location, shard: ShardInfo, listed: Listed | None) ->
 
 
 def _list_shards(root: stores.Location) -> Listed | None:
-    """Name and size of every shard of a remote output, from three listings; None where a look at each is cheap."""
+    """Name and size of every file of a remote output, from a few listings; None where a look at each is cheap."""
     if isinstance(root, Path):
         return None
     listed = set()
-    for folder in ("", "train/", "validation/"):
+    for folder in ("", "train/", "validation/", "units/"):
         listed |= {(folder + name, entry.size) for name, entry in (root / folder.rstrip("/")).entries().items()}
     return frozenset(listed)
 
@@ -119,6 +119,7 @@ def _read_range(
                 sidecar.input_xxh3 if keep else "",
                 sidecar.shards if keep else {},
                 nothing,
+                sidecar.rejected if keep else None,
             )
             found.sidecars.append((short, sha256))
     return found

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packcli.bad_rows import ON_ERROR, parse_max_bad
 from packcli.errors import UsageError, nearest, unknown_name
 from packcli.formats import FORMATS, LOSSES, split_mapping, template_fields
 
@@ -144,6 +145,10 @@ class PackConfig:
     """YYYY-MM-DD: what templates take for today; None: the day of the first run."""
     split_on: str | None = None
     """Cuts a .txt file into documents at this string; None takes a file as one document."""
+    on_error: str = "stop"
+    """What a row that cannot be used does: stop ends the run, skip keeps it apart in rejected.jsonl."""
+    lenient: bool = False
+    """Read bytes that are not UTF-8, and half surrogate pairs, as U+FFFD instead of rejecting the row."""
     unit_bytes: int = 128 * 2**20
     """Text a unit holds, in bytes: the scope of planning, and what is in memory at once."""
 
@@ -185,6 +190,8 @@ class PackConfig:
         self._check_shape()
         if self.split_on == "":
             raise UsageError("--split-on is empty", "for example --split-on $'\\n\\n'")
+        if self.on_error not in ON_ERROR:
+            raise unknown_name("--on-error", self.on_error, ON_ERROR)
         if self.unit_bytes < MIN_UNIT_BYTES:
             raise UsageError(f"--unit-bytes {self.unit_bytes} is below {MIN_UNIT_BYTES}", "use --unit-bytes 128MiB")
 
@@ -286,7 +293,9 @@ class RunOptions:
     restart: bool = False
     """Begin an unfinished output of ours anew, whichever run it belongs to; a finished one is left alone."""
     max_line_bytes: int = MAX_LINE_BYTES
-    """Longest row that is read, in bytes: memory is bounded by it. A longer one ends the run."""
+    """Longest row that is read, in bytes: memory is bounded by it. A longer one cannot be used."""
+    max_bad: int | str | None = None
+    """Most rows that on_error="skip" may skip: a number, or a share of the rows read such as "0.1%"; None: 1%."""
 
     def __post_init__(self) -> None:
         """Checks the fields; raises UsageError."""
@@ -294,6 +303,8 @@ class RunOptions:
             raise UsageError(f"--workers {self.workers} is negative", "0 takes every CPU")
         if self.max_line_bytes < 1:
             raise UsageError(f"--max-line-bytes {self.max_line_bytes} is below 1", "use --max-line-bytes 64MiB")
+        if self.max_bad is not None:
+            parse_max_bad(self.max_bad)
         if self.tokenizer_engine not in TOKENIZER_ENGINES:
             raise unknown_name("tokenizer engine", self.tokenizer_engine, TOKENIZER_ENGINES)
 

@@ -217,6 +217,11 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
         return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
     row("documents", f"{stats.num_documents:,} from {count(len(manifest['inputs']), 'file')}")
+    if stats.num_rows_rejected:
+        named = ", ".join(f"{number:,} {cause}" for cause, number in stats.rejected_by_cause.items())
+        row("rejected", f"{stats.num_rows_rejected:,} of {stats.num_rows_read:,} rows ({named}): rejected.jsonl")
+    if stats.num_rows_repaired:
+        row("repaired", f"{count(stats.num_rows_repaired, 'row')}: U+FFFD stands for what is no text")
     row("records", _describe_records(manifest["text"]))
     row("tokens", f"{stats.num_tokens_in:,} of text + {stats.num_tokens_special:,} special")
     if manifest["text"]["format"] != "text":

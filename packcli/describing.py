@@ -18,6 +18,7 @@ from packcli.documents import DocumentMaker
 from packcli.engine import Emit, get_engine
 from packcli.errors import MismatchError, OutputError, TokenizerError, UsageError
 from packcli.manifest import Output, describe_run
+from packcli.rejects import reading_rules
 
 ALONE_BYTES = 1 << 32
 """Rows of less are counted before other processes would have begun."""
@@ -26,10 +27,12 @@ Warn = Callable[[str], None]
 """Gets what the user should know, and that is no error."""
 
 
-def find_inputs(names: Sequence[str], target: Output, options: RunOptions, warn: Warn) -> list[readers.Source]:
+def find_inputs(
+    names: Sequence[str], target: Output, config: PackConfig, options: RunOptions, warn: Warn
+) -> list[readers.Source]:
     """The sources that the names mean; none of them may lie in the output."""
     warnings: list[str] = []
-    sources = readers.find_sources(names, warnings, max_row_bytes=options.max_line_bytes)
+    sources = readers.find_sources(names, warnings, **reading_rules(config, options))
     _refuse_inside(sources, target.root)
     for message in warnings:
         warn(message)

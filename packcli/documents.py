@@ -8,6 +8,8 @@ input_ids, labels, ...  checked, and taken as they are                 -> ids, l
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +22,8 @@ from packcli.config import PackConfig
 from packcli.errors import BadRowError, UsageError
 from packcli.tokens import MAX_TOKEN_ID
 
-HINT = "mend or remove the row, and run the same command again: committed units are kept"
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair."""
 MASKS = ("attention_mask", "loss_mask", "completion_mask", "assistant_masks")
 IGNORE = -100
 BATCH_ROWS = 128
@@ -44,6 +47,23 @@ class Batch:
     """Prompts that end inside a token of the whole, or are rendered otherwise on their own."""
     num_tokens_padding: int = 0
     """Tokens that attention_mask says are padding: left out."""
+    rejected: list[int] = field(default_factory=list)
+    """Which rows cannot be used; they were passed on, and the run goes on."""
+    num_repaired: int = 0
+    """Rows whose text held half of a surrogate pair: U+FFFD stands there."""
+
+
+Reject = Callable[[int, BadRowError], None]
+"""Takes a row that cannot be used, by its index, and notes it, or raises the error."""
+
+
+def stop(index: int, error: BadRowError) -> None:
+    """The Reject that ends the run."""
+    raise error
+
+
+class _HalfPairError(ValueError):
+    """The text of a record holds half of a surrogate pair."""
 
 
 class Marker:
@@ -67,6 +87,8 @@ class Marker:
         self._template = template
         self._parts = [part for part, _ in fields.parts]
         self._renderer: chat.Renderer | None = None
+        self.num_repaired = 0
+        """Rows so far whose text held half of a surrogate pair."""
 
     def parts(self, row: readers.Row) -> dict[str, Any]:
         """The parts of a row by name."""
@@ -105,10 +127,13 @@ class Marker:
                 return tokenizing.MarkedText("", ())
             return self._render(made)
         except chat.RenderError as error:
-            kind = UsageError if error.is_template else BadRowError
-            raise kind(f"{place()}: {error}", error.hint or HINT) from None
+            if error.is_template:
+                raise UsageError(f"{place()}: {error}", error.hint) from None
+            raise _bad_row(place, "template", str(error), error.hint) from None
+        except _HalfPairError as error:
+            raise _bad_row(place, "lone-surrogate", str(error)) from None
         except ValueError as error:
-            raise BadRowError(f"{place()}: {error}", HINT) from None
+            raise _bad_row(place, "wrong-content", str(error)) from None
 
     def _pair(self, prompt: str, completion: str) -> tokenizing.MarkedText:
         if self.config.loss not in ("all", "completion"):
@@ -135,7 +160,18 @@ class Marker:
                 loss=str(self.config.loss),
                 loss_on_eot=self.config.loss_on_eot,
             )
-        return self._renderer(made)
+        rendered = self._renderer(made)
+        if not rendered.text.isascii() and _HALF.search(rendered.text):  # from JSON in a string of the record
+            if not self.config.lenient:
+                raise _HalfPairError("a \\ud800..\\udfff escape without its other half is no character")
+            self.num_repaired += 1
+            rendered.text = _HALF.sub("\ufffd", rendered.text)
+            rendered.parts = [_HALF.sub("\ufffd", part) for part in rendered.parts]
+        return rendered
+
+
+def _bad_row(place: Callable[[], str], cause: str, what: str, hint: str = "") -> BadRowError:
+    return BadRowError(f"{place()}: {what}", hint or readers.HINT, cause=cause, what=what)
 
 
 class DocumentMaker:
@@ -152,24 +188,24 @@ class DocumentMaker:
         self._engine, self._spot_check = engine, spot_check
         self._encoders: dict[bool, tokenizing.SpanEncoder] = {}
 
-    def __call__(self, rows: Sequence[readers.Row], place: Callable[[int], str]) -> Batch:
+    def __call__(self, rows: Sequence[readers.Row], place: Callable[[int], str], reject: Reject = stop) -> Batch:
         """The documents of some rows of one source.
 
         Args:
             rows: The rows.
             place: Index of a row -> where it is, for messages.
+            reject: Gets the rows that cannot be used.
 
         Raises:
-            BadRowError: a row cannot be used.
+            BadRowError: a row cannot be used, and `reject` ends the run.
             UsageError: the template cannot be used for any such row.
         """
         batch = Batch()
-        if self._config.format == "tokenized":
-            for index, row in enumerate(rows):
-                self._take(batch, index, self._mark.parts(row), place)
-            return batch
         for first in range(0, len(rows), BATCH_ROWS):
-            self._encode(batch, rows[first : first + BATCH_ROWS], first, place)
+            if self._config.format == "tokenized":
+                self._take(batch, rows[first : first + BATCH_ROWS], first, place, reject)
+            else:
+                self._encode(batch, rows[first : first + BATCH_ROWS], first, place, reject)
         return batch
 
     def compare(self, row: readers.Row, place: Callable[[], str]) -> bool:
@@ -193,30 +229,64 @@ class DocumentMaker:
             )
         return self._encoders[has_controls]
 
-    def _encode(self, batch: Batch, rows: Sequence[readers.Row], first: int, place: Callable[[int], str]) -> None:
-        texts: list[tokenizing.MarkedText | chat.Rendered] = []
-        index = first
+    def _encode(
+        self, batch: Batch, rows: Sequence[readers.Row], first: int, place: Callable[[int], str], reject: Reject
+    ) -> None:
+        marked = self._mark_all(batch, rows, first, place, reject)
+        while marked:
+            scratch = Batch()
+            encoded, num_cut = self._encode_texts(scratch, [text for _, text in marked])
+            overlong = find_overlong(encoded.offsets, self._config)
+            if not overlong:
+                break
+            for at, length in overlong.items():
+                self._refuse(batch, marked[at][0], overlong_row(place(marked[at][0]), length, self._config), reject)
+            marked = [each for at, each in enumerate(marked) if at not in overlong]
+        else:
+            return
+        texts = [text for _, text in marked]
+        rendered = [text for text in texts if isinstance(text, chat.Rendered)]
+        batch.kept += [index for index, _ in marked]
+        batch.num_special += scratch.num_special
+        batch.num_literals += sum(text.has_literals for text in rendered)
+        batch.num_cut_prompts += num_cut + sum(text.prompt_differs for text in rendered)
+        if self._config.val_fraction:
+            batch.keys += [text.text.encode() for text in texts]
+        batch.encoded.append(encoded)
+
+    def _mark_all(
+        self, batch: Batch, rows: Sequence[readers.Row], first: int, place: Callable[[int], str], reject: Reject
+    ) -> list[tuple[int, tokenizing.MarkedText | chat.Rendered]]:
+        """The rows that have text, with their indices."""
+        out: list[tuple[int, tokenizing.MarkedText | chat.Rendered]] = []
+        index, before = first, self._mark.num_repaired
 
         def where() -> str:
             return place(index)
 
         for index, row in enumerate(rows, first):
-            marked = self._mark(row, where)
+            try:
+                marked = self._mark(row, where)
+            except BadRowError as error:
+                self._refuse(batch, index, error, reject)
+                continue
             if marked.text:
-                batch.kept.append(index)
-                texts.append(marked)
-        if not texts:
-            return
-        rendered = [text for text in texts if isinstance(text, chat.Rendered)]
-        batch.num_literals += sum(text.has_literals for text in rendered)
-        batch.num_cut_prompts += sum(text.prompt_differs for text in rendered)
-        if self._config.val_fraction:
-            batch.keys += [text.text.encode() for text in texts]
+                out.append((index, marked))
+        batch.num_repaired += self._mark.num_repaired - before
+        return out
+
+    def _encode_texts(
+        self, batch: Batch, texts: list[tokenizing.MarkedText | chat.Rendered]
+    ) -> tuple[tokenizing.Encoded, int]:
+        """Ids with BOS and EOS, and how many prompts end inside a token."""
         encoded = self._encoder(any(text.numbers for text in texts)).encode(texts)
         is_plain = np.array([isinstance(text, tokenizing.MarkedText) for text in texts], dtype=np.bool_)
-        if self._config.loss == "completion":
-            batch.num_cut_prompts += int(encoded.is_cut.sum())
-        batch.encoded.append(self._with_special(batch, encoded, is_plain))
+        num_cut = int(encoded.is_cut.sum()) if self._config.loss == "completion" else 0
+        return self._with_special(batch, encoded, is_plain), num_cut
+
+    def _refuse(self, batch: Batch, index: int, error: BadRowError, reject: Reject) -> None:
+        reject(index, error)
+        batch.rejected.append(index)
 
     def _with_special(
         self, batch: Batch, encoded: tokenizing.Encoded, is_plain: NDArray[np.bool_]
@@ -254,20 +324,49 @@ class DocumentMaker:
             encoded.by_role,
         )
 
-    def _take(self, batch: Batch, index: int, row: dict[str, Any], place: Callable[[int], str]) -> None:
-        """A row that comes tokenized."""
-        try:
-            ids, loss, num_padding = take_tokens(row, self._tokenizer.vocab_size)
-        except ValueError as error:
-            raise BadRowError(f"{place(index)}: {error}", HINT) from None
-        batch.num_tokens_padding += num_padding
-        if not len(ids):
-            return
-        batch.kept.append(index)
-        batch.keys.append(ids.tobytes())
-        offsets = np.array([0, len(ids)], dtype=np.int64)
-        encoded = tokenizing.Encoded(ids, offsets, loss, np.zeros(1, dtype=np.bool_), {})
-        batch.encoded.append(self._with_special(batch, encoded, np.zeros(1, dtype=np.bool_)))
+    def _take(
+        self, batch: Batch, rows: Sequence[readers.Row], first: int, place: Callable[[int], str], reject: Reject
+    ) -> None:
+        """Rows that come tokenized."""
+        for index, row in enumerate(rows, first):
+            try:
+                ids, loss, num_padding = take_tokens(self._mark.parts(row), self._tokenizer.vocab_size)
+            except ValueError as error:
+                self._refuse(
+                    batch, index, _bad_row(functools.partial(place, index), "wrong-tokens", str(error)), reject
+                )
+                continue
+            offsets = np.array([0, len(ids)], dtype=np.int64)
+            encoded = tokenizing.Encoded(ids, offsets, loss, np.zeros(1, dtype=np.bool_), {})
+            scratch = Batch()
+            if len(ids):
+                encoded = self._with_special(scratch, encoded, np.zeros(1, dtype=np.bool_))
+                overlong = find_overlong(encoded.offsets, self._config)
+                if overlong:
+                    self._refuse(batch, index, overlong_row(place(index), overlong[0], self._config), reject)
+                    continue
+            batch.num_tokens_padding += num_padding
+            if not len(ids):
+                continue
+            batch.kept.append(index)
+            batch.keys.append(ids.tobytes())
+            batch.num_special += scratch.num_special
+            batch.encoded.append(encoded)
+
+
+def find_overlong(offsets: NDArray[np.int64], config: PackConfig) -> dict[int, int]:
+    """Documents that the policy `error` refuses -> their length."""
+    if config.overlong != "error":
+        return {}
+    lengths = np.diff(offsets)
+    return {at: int(lengths[at]) for at in np.flatnonzero(lengths > config.max_len).tolist()}
+
+
+def overlong_row(place: str, length: int, config: PackConfig) -> BadRowError:
+    """The error of a document over max_len, under the policy `error`."""
+    what = f"{length} tokens, over --max-len {config.max_len}"
+    hint = "--overlong split, truncate or drop; or a larger --max-len"
+    return BadRowError(f"{place}: {what}", hint, cause="overlong", what=what)
 
 
 def take_tokens(row: dict[str, Any], vocab_size: int) -> tuple[NDArray[np.uint32], NDArray[np.bool_], int]:

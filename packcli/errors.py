@@ -82,9 +82,21 @@ class UnfinishedError(PackcliError):
 
 
 class BadRowError(PackcliError):
-    """A row of the input cannot be read or holds no text."""
+    """A row of the input cannot be read or holds no text; or too many of them were skipped.
+
+    Args:
+        message: What is wrong, and where.
+        hint: What to do about it.
+        cause: A key of bad_rows.CAUSES.
+        what: What is wrong, without where.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, hint: str = "", *, cause: str = "", what: str = "") -> None:
+        super().__init__(message, hint)
+        self.cause = cause
+        self.what = what or message
 
 
 class LockedError(PackcliError):

@@ -14,6 +14,7 @@ from packcli.errors import NoInputError, UnfinishedError
 from packcli.job import folder_of, run_schema, splits_of
 from packcli.ledger import Ledger
 from packcli.manifest import MANIFEST, STATE_DIRECTORY, Output
+from packcli.rejects import Limit, join_rejects
 from packcli.report import CARD, STATS, write_report
 from packcli.shards import EMPTY_SHARD, INDEX_FILES, SPLITS_FILE, file_sha256, write_index, write_json, write_shard
 from packcli.stats import Stats
@@ -21,7 +22,13 @@ from packcli.tokenizing import TokenizerSpec
 
 
 def finish(
-    target: Output, run: Mapping[str, Any], config: PackConfig, tokenizer: TokenizerSpec, *, workers: int = 1
+    target: Output,
+    run: Mapping[str, Any],
+    config: PackConfig,
+    tokenizer: TokenizerSpec,
+    *,
+    limit: Limit,
+    workers: int = 1,
 ) -> Stats:
     """Checks that every part is there, and writes what makes the shards a dataset; manifest.json last.
 
@@ -30,6 +37,7 @@ def finish(
 
     Raises:
         UnfinishedError: a unit is not done.
+        BadRowError: too many rows were skipped.
         NoInputError: there was no document in any of them.
     """
     state = target.root / STATE_DIRECTORY
@@ -38,9 +46,10 @@ def finish(
         refuse_unfinished(target, done.num_whole, run["num_units"])
         stats = done.stats
         stats.check(config.max_len)
+        limit.check(target.root, stats, is_all=True)
         if stats.num_documents_packed == 0:
             raise NoInputError(f"no document to pack: {stats.num_documents} read, {_drops(stats)}")
-        files = [STATS, CARD]
+        files = [STATS, CARD, *join_rejects(target.root, ledger.rejects)]
         for split in splits_of(config):
             files += _write_split(target, run, config, tokenizer, split, ledger)
         if len(splits_of(config)) > 1:
@@ -87,4 +96,5 @@ def refuse_unfinished(target: Output, num_done: int, num_units: int) -> None:
 def _drops(stats: Stats) -> str:
     no_loss = stats.num_documents_no_loss + stats.num_documents_no_loss_left
     with_loss = f", {no_loss} without a token that carries loss" if no_loss else ""
-    return f"{stats.num_documents_empty} of them empty, {stats.num_documents_overlong} too long{with_loss}"
+    rejected = f"; {stats.num_rows_rejected} rows cannot be used" if stats.num_rows_rejected else ""
+    return f"{stats.num_documents_empty} of them empty, {stats.num_documents_overlong} too long{with_loss}{rejected}"

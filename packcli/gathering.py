@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from packcli import readers, tokenizing
 from packcli.assemble import Origin
 from packcli.config import PackConfig
-from packcli.documents import DocumentMaker, Marker
+from packcli.documents import DocumentMaker, Marker, find_overlong, overlong_row
+from packcli.errors import BadRowError
 from packcli.job import VALIDATION, Job
 from packcli.stats import Stats
 from packcli.tokens import TokenBuffer
@@ -20,10 +21,14 @@ from packcli.tokens import TokenBuffer
 class Documents:
     """The documents of one part: tokens, where they come from, and to which split they go."""
 
-    def __init__(self, job: Job, engine: tokenizing.Engine, spot_check: tokenizing.SpotCheck) -> None:
+    def __init__(
+        self, job: Job, engine: tokenizing.Engine, spot_check: tokenizing.SpotCheck, bad_rows: readers.BadRows
+    ) -> None:
         self._engine, self._spot_check = engine, spot_check
         self._config = job.config
+        self._bad_rows = bad_rows
         self._eos = job.tokenizer.eos_id
+        self._num_extra = (job.tokenizer.bos_id is not None) + (job.tokenizer.eos_id is not None)
         # Rather too large: pages that are never written take no memory.
         capacity = job.config.unit_bytes // 3
         self.tokens = TokenBuffer(
@@ -36,26 +41,49 @@ class Documents:
         self.empty: list[tuple[int, NDArray[np.int64]]] = []
         """Source and rows of documents without text."""
 
-    def add(self, source: int, texts: list[str], rows: NDArray[np.int64]) -> int:
-        """Tokenizes texts of one source; returns how many there were, empty ones included."""
-        num_read = len(texts)
+    def add(self, chunk: readers.Chunk, texts: list[str], rows: NDArray[np.int64]) -> int:
+        """Tokenizes the texts of a chunk; returns how many there were, empty ones included."""
+        source, num_read = chunk.source, len(texts)
         if not all(texts):
             full = [index for index, text in enumerate(texts) if text]
             self.empty.append((source, np.delete(rows, full)))
             texts, rows = [texts[index] for index in full], rows[full]
         stats = self.stats
         before = self.tokens.num_tokens - self.tokens.num_special
+        overlong: set[int] = set()
         for first in range(0, len(texts), tokenizing.BATCH_DOCUMENTS):
             batch = texts[first : first + tokenizing.BATCH_DOCUMENTS]
             ids, offsets = self._engine.encode(batch)
+            if self._config.overlong == "error" and (found := self._refuse_overlong(chunk, rows[first:], offsets)):
+                overlong.update(first + at for at in found)
+                batch = [text for at, text in enumerate(batch) if at not in found]
+                if not batch:
+                    continue
+                ids, offsets = self._engine.encode(batch)
             self._spot_check.look(batch, ids, offsets)
             if self._eos is not None:
                 stats.num_eos_in_documents += int(np.count_nonzero(ids == self._eos))
             self.tokens.append(ids, offsets.astype(np.int64, copy=False))
+        if overlong:
+            num_read -= len(overlong)
+            texts = [text for at, text in enumerate(texts) if at not in overlong]
+            rows = np.delete(rows, sorted(overlong))
         if self._config.val_fraction:
             self._validation += _to_validation([text.encode() for text in texts], self._config)
         self._record(source, rows, num_read, self.tokens.num_tokens - self.tokens.num_special - before)
         return num_read
+
+    def _refuse_overlong(
+        self, chunk: readers.Chunk, rows: NDArray[np.int64], offsets: NDArray[np.integer]
+    ) -> dict[int, int]:
+        """Documents of a batch that the policy `error` refuses -> their length, special tokens included."""
+        found = find_overlong(offsets.astype(np.int64) + self._num_extra * np.arange(len(offsets)), self._config)
+        for at, length in found.items():
+            self._refuse(chunk, int(rows[at]), overlong_row("", length, self._config))
+        return found
+
+    def _refuse(self, chunk: readers.Chunk, row: int, error: BadRowError) -> None:
+        self._bad_rows.add(chunk, row, error.cause, error.what, hint=error.hint)
 
     def _record(self, source: int, rows: NDArray[np.int64], num_read: int, num_tokens: int) -> None:
         """Notes where the documents of `rows` come from; num_read rows were read for them."""
@@ -85,17 +113,27 @@ class Documents:
 class MaskedDocuments(Documents):
     """The documents of one part, with a loss mask."""
 
-    def __init__(self, job: Job, engine: tokenizing.Engine, spot_check: tokenizing.SpotCheck) -> None:
-        super().__init__(job, engine, spot_check)
+    def __init__(
+        self, job: Job, engine: tokenizing.Engine, spot_check: tokenizing.SpotCheck, bad_rows: readers.BadRows
+    ) -> None:
+        super().__init__(job, engine, spot_check, bad_rows)
         self._sources_of_run = job.sources
         self._make = DocumentMaker(Marker(job.config, job.fields, job.tokenizer, job.template), engine, spot_check)
 
-    def add(self, source: int, texts: list[Any], rows: NDArray[np.int64]) -> int:
-        """Makes documents of rows of one source; returns how many rows there were."""
+    def add(self, chunk: readers.Chunk, texts: list[Any], rows: NDArray[np.int64]) -> int:
+        """Makes documents of the rows of a chunk; returns how many there were."""
+        source = chunk.source
+
+        def place(index: int) -> str:
+            return readers.place_of(self._sources_of_run, source, int(rows[index]))
+
+        def reject(index: int, error: BadRowError) -> None:
+            self._refuse(chunk, int(rows[index]), error)
+
         collecting = gc.isenabled()
         gc.disable()  # it would visit the messages of all rows again and again
         try:
-            batch = self._make(texts, lambda index: readers.place_of(self._sources_of_run, source, int(rows[index])))
+            batch = self._make(texts, place, reject)
         finally:
             if collecting:
                 gc.enable()
@@ -109,11 +147,13 @@ class MaskedDocuments(Documents):
         stats.num_documents_literals += batch.num_literals
         stats.num_prompts_cut += batch.num_cut_prompts
         stats.num_tokens_padding_in += batch.num_tokens_padding
+        self._bad_rows.num_repaired += batch.num_repaired
         if self._config.val_fraction:
             self._validation += _to_validation(batch.keys, self._config)
-        if len(batch.kept) < len(rows):
-            self.empty.append((source, np.delete(rows, batch.kept)))
-        self._record(source, rows[batch.kept], len(texts), num_tokens - batch.num_special)
+        num_documents = len(rows) - len(batch.rejected)
+        if len(batch.kept) < num_documents:
+            self.empty.append((source, np.delete(rows, batch.kept + batch.rejected)))
+        self._record(source, rows[batch.kept], num_documents, num_tokens - batch.num_special)
         return len(texts)
 
 

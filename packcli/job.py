@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from packcli import chat, readers, tokenizing
 from packcli.config import PackConfig
+from packcli.rejects import NO_LIMIT, Limit
 from packcli.shards import Schema, make_schema
 from packcli.stores import Location
 
@@ -29,6 +30,8 @@ class Job:
     """Threads of that engine in one process."""
     committed: frozenset[tuple[int, int]]
     """(unit, part) of the parts that need not be done again."""
+    limit: Limit = NO_LIMIT
+    """How many rows may be skipped."""
 
     @property
     def encoder_key(self) -> object:

@@ -75,6 +75,9 @@ class Ledger:
             if isinstance(value, list):
                 self._lists[name] = self._spool()
         self._sidecars = Hashes()
+        self.rejects: list[str] = []
+        """Files of rejected rows, in the order of the parts."""
+        self._rejects = Hashes()
 
     def _spool(self) -> Spooled:
         self._spools.append(Spooled(self._directory))
@@ -95,6 +98,9 @@ class Ledger:
                 for each in entries:
                     spooled.append(each)
         self._sidecars.add(sidecar.file, digest)
+        if sidecar.rejected is not None:
+            self.rejects.append(sidecar.rejected.file)
+            self._rejects.add(sidecar.rejected.file, bytes.fromhex(sidecar.rejected.sha256))
 
     def has_shards(self, split: str) -> bool:
         """Whether a part gave rows of the split."""
@@ -116,7 +122,7 @@ class Ledger:
         hashes = Hashes()
         for name, digest in files.items():
             hashes.add(name, digest)
-        for name, sha256 in self._sidecars.items():
+        for name, sha256 in (*self._rejects.items(), *self._sidecars.items()):
             hashes.add(name, bytes.fromhex(sha256))
         value = {**run, **self._lists, "files": hashes}
         seal = hashlib.sha256()

@@ -50,6 +50,7 @@ OURS = (
     "manifest.json",
     "stats.json",
     "README.md",
+    "rejected.jsonl",
     "dataset_info.json",
     "state.json",
     "dataset_dict.json",
@@ -57,7 +58,7 @@ OURS = (
 OUR_DIRECTORIES = ("units", "train", "validation")
 OUR_PATTERNS = {
     "": ("data-*.arrow",),
-    "units": ("*.json",),
+    "units": ("*.json", "*.rejected.jsonl"),
     "train": ("data-*.arrow", "dataset_info.json", "state.json"),
     "validation": ("data-*.arrow", "dataset_info.json", "state.json"),
 }
@@ -80,10 +81,13 @@ def describe_run(
         del settings[name]  # resolved: they stand under "tokenizer" and "text"
     for name in ("add_eos", "add_bos", "chat_template", "date"):
         del settings[name]  # so are these
+    # Where a row over the limit ends the run, the limit decides no byte of the output.
+    limit = sources[0].max_row_bytes if config.on_error == "skip" else None
     run = {
         "format_version": FORMAT_VERSION,
         "config": settings,
         "text": dict(text),
+        "max_line_bytes": limit,
         "tokenizer": tokenizer.identity(),
         "inputs": [{"name": source.name, "num_bytes": source.num_bytes} for source in sources],
         "num_units": num_units,

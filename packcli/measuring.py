@@ -41,6 +41,8 @@ class PartLengths:
     num_documents: int
     """Read, empty and not sampled ones included."""
     num_empty: int
+    num_rejected: int = 0
+    """Rows that cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def measure(
     if "-" in inputs:
         raise NoInputError("stats cannot read standard input", "name a file, a directory or a quoted glob")
     warnings: list[str] = []
-    sources = readers.find_sources(list(inputs), warnings)
+    sources = readers.find_sources(list(inputs), warnings, skip_bad=config.on_error == "skip", lenient=config.lenient)
     for message in warnings:
         emit(Warned(message))
     fields = readers.find_fields(
@@ -136,6 +138,9 @@ def measure(
         parts = [part for parts in engine(work, units, workers=num_processes, emit=emit) for part in parts]
     finally:
         ENCODERS.clear()
+    rejected = sum(part.num_rejected for part in parts)
+    if rejected:
+        emit(Warned(f"{rejected:,} rows cannot be used, and are left out"))
     lengths = Lengths(parts, [source.name for source in sources], sample, tokenizer.name, chosen.engine.name)
     if not parts or not len(lengths.all):
         raise NoInputError(f"no document to measure: {sum(part.num_documents for part in parts)} read")
@@ -165,7 +170,8 @@ def _first_texts(
 def measure_unit(job: Job, sample: float, unit: readers.Unit, emit: Callable[[Progress], None]) -> list[PartLengths]:
     """The lengths of a unit, part by part."""
     engine, _ = load_encoder(job)
-    extract = readers.TextExtractor(job.fields, job.sources)
+    bad_rows = readers.BadRows(job.sources)
+    extract = readers.TextExtractor(job.fields, job.sources, bad_rows)
     meter = readers.Meter()
     extra = (job.tokenizer.bos_id is not None) + (job.tokenizer.eos_id is not None)
     found = []
@@ -181,6 +187,7 @@ def measure_unit(job: Job, sample: float, unit: readers.Unit, emit: Callable[[Pr
         lengths: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
         sources: list[NDArray[np.int32]] = [np.empty(0, dtype=np.int32)]
         num_documents = num_empty = 0
+        rejected_before = bad_rows.num_rejected
         seen = meter.file_bytes
         for chunk in part.chunks():
             texts, rows = extract(chunk)
@@ -200,7 +207,13 @@ def measure_unit(job: Job, sample: float, unit: readers.Unit, emit: Callable[[Pr
             seen = meter.file_bytes
         found.append(
             PartLengths(
-                unit.index, part.index, np.concatenate(lengths), np.concatenate(sources), num_documents, num_empty
+                unit.index,
+                part.index,
+                np.concatenate(lengths),
+                np.concatenate(sources),
+                num_documents,
+                num_empty,
+                bad_rows.num_rejected - rejected_before,
             )
         )
     return found

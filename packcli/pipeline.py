@@ -26,6 +26,7 @@ from packcli.errors import MismatchError, NoInputError, PackcliError
 from packcli.finishing import finish
 from packcli.job import Job, folder_of, splits_of
 from packcli.manifest import Output
+from packcli.rejects import Limit, make_limit, reading_rules
 from packcli.report import Report
 from packcli.sidecars import Sidecar
 from packcli.stats import Stats
@@ -85,14 +86,14 @@ def pack(
     if names == ["-"]:
         with target.locked():
             try:
-                source = readers.spool_stdin(sys.stdin.buffer, target.spool, max_row_bytes=options.max_line_bytes)
+                source = readers.spool_stdin(sys.stdin.buffer, target.spool, **reading_rules(config, options))
                 line.config, described = describe(config, options, target, [source])
                 return line.guarded(described)
             finally:
                 target.spool.unlink(missing_ok=True)
     if "-" in names:
         raise NoInputError("- is standard input and cannot be joined with other inputs", "pack it on its own")
-    sources = find_inputs(names, target, options, lambda message: emit(Warned(message)))
+    sources = find_inputs(names, target, config, options, lambda message: emit(Warned(message)))
     line.config, described = describe(config, options, target, sources)  # before the lock, which creates the directory
     with target.locked():
         return line.guarded(described)
@@ -124,6 +125,8 @@ class Prepared:
     """Of the input files, about."""
     left_bytes: int
     """Of what is to be done."""
+    limit: Limit
+    """How many rows may be skipped."""
 
 
 class Line:
@@ -158,10 +161,12 @@ class Line:
         workers = self.options.workers or num_cpus()
         done = self._committed(described, workers)
         todo = [unit for unit in described.units if not done.is_whole[unit.index]]
+        limit = make_limit(config, self.options, described.sources)
+        limit.check(target.root, done.stats, is_all=not todo)
         if target.is_finished and not todo:
             done.stats.check(config.max_len)
             target.saw_inputs(described.sources)
-            return Prepared(done, [], None, 1, 1, 0, 0)
+            return Prepared(done, [], None, 1, 1, 0, 0, limit)
         num_processes = max(1, min(workers, len(todo)))
         threads = max(1, workers // num_processes)
         sample, rows = probe.sample(described, config) if todo else ([], [])
@@ -175,7 +180,7 @@ class Line:
         total_bytes, left_bytes = sum(sizes), sum(sizes[unit.index] for unit in todo)
         if todo:
             self._look_for_room(described, chosen.engine, left_bytes)
-        return Prepared(done, todo, chosen, num_processes, threads, total_bytes, left_bytes)
+        return Prepared(done, todo, chosen, num_processes, threads, total_bytes, left_bytes, limit)
 
     def run(self, described: probe.Described) -> Report:
         """Does what is left to do. The lock is held."""
@@ -187,9 +192,14 @@ class Line:
         job = make_job(target, described, self.config, ready)
         self.emit(Started(ready.total_bytes, ready.total_bytes - ready.left_bytes, ready.num_processes))
         with contextlib.closing(run_units(job, ready.todo, ready, self.emit)) as results:
+            counted = Stats() + ready.done.stats
             for _, new in results:
+                for each in new:
+                    counted += each.stats
+                ready.limit.check(target.root, counted, is_all=False)
                 self._needed -= sum(shard.num_bytes for each in new for shard in each.shards.values())
-        stats = finish(target, run, self.config, described.tokenizer, workers=self.options.workers or num_cpus())
+        workers = self.options.workers or num_cpus()
+        stats = finish(target, run, self.config, described.tokenizer, limit=ready.limit, workers=workers)
         seconds = time.perf_counter() - self._clock
         entry = log_entry(self._started, seconds, stats, described, ready)
         target.log(**entry)
@@ -235,6 +245,7 @@ def make_job(target: Output, described: probe.Described, config: PackConfig, rea
         engine=ready.chosen.engine.name,
         threads=ready.threads,
         committed=frozenset(ready.done.parts),
+        limit=ready.limit,
     )
 
 

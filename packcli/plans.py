@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from packcli import chat, probe, readers, tokenizing
-from packcli.config import FORMAT_VERSION, PackConfig
+from packcli.config import FORMAT_VERSION, PackConfig, RunOptions
 from packcli.describing import unit_sizes
 from packcli.errors import MismatchError, OutputError, StorageError
 from packcli.manifest import RANK_FILES, STATE_DIRECTORY, Output
@@ -36,11 +36,13 @@ class Planned:
     """Bytes of the input files that each of these units covers, about."""
     tokenizer_engine: str
     """What the plan was made with."""
+    max_bad: int | str | None
+    """How many rows may be skipped, as the plan was told."""
     tokenizer_path: str
     """Where the tokenizer was that the plan has a copy of."""
 
 
-def write_plan(target: Output, described: probe.Described, config: PackConfig, tokenizer_engine: str) -> None:
+def write_plan(target: Output, described: probe.Described, config: PackConfig, options: RunOptions) -> None:
     """Writes what ranks need; the output was begun (see Output.begin) with the same run."""
     state = target.directory / STATE_DIRECTORY
     with committed(state / TOKENIZER) as file:
@@ -61,7 +63,8 @@ def write_plan(target: Output, described: probe.Described, config: PackConfig, t
         "fields": dataclasses.asdict(described.fields),
         "tokenizer": dataclasses.asdict(described.tokenizer),
         "template": None if described.template is None else dataclasses.asdict(described.template),
-        "tokenizer_engine": tokenizer_engine,
+        "tokenizer_engine": options.tokenizer_engine,
+        "max_bad": options.max_bad,
     }
     with committed(state / JOB) as file:  # last; paths that are no Unicode go as escapes
         file.write((json.dumps(job, indent=1, default=sorted) + "\n").encode())
@@ -120,7 +123,9 @@ def _from_json(job: dict[str, Any], run: dict[str, Any], state: Path, input_root
     )
     sizes = [size for _, size in found]
     tokenizer_path = os.path.abspath(job["tokenizer"]["path"])
-    return Planned(PackConfig(**_tuples(job["config"])), described, sizes, job["tokenizer_engine"], tokenizer_path)
+    return Planned(
+        PackConfig(**_tuples(job["config"])), described, sizes, job["tokenizer_engine"], job["max_bad"], tokenizer_path
+    )
 
 
 def _tuples(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 from packcli import chat, readers, space, tokenizing
 from packcli.config import PackConfig
 from packcli.documents import Marker
+from packcli.errors import BadRowError
 from packcli.work import make_extractor
 
 ROOM_ROWS = 64
@@ -63,8 +65,13 @@ def sample(described: Described, config: PackConfig) -> tuple[list[str], list[tu
                     found = [document]
                 else:
                     place = functools.partial(readers.place_of, described.sources, chunk.source, int(row))
+                    try:
+                        found = marker.pieces(document, place)
+                    except BadRowError:
+                        if config.on_error == "stop":
+                            raise
+                        continue
                     rows.append((document, place))
-                    found = marker.pieces(document, place)
                 for text in found:
                     texts.append(text[: min(left, GUARD_TEXT_CHARS)])
                     left -= len(texts[-1])
@@ -106,10 +113,11 @@ def bytes_needed(described: Described, config: PackConfig, engine: tokenizing.En
         row_bytes = row_bytes * min(ROOM_ROWS, len(texts)) // max(len(texts), 1)
         marker = marker_of(described, config)
         place = functools.partial(readers.place_of, described.sources, chunk.source)
-        texts = [
-            "".join(marker.pieces(document, functools.partial(place, int(row))))
-            for document, row in zip(texts[:ROOM_ROWS], rows[:ROOM_ROWS], strict=True)
-        ]
+        first_rows = list(zip(texts[:ROOM_ROWS], rows[:ROOM_ROWS].tolist(), strict=True))
+        texts = []
+        for document, row in first_rows:
+            with contextlib.suppress(*([] if config.on_error == "stop" else [BadRowError])):
+                texts.append("".join(marker.pieces(document, functools.partial(place, row))))
     first = described.sources[chunk.source]
     if first.compression or first.format == "parquet":
         left_bytes *= space.COMPRESSION_GUESS

@@ -35,6 +35,7 @@ from packcli.manifest import PLAN, RANKS, STATE_DIRECTORY, Output
 from packcli.pipeline import Line, Prepared, Started, Warned, log_entry, make_job, run_units
 from packcli.plans import Planned, read_plan, write_plan
 from packcli.presence import Presence
+from packcli.rejects import Limit, make_limit
 from packcli.report import Report, read_report
 from packcli.stats import Stats
 
@@ -83,11 +84,11 @@ def plan(
     target = Output(Path(output if output is not None else readers.default_output_name(inputs)))
     target.check_ours()
     target.refuse_locked()
-    sources = find_inputs(inputs, target, options, lambda message: emit(Warned(message)))
+    sources = find_inputs(inputs, target, config, options, lambda message: emit(Warned(message)))
     config, described = describe(config, options, target, sources)
     with target.locked():
         Line(config, options, target, emit).prepare(described)  # its checks; ranks make their own choice of engine
-        write_plan(target, described, config, options.tokenizer_engine)
+        write_plan(target, described, config, options)
     return target.directory
 
 
@@ -172,7 +173,7 @@ class _Share:
         mine = dataclasses.replace(described, units=todo)
         sample, _ = probe.sample(mine, config)
         chosen = tokenizing.choose_engine(described.tokenizer, tokenizer_engine, sample, threads=threads)
-        ready = Prepared(done, todo, chosen, num_processes, threads, sum(planned.sizes), left)
+        ready = Prepared(done, todo, chosen, num_processes, threads, sum(planned.sizes), left, limit_of(planned))
         for split in splits_of(config):
             (self._target.directory / folder_of(config, split)).mkdir(exist_ok=True)
         self._emit(Started(ready.total_bytes, ready.total_bytes - left, num_processes))
@@ -274,7 +275,12 @@ def finish(output: str | os.PathLike[str], *, workers: int = 0) -> Report:
         run = planned.described.run
         try:
             stats = finish_output(
-                target, run, planned.config, planned.described.tokenizer, workers=workers or num_cpus()
+                target,
+                run,
+                planned.config,
+                planned.described.tokenizer,
+                limit=limit_of(planned),
+                workers=workers or num_cpus(),
             )
         except BaseException as error:
             with contextlib.suppress(OSError):
@@ -286,6 +292,11 @@ def finish(output: str | os.PathLike[str], *, workers: int = 0) -> Report:
         if entry:
             target.log(**entry)
         return Report(target.directory, run, stats, "finished", entry)
+
+
+def limit_of(planned: Planned) -> Limit:
+    """How many rows the run may skip."""
+    return make_limit(planned.config, RunOptions(max_bad=planned.max_bad), planned.described.sources)
 
 
 def _log_of_ranks(target: Output, stats: Stats, seconds: float) -> dict[str, Any]:

@@ -131,7 +131,7 @@ overlong documents: {config["overlong"]}) with the tokenizer {_code(tokenizer["n
 
 - utilisation {figures["utilisation"]:.2%}, padding {figures["padding_ratio"]:.2%} \
 (one document a row: {figures["padding_ratio_unpacked"]:.2%}; in batches of 8, padded to the longest: {padding:.2%})
-- dropped: {stats.num_documents_dropped:,} documents, {stats.num_tokens_dropped:,} tokens; \
+{_rejected_line(stats)}- dropped: {stats.num_documents_dropped:,} documents, {stats.num_tokens_dropped:,} tokens; \
 truncated {stats.num_documents_truncated:,} and split {stats.num_documents_split:,} documents
 - loss: {config["loss"]}, {stats.num_tokens_loss:,} tokens ({figures["loss_ratio"]:.2%}); \
 {stats.num_tokens_loss_cut:,} more were cut off
@@ -185,6 +185,19 @@ def _yaml_feature(name: str, feature: Mapping[str, Any]) -> str:
         return f"  - name: {name}\n    list: {feature['dtype']}"
     inner = "\n".join(f"    - name: {field}\n      dtype: {kind['dtype']}" for field, kind in feature.items())
     return f"  - name: {name}\n    list:\n{inner}"
+
+
+def _rejected_line(stats: Stats) -> str:
+    """A line about rows that were passed over, or read with U+FFFD in them; nothing when there are none."""
+    lines = []
+    if stats.num_rows_rejected:
+        causes = ", ".join(f"{count:,} {cause}" for cause, count in stats.rejected_by_cause.items())
+        lines.append(
+            f"- rejected: {stats.num_rows_rejected:,} of {stats.num_rows_read:,} rows ({causes}): rejected.jsonl\n"
+        )
+    if stats.num_rows_repaired:
+        lines.append(f"- repaired: {stats.num_rows_repaired:,} rows, in which U+FFFD stands for what is no text\n")
+    return "".join(lines)
 
 
 def _code(text: str | None) -> str:

@@ -219,14 +219,14 @@ def file_sha256(path: Location) -> tuple[str, int]:
     """sha256 and size in bytes of a file, read in blocks."""
     digest, size = hashlib.sha256(), 0
     block = memoryview(bytearray(HASH_BYTES))
-    with _open_plain(path) as file:
+    with open_plain(path) as file:
         while count := file.readinto(block):
             digest.update(block[:count])
             size += count
     return digest.hexdigest(), size
 
 
-def _open_plain(path: Location) -> Any:
+def open_plain(path: Location) -> Any:
     """A file without a buffer, to read from front to back."""
     if isinstance(path, RemotePath):
         return open_stream(path, path.stat().st_size)
@@ -236,7 +236,7 @@ def _open_plain(path: Location) -> Any:
 def open_arrow(path: Location) -> pa.NativeFile:
     """A shard as pyarrow reads it: mapped where it is a file."""
     if isinstance(path, RemotePath):
-        return pa.PythonFile(_open_plain(path), mode="r")
+        return pa.PythonFile(open_plain(path), mode="r")
     return pa.memory_map(str(path))
 
 

@@ -28,6 +28,8 @@ class Sidecar:
     shards: dict[str, ShardInfo]
     """By split; a split without rows has no shard."""
     stats: Stats
+    rejected: ShardInfo | None = None
+    """The file of rejected rows; None when there are none."""
 
     @property
     def file(self) -> str:
@@ -39,6 +41,7 @@ class Sidecar:
         return {
             **{name: getattr(self, name) for name in ("unit", "part", "is_last", "input_xxh3")},
             "shards": {split: dataclasses.asdict(shard) for split, shard in self.shards.items()},
+            "rejected": None if self.rejected is None else dataclasses.asdict(self.rejected),
             "stats": _flat(self.stats.as_dict()),
         }
 
@@ -47,12 +50,23 @@ class Sidecar:
         """The inverse of as_dict."""
         shards = {split: ShardInfo(**shard) for split, shard in data["shards"].items()}
         stats = Stats.from_dict(_unflat(data["stats"]))
-        return cls(data["unit"], data["part"], data["is_last"], data["input_xxh3"], shards, stats)
+        rejected = None if data["rejected"] is None else ShardInfo(**data["rejected"])
+        return cls(data["unit"], data["part"], data["is_last"], data["input_xxh3"], shards, stats, rejected)
+
+    @property
+    def files(self) -> list[ShardInfo]:
+        """Every file that must be there for the part to be done."""
+        return [*self.shards.values(), *([] if self.rejected is None else [self.rejected])]
 
 
 def sidecar_file(unit: int, part: int) -> str:
     """Where the sidecar of a part is, below the output. Past 99,999 units the names do not sort as the numbers do."""
     return f"units/{unit:05d}-{part:03d}.json"
+
+
+def rejects_file(unit: int, part: int) -> str:
+    """Where the rejected rows of a part are, below the output."""
+    return sidecar_file(unit, part).removesuffix(".json") + ".rejected.jsonl"
 
 
 def _flat(stats: dict[str, Any]) -> dict[str, Any]:

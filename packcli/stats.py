@@ -4,6 +4,7 @@ Conservation, checked on every unit and again on the sum:
 
     num_tokens_in + num_tokens_special == num_tokens_packed + num_tokens_dropped
     num_packs * max_len               == num_tokens_packed + num_tokens_padding
+    num_rows_read                     == num_documents + num_rows_rejected (which is the sum of its causes)
     num_documents                     == num_documents_packed + those dropped by each cause
     num_tokens_loss                   <= num_tokens_packed
 """
@@ -35,7 +36,14 @@ class Stats:
     """Parts of units: one a shard and split."""
     num_input_bytes: int = 0
     """Bytes of input read: lines or text, after decompression."""
+    num_rows_read: int = 0
+    """Records of the input; blank lines are none."""
+    num_rows_rejected: int = 0
+    """Passed over, because they could not be used."""
+    num_rows_repaired: int = 0
+    """Read with U+FFFD for what is no text."""
     num_documents: int = 0
+    """Rows that could be used."""
     num_documents_packed: int = 0
     num_documents_empty: int = 0
     """Dropped: no text."""
@@ -95,6 +103,8 @@ class Stats:
     """Segments in a pack."""
     plans_by_planner: dict[str, int] = field(default_factory=dict)
     """Who found the plans: strategy, and planner of its portfolio."""
+    rejected_by_cause: dict[str, int] = field(default_factory=dict)
+    """Why rows were rejected -> how many: keys of bad_rows.CAUSES."""
     by_source: dict[int, dict[str, int]] = field(default_factory=dict)
     """Per input file: documents and tokens in (special ones excluded)."""
     tokens_by_role: dict[str, int] = field(default_factory=dict)
@@ -141,6 +151,10 @@ class Stats:
             raise AssertionError("packs * max_len != packed + padding")
         if self.num_documents != self.num_documents_packed + self.num_documents_dropped:
             raise AssertionError("documents != packed + dropped")
+        if self.num_rows_read != self.num_documents + self.num_rows_rejected:
+            raise AssertionError("rows read != documents + rejected")
+        if self.num_rows_rejected != sum(self.rejected_by_cause.values()):
+            raise AssertionError("rejected != the sum of its causes")
         if self.num_tokens_loss > self.num_tokens_packed:
             raise AssertionError("more labels than tokens")
 
@@ -153,6 +167,8 @@ class Stats:
                 value = [[key, value[key]] for key in sorted(value)]
             elif each.name == "by_source":
                 value = {str(key): value[key] for key in sorted(value)}
+            elif each.name == "rejected_by_cause":
+                value = {key: value[key] for key in sorted(value)}
             out[each.name] = value
         return out
 

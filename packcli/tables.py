@@ -81,6 +81,9 @@ class Chart:
 
 
 FIGURES: tuple[tuple[str, str, str], ...] = (
+    ("rows read", "totals.num_rows_read", "count"),
+    ("rows rejected", "totals.num_rows_rejected", "count"),
+    ("rows repaired", "totals.num_rows_repaired", "count"),
     ("documents", "totals.num_documents", "count"),
     ("documents packed", "totals.num_documents_packed", "count"),
     ("documents dropped: empty", "totals.num_documents_empty", "count"),
@@ -166,6 +169,10 @@ def _figures(reports: Sequence[Report], names: tuple[str, ...]) -> Table:
     rows = [
         (Cell(title), *(Cell(_find(content, key), kind, key) for content in contents)) for title, key, kind in FIGURES
     ]
+    for cause in sorted({cause for report in reports for cause in report.stats.rejected_by_cause}):
+        counts = [report.stats.rejected_by_cause.get(cause, 0) for report in reports]
+        key = f"totals.rejected_by_cause.{cause}"
+        rows.append((Cell(f"rows rejected: {cause}"), *(Cell(each, "count", key) for each in counts)))
     roles = {role for report in reports for role in report.stats.tokens_by_role}
     for role in sorted(roles):
         counts = [report.stats.tokens_by_role.get(role, 0) for report in reports]

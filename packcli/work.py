@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from packcli import readers, tokenizing
 from packcli.assemble import Assembler, Layout, Origin
 from packcli.counting import count_loss, count_plan, with_loss
-from packcli.errors import BadRowError
 from packcli.gathering import Documents, MaskedDocuments
 from packcli.job import Job, folder_of, run_schema, splits_of
 from packcli.manifest import Output
-from packcli.overlong import OverlongDocumentError
 from packcli.planner import balance_plan, make_plan
+from packcli.rejects import RejectsFile
 from packcli.shards import ShardInfo, write_shard
 from packcli.sidecars import Sidecar
 from packcli.stats import Stats
@@ -47,7 +46,6 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
     Returns:
         The sidecars of the parts that were done here.
     """
-    extract = make_extractor(job.fields, job.sources)
     meter = readers.Meter()
     sidecars = []
     for part in readers.read_parts(
@@ -61,31 +59,40 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
         if (unit.index, part.index) in job.committed:
             part.skip()
             continue
-        documents = _read_documents(job, part, extract, meter, emit)
+        with RejectsFile(job.root, unit.index, part.index) as rejects:
+            documents = _read_documents(job, part, readers.BadRows(job.sources, rejects), meter, emit)
         shards, stats = _write_part(job, unit, part, documents)
-        sidecar = Sidecar(unit.index, part.index, part.is_last, part.digest, shards, stats)
+        sidecar = Sidecar(unit.index, part.index, part.is_last, part.digest, shards, stats, rejects.info)
         Output(job.root).commit(sidecar)
         sidecars.append(sidecar)
     return sidecars
 
 
-def make_extractor(fields: readers.Fields, sources: Sequence[readers.Source]) -> Extractor:
+def make_extractor(
+    fields: readers.Fields, sources: Sequence[readers.Source], bad_rows: readers.BadRows | None = None
+) -> Extractor:
     """Chunk -> the texts, or the rows of parts, of its documents, and the number of each row."""
-    return (readers.TextExtractor if fields.format == "text" else readers.RowExtractor)(fields, sources)
+    return (readers.TextExtractor if fields.format == "text" else readers.RowExtractor)(fields, sources, bad_rows)
 
 
 def _read_documents(
-    job: Job, part: readers.Part, extract: Extractor, meter: readers.Meter, emit: Callable[[Progress], None]
+    job: Job, part: readers.Part, bad_rows: readers.BadRows, meter: readers.Meter, emit: Callable[[Progress], None]
 ) -> Documents:
     """Reads and tokenizes the rows of a part."""
     engine, spot_check = load_encoder(job)
-    documents = (MaskedDocuments if job.config.masked else Documents)(job, engine, spot_check)
+    extract = make_extractor(job.fields, job.sources, bad_rows)
+    documents = (MaskedDocuments if job.config.masked else Documents)(job, engine, spot_check, bad_rows)
     seen = meter.file_bytes
     for chunk in part.chunks():
-        num_documents = documents.add(chunk.source, *extract(chunk))
+        num_documents = documents.add(chunk, *extract(chunk))
+        bad_rows.flush()
+        job.limit.check_part(bad_rows)
         emit(Progress(meter.file_bytes - seen, num_documents))
         seen = meter.file_bytes
     spot_check.settle()
+    stats = documents.stats
+    stats.num_rows_read, stats.num_rows_repaired = bad_rows.num_rows, bad_rows.num_repaired
+    stats.num_rows_rejected, stats.rejected_by_cause = bad_rows.num_rejected, dict(sorted(bad_rows.by_cause.items()))
     return documents
 
 
@@ -103,11 +110,12 @@ class TokenizedPart:
     """Indices of the documents of a split."""
     has_loss: NDArray[np.bool_]
     """bool[D]: documents with a label; the others are in no pack."""
+    rejected: list[readers.Rejected]
+    """Rows that cannot be used."""
 
 
 def tokenize_unit(job: Job, unit: readers.Unit) -> Iterator[TokenizedPart]:
     """What run_unit packs, part by part, without packing it. Parts in `job.committed` are passed over."""
-    extract = make_extractor(job.fields, job.sources)
     meter = readers.Meter()
     for part in readers.read_parts(
         unit,
@@ -119,12 +127,15 @@ def tokenize_unit(job: Job, unit: readers.Unit) -> Iterator[TokenizedPart]:
         if (unit.index, part.index) in job.committed:
             part.skip()
             continue
-        documents = _read_documents(job, part, extract, meter, lambda event: None)
+        rejected: list[readers.Rejected] = []
+        documents = _read_documents(job, part, readers.BadRows(job.sources, rejected.append), meter, lambda event: None)
         tokens = documents.tokens.finish()
         of_split = functools.partial(documents.of_split, num_documents=len(tokens))
         has_loss = np.zeros(len(tokens), dtype=np.bool_)
         has_loss[with_loss(tokens, np.arange(len(tokens)), job.config)[0]] = True
-        yield TokenizedPart(part.index, part.digest, tokens, documents.origin(), documents.empty, of_split, has_loss)
+        yield TokenizedPart(
+            part.index, part.digest, tokens, documents.origin(), documents.empty, of_split, has_loss, rejected
+        )
 
 
 ENCODERS: dict[object, tuple[tokenizing.Engine, tokenizing.SpotCheck]] = {}
@@ -157,22 +168,15 @@ def _write_part(
         stats += no_loss
         lengths = batch.lengths[docs]
         here = Origin(origin.source[docs], origin.row[docs])
-        try:
-            plan = make_plan(
-                lengths,
-                config.max_len,
-                strategy=str(config.strategy),
-                overlong=str(config.overlong),
-                max_docs_per_pack=config.max_docs_per_pack,
-                effort=config.effort,
-                seed=(seed := mix(config.seed, unit.index, part.index, number)),
-            )
-        except OverlongDocumentError as error:
-            source, row = job.sources[here.source[error.document]], here.row[error.document]
-            raise BadRowError(
-                f"{source.name}: row {row}: {error.length} tokens, over --max-len {config.max_len}",
-                "--overlong split, truncate or drop; or a larger --max-len",
-            ) from None
+        plan = make_plan(
+            lengths,
+            config.max_len,
+            strategy=str(config.strategy),
+            overlong=str(config.overlong),
+            max_docs_per_pack=config.max_docs_per_pack,
+            effort=config.effort,
+            seed=(seed := mix(config.seed, unit.index, part.index, number)),
+        )
         unbalanced = plan
         if config.balance:
             plan = balance_plan(plan, seed)

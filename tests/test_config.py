@@ -29,6 +29,7 @@ from packcli.formats import FORMATS, template_fields
 
 # One row for each check: (settings, what the message says, what the hint says).
 BAD_PACK_CONFIGS = {
+    "on_error": ({"on_error": "sikp"}, "--on-error 'sikp' is not known; did you mean 'skip'?", "known: skip, stop"),
     "strategy": (
         {"strategy": "bestfit"},
         "strategy 'bestfit' is not known; did you mean 'best-fit'?",
@@ -279,6 +280,8 @@ def test_the_defaults_are_part_of_the_promise():
         "chat_template": None,
         "date": None,
         "split_on": None,
+        "on_error": "stop",
+        "lenient": False,
         "unit_bytes": 134217728,
     }
 

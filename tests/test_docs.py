@@ -13,10 +13,13 @@ from typer.testing import CliRunner
 
 import packcli
 from packcli import cli
+from packcli.bad_rows import CAUSES
 from packcli.exporting import CSV_COLUMNS, to_csv, to_markdown
 from packcli.manifest import Output
 from packcli.tables import Cell, Chart, Table, bars
 
+REJECTED_KEYS = "source row place byte cause message num_bytes raw raw_base64".split()
+"""Of a line of rejected.jsonl; test_bad_rows.py looks at real ones."""
 DOCUMENT = (ROOT / "packcli" / "json.md").read_text(encoding="utf-8")
 
 
@@ -48,8 +51,9 @@ def test_every_key_is_described(tmp_path, tokenizer_dir):
     keys = {key for group in groups for key in group}
     described = set(re.findall(r"`([a-z][a-z_0-9-]*)`", DOCUMENT)) | set(re.findall(r'"([a-z_]+)"', DOCUMENT))
     assert keys - described == set()
-    others = {"rows", "table", "row", "column", "value", "low", "high", "num_", "sum_"}
+    others = {*CAUSES, *REJECTED_KEYS, "rows", "table", "row", "column", "value", "low", "high", "num_", "sum_"}
     assert described - keys - others == set()
+    assert {*CAUSES, *REJECTED_KEYS} <= described
     assert report["schema_version"] == several["schema_version"] == found["schema_version"] == 1
     assert "`schema_version` is 1" in DOCUMENT
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bad_lines import LINES
 from helpers import read
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,60 +30,14 @@ def fields_of(path: Path, field: str | None = None, template: str | None = None)
 
 # --- rows of JSON that cannot be used ---
 
-DEEP = 100_000
-BAD_ROWS: dict[str, tuple[bytes, str]] = {
-    "two objects on a line": (b'{"text":"a"} {"text":"b"}', "not valid JSON: .*trailing characters"),
-    "CR instead of LF": (b'{"text":"a"}\r{"text":"b"}', "not valid JSON: .*trailing characters"),
-    "a comment": (b'{"text":"a"} // b', "not valid JSON: .*trailing characters"),
-    "NUL after the object": (b'{"text":"a"}\0', "not valid JSON: .*trailing characters"),
-    "NaN as text": (b'{"text":NaN}', "not valid JSON: .*invalid character"),
-    "NaN in another field": (b'{"x":NaN,"text":"a"}', "not valid JSON: .*invalid character"),
-    "Infinity in another field": (b'{"text":"a","x":-Infinity}', "not valid JSON: .*invalid character"),
-    "null as text": (b'{"text":null}', r"Expected `str`, got `null` - at `\$.text`"),
-    "a number as text": (b'{"text":1}', r"Expected `str`, got `int` - at `\$.text`"),
-    "a boolean as text": (b'{"text":true}', r"Expected `str`, got `bool` - at `\$.text`"),
-    "a list as text": (b'{"text":["a"]}', r"Expected `str`, got `array` - at `\$.text`"),
-    "an object as text": (b'{"text":{"a":1}}', r"Expected `str`, got `object` - at `\$.text`"),
-    "the field is missing": (b'{"txt":"a"}', "Object missing required field `text`"),
-    "an empty object": (b"{}", "Object missing required field `text`"),
-    "a string instead of an object": (b'"a"', "Expected `object`, got `str`"),
-    "a list instead of an object": (b'["a"]', "Expected `object`, got `array`"),
-    "null instead of an object": (b"null", "Expected `object`, got `null`"),
-    "cut in the text": (b'{"text":"a', "not valid JSON: Input data was truncated"),
-    "cut before the brace": (b'{"text":"a"', "not valid JSON: Input data was truncated"),
-    "a high surrogate alone": (b'{"text":"\\ud800"}', r".*escape without its other half"),
-    "a low surrogate alone": (b'{"text":"a\\udc00b"}', r".*escape without its other half"),
-    "two high surrogates": (b'{"text":"\\ud800\\ud800"}', r".*escape without its other half"),
-    "a lone surrogate in another field": (b'{"x":"\\ud800","text":"a"}', r".*escape without its other half"),
-    "a byte that is never UTF-8": (b'{"text":"ab\xff"}', "not UTF-8: invalid start byte at byte 11 of the line"),
-    "an overlong NUL": (b'{"text":"\xc0\x80"}', "not UTF-8: invalid start byte at byte 9 of the line"),
-    "a surrogate in UTF-8": (b'{"text":"\xed\xa0\x80"}', "not UTF-8: invalid continuation byte at byte 9"),
-    "half a character": (b'{"text":"\xc3"}', "not UTF-8: .* at byte 9 of the line"),
-    "past U+10FFFF": (b'{"text":"\xf5\x80\x80\x80"}', "not UTF-8: invalid start byte at byte 9"),
-    "lists too deep": (b'{"x":' + b"[" * DEEP + b"]" * DEEP + b',"text":"a"}', "not readable JSON: nested too deeply"),
-    "objects too deep": (
-        b'{"x":' + b'{"a":' * DEEP + b"1" + b"}" * DEEP + b',"text":"a"}',
-        "not readable JSON: nested too deeply",
-    ),
-    "a raw tab": (b'{"text":"a\tb"}', "not valid JSON: .*invalid character"),
-    "a raw NUL": (b'{"text":"a\0b"}', "not valid JSON: .*invalid character"),
-    "a raw tab in another field": (b'{"x":"\t","text":"a"}', "not valid JSON: .*invalid character"),
-    "an unknown escape": (b'{"text":"\\x41"}', "not valid JSON: .*invalid escape"),
-    "a number with a leading zero": (b'{"x":01,"text":"a"}', "not valid JSON: .*invalid number"),
-    "a trailing comma": (b'{"text":"a",}', "not valid JSON: .*trailing comma"),
-    "single quotes": (b"{'text':'a'}", "not valid JSON: "),
-    "a mark in the middle of the file": (b'\xef\xbb\xbf{"text":"a"}', "not valid JSON: .*invalid character"),
-    "a no-break space": (b'\xc2\xa0{"text":"a"}', "not valid JSON: .*invalid character"),
-    "the field twice, first a number": (b'{"text":1,"text":"a"}', r"Expected `str`, got `int`"),
-}
-
 GOOD_ROWS: dict[str, tuple[bytes, str]] = {
     "a pair of surrogates": (b'{"text":"\\ud83d\\ude00"}', "😀"),
     "an escaped NUL": (b'{"text":"a\\u0000b"}', "a\0b"),
     "DEL": (b'{"text":"a\x7fb"}', "a\x7fb"),
     "line separators": ('{"text":"a\u2028b\u0085c\u2029"}'.encode(), "a\u2028b\u0085c\u2029"),
     "an escaped key": (b'{"te\\u0078t":"a"}', "a"),
-    "the field twice": (b'{"text":"a","text":"b"}', "b"),  # the last one wins, as with json.loads
+    "the name of the field as a value, and further in": (b'{"type":"text","text":"a","x":{"text":"b","text":1}}', "a"),
+    "another field twice": (b'{"x":1,"text":"a","x":2}', "a"),  # never read
     "bad UTF-8 in another field": (b'{"x":"\xff","text":"a"}', "a"),  # never decoded
     "a number of 5000 digits": (b'{"x":' + b"9" * 5000 + b',"text":"a"}', "a"),
     "a number over 1e308": (b'{"x":1e999,"text":"a"}', "a"),
@@ -92,22 +47,22 @@ GOOD_ROWS: dict[str, tuple[bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_ROWS)
+@pytest.mark.parametrize("case", LINES)
 def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, case: str) -> None:
-    line, cause = BAD_ROWS[case]
+    line, _, said, _ = LINES[case]
     path = put(tmp_path / "a.jsonl", {"text": "first"}, b"\n", line + b"\n", {"text": "last"})
-    with pytest.raises(BadRowError, match=rf"^a\.jsonl:3: {cause}") as caught:
+    with pytest.raises(BadRowError, match=rf"^a\.jsonl:3: {re.escape(said)}\n    from byte 19: ['\"]") as caught:
         read(path)
     assert caught.value.exit_code == 4
     assert len(caught.value.message) < 400, "the row is shown, but not all of it"
-    assert caught.value.message.isascii() or "Expected" in cause
+    assert caught.value.message.isascii()
     assert "mend or remove the row" in caught.value.hint
 
 
-@pytest.mark.parametrize("case", [case for case in BAD_ROWS if case != "a mark in the middle of the file"])
+@pytest.mark.parametrize("case", [case for case in LINES if case != "a mark in the middle of the file"])
 def test_a_bad_first_row_is_named_too(tmp_path: Path, case: str) -> None:
     """The first row is looked at before the run, when the fields are found: by other code."""
-    line, _ = BAD_ROWS[case]
+    line = LINES[case][0]
     path = put(tmp_path / "a.jsonl", line + b"\n", {"text": "last"})
     if line.startswith(b"["):
         path = put(tmp_path / "a.jsonl", b"\n" + line + b"\n")

@@ -101,8 +101,9 @@ class File:
 def pack(tmp_path_factory, tokenizer_dir):
     """Packs some units and two splits in a moment."""
     source = tmp_path_factory.mktemp("injection") / "data.jsonl"
-    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS) + "no row\n")
     config = PackConfig(
+        on_error="skip",
         max_len=64,
         strategy="best-fit",
         unit_bytes=2500 if EVERY_WAY else 3500,
@@ -110,7 +111,7 @@ def pack(tmp_path_factory, tokenizer_dir):
         columns="all" if EVERY_WAY else "compact",
         tokenizer=str(tokenizer_dir),
     )
-    options = packcli.config.RunOptions(workers=1, tokenizer_engine="tokenizers")
+    options = packcli.config.RunOptions(workers=1, tokenizer_engine="tokenizers", max_bad=1)
     spec = tokenizing.find_tokenizer(config, allow_network=False)
     choice = tokenizing.choose_engine(spec, "tokenizers", [])
 
@@ -129,6 +130,7 @@ def whole(pack, tmp_path_factory):
     with Injector(output).installed() as injector:
         pack(output)
     assert len(list(output.glob("units/*.json"))) > 1
+    assert (output / "rejected.jsonl").is_file()
     return output, tree_hash(output), injector.log
 
 
@@ -140,7 +142,7 @@ def check_committed(output, whole):
     """Whatever has a sidecar is as in the run in which nothing went wrong."""
     for path in output.glob("units/[!.]*.json"):
         sidecar = read_sidecar(path)
-        for file in (sidecar.file, *(shard.file for shard in sidecar.shards.values())):
+        for file in (sidecar.file, *(info.file for info in sidecar.files)):
             assert (output / file).read_bytes() == (whole / file).read_bytes()
     if (output / "manifest.json").is_file():
         assert verify(output).problems == []

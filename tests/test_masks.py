@@ -174,7 +174,7 @@ def test_the_other_policies_keep_the_mask(tmp_path, overlong):
     source = write_rows(tmp_path / "p.jsonl", rows)
     whole = {row: labels for row, (_, labels) in unpacked(pack(tmp_path / "w", source).output).items()}
     if overlong == "error":
-        with pytest.raises(errors.BadRowError, match="row 0: 82 tokens, over --max-len 32"):
+        with pytest.raises(errors.BadRowError, match="p.jsonl:1: 82 tokens, over --max-len 32"):
             pack(tmp_path / "out", source, max_len=32, overlong=overlong)
         return
     report = pack(tmp_path / "out", source, max_len=32, overlong=overlong)

@@ -120,7 +120,7 @@ def test_what_overlong_loses_is_counted(tmp_path, policy, reference):
 
 
 def test_overlong_error_names_the_row(tmp_path):
-    with pytest.raises(errors.BadRowError, match=r"docs\.jsonl: row \d+: \d+ tokens, over --max-len 256"):
+    with pytest.raises(errors.BadRowError, match=r"docs\.jsonl:\d+: \d+ tokens, over --max-len 256"):
         pack(tmp_path / "out", overlong="error")
 
 

@@ -33,14 +33,18 @@ def totals(draw):
     planners = st.sampled_from(["pad", "best-fit: decreasing", "best-fit: columns"])
     fields["plans_by_planner"] = draw(st.dictionaries(planners, st.integers(1, 9)))
     fields["tokens_by_role"] = draw(st.dictionaries(st.sampled_from(["user", "assistant"]), counts))
+    fields["rejected_by_cause"] = draw(st.dictionaries(st.sampled_from(["null", "not-json"]), counts))
     fields["by_split"] = draw(st.dictionaries(st.sampled_from(["train", "validation"]), tally))
     return Stats(**fields)
 
 
 def good():
-    """Hand-made: 7 documents, one empty, one overlong, one truncated; 23 tokens in 3 packs of 8."""
+    """Hand-made: 10 rows, 7 documents: one empty, one overlong, one truncated; 23 tokens in 3 packs of 8."""
     return Stats(
         num_parts=1,
+        num_rows_read=10,
+        num_rows_rejected=3,
+        rejected_by_cause={"null": 1, "not-json": 2},
         num_documents=7,
         num_documents_packed=5,
         num_documents_empty=1,
@@ -75,6 +79,7 @@ def good():
 def test_every_field_is_a_counter_a_histogram_or_a_table():
     """A field of another kind would need its own way to add up and to be stored."""
     named = [*COUNTERS, *HISTOGRAMS, "by_source", "tokens_by_role", "layouts", "by_split", "plans_by_planner"]
+    named.append("rejected_by_cause")
     assert sorted(named) == sorted(field.name for field in dataclasses.fields(Stats))
     assert len(COUNTERS) > 15
     assert [name for name in COUNTERS if name.startswith("max_")] == MAXIMA
@@ -196,6 +201,8 @@ BROKEN_BY = {
     "num_documents_packed": "documents",
     "num_documents_empty": "documents",
     "num_documents_overlong": "documents",
+    "num_rows_read": "rows read",
+    "num_rows_rejected": "rows read",
 }
 
 
@@ -208,6 +215,13 @@ def test_one_token_pack_or_document_too_many_is_found(name, step):
         stats.check(MAX_LEN)
     with pytest.raises(AssertionError, match=f"^{BROKEN_BY[name]}"):
         (good() + stats).check(MAX_LEN)  # and again on the sum
+
+
+def test_a_cause_too_many_is_found():
+    stats = good()
+    stats.rejected_by_cause["null"] += 1
+    with pytest.raises(AssertionError, match="rejected != the sum of its causes"):
+        stats.check(MAX_LEN)
 
 
 def test_another_max_len_is_found():
@@ -327,6 +341,7 @@ def test_nothing_packed_divides_by_nothing():
 def test_ratios_lie_between_0_and_1(packs):
     lengths = np.array([length for pack in packs for length in pack], dtype=np.int64)
     stats = Stats(
+        num_rows_read=len(lengths),
         num_documents=len(lengths),
         num_documents_packed=len(lengths),
         num_tokens_in=int(lengths.sum()),

@@ -20,8 +20,9 @@ OPTIONS = {
     "pack": """
         --allow-network --allow-special --balance --bos --chat-template --columns --config --date --debug
         --effort --eos --eos-token --field --format --help --isolate --json --loss --loss-on-eot
-        --max-docs-per-pack --max-len --max-line-bytes --no-balance --no-bos --no-eos --no-isolate
-        --no-loss-on-eot --output --overlong --overwrite --pad-token --quiet --restart --seed --split-on
+        --lenient --max-bad --max-docs-per-pack --max-len --max-line-bytes --no-balance --no-bos --no-eos
+        --no-isolate --no-lenient --no-loss-on-eot --on-error --output --overlong --overwrite --pad-token
+        --quiet --restart --seed --split-on
         --strategy --text-field --text-template --tokenizer --tokenizer-engine --unit-bytes --val-fraction
         --workers -o -q -w""".split(),
     "stats": """
@@ -129,7 +130,8 @@ def test_report_keys(tmp_path):
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     assert (
         list(manifest)
-        == """format_version config text tokenizer inputs num_units fingerprint splits parts files sha256""".split()
+        == """format_version config text max_line_bytes tokenizer inputs num_units fingerprint splits parts files
+        sha256""".split()
     )
     assert str(tmp_path) not in json.dumps(manifest)
 

@@ -13,18 +13,21 @@ that gives several parts, each about unit_bytes of text, because nobody knows it
 from packcli.readers.chunks import Chunk
 from packcli.readers.fields import TextExtractor, find_fields
 from packcli.readers.records import Meter, Part, digest_parts, read_parts
-from packcli.readers.rows import Row, RowError, RowExtractor, place_of
+from packcli.readers.rejecting import HINT, BadRows, Rejected, place_of
+from packcli.readers.rows import Row, RowExtractor
 from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source, default_output_name, find_sources, spool_stdin
-from packcli.readers.units import Span, Unit, cut_source, cut_units, is_read_to_be_cut
+from packcli.readers.units import Span, Unit, cut_source, cut_units, is_read_to_be_cut, most_rows
 
 __all__ = [
+    "HINT",
+    "BadRows",
     "Chunk",
     "Fields",
     "Meter",
     "Part",
+    "Rejected",
     "Row",
-    "RowError",
     "RowExtractor",
     "Source",
     "Span",
@@ -37,6 +40,7 @@ __all__ = [
     "find_fields",
     "find_sources",
     "is_read_to_be_cut",
+    "most_rows",
     "place_of",
     "read_parts",
     "spool_stdin",

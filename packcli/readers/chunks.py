@@ -5,6 +5,7 @@ They are cheap to hash, to skip and to cut. Every kind has
     source, first_row, num_bytes
     row_bytes         bytes of each row, int64[D]
     cut(at)           the rows that start before byte `at` of the chunk, and the others
+    rows(first, stop) some of the rows
     add_to(digest)    adds the rows to a digest
 """
 
@@ -50,6 +51,8 @@ class LineChunk:
     source: int
     first_row: int
     data: bytes
+    first_byte: int = 0
+    """Where the data begins in the file, after decompression."""
     _lines: list[bytes] | None = None
 
     @property
@@ -75,9 +78,18 @@ class LineChunk:
         left, right = self.data[:place], self.data[place:]
         rows = self.first_row + left.count(b"\n")
         return (
-            LineChunk(self.source, self.first_row, left) if left else None,
-            LineChunk(self.source, rows, right) if right else None,
+            LineChunk(self.source, self.first_row, left, self.first_byte) if left else None,
+            LineChunk(self.source, rows, right, self.first_byte + place) if right else None,
         )
+
+    @property
+    def row_starts(self) -> NDArray[np.int64]:
+        """Where each line begins in the data, int64[D + 1]."""
+        return np.append(0, np.cumsum(self.row_bytes + 1))
+
+    def rows(self, first: int, stop: int) -> LineChunk:
+        begin, end = self.row_starts[[first, stop]].tolist()
+        return LineChunk(self.source, self.first_row + first, self.data[begin:end], self.first_byte + begin)
 
     def add_to(self, digest: Digest) -> None:
         digest.update(self.data)
@@ -91,6 +103,8 @@ class BytesChunk:
     first_row: int
     records: list[Any]
     """bytes or msgspec.Raw, one a row."""
+    starts: list[int] | None = None
+    """Where each record begins in the file, after decompression; None when nobody knows."""
 
     @property
     def num_bytes(self) -> int:
@@ -103,11 +117,12 @@ class BytesChunk:
     def cut(self, at: int) -> tuple[BytesChunk | None, BytesChunk | None]:
         lengths = self.row_bytes
         count = int(np.searchsorted(np.cumsum(lengths) - lengths, at))
-        left, right = self.records[:count], self.records[count:]
-        return (
-            BytesChunk(self.source, self.first_row, left) if left else None,
-            BytesChunk(self.source, self.first_row + count, right) if right else None,
-        )
+        total = len(self.records)
+        return (self.rows(0, count) if count else None, self.rows(count, total) if count < total else None)
+
+    def rows(self, first: int, stop: int) -> BytesChunk:
+        starts = None if self.starts is None else self.starts[first:stop]
+        return BytesChunk(self.source, self.first_row + first, self.records[first:stop], starts)
 
     def add_to(self, digest: Digest) -> None:
         for record in self.records:
@@ -124,6 +139,8 @@ class ColumnChunk:
     columns: list[pa.LargeStringArray | pa.LargeListArray]
     encoded: tuple[bool, ...] = ()
     """Which columns hold JSON of what was nested; empty: none."""
+    names: tuple[str, ...] = ()
+    """What the columns are called."""
 
     @property
     def row_bytes(self) -> NDArray[np.int64]:
@@ -137,11 +154,11 @@ class ColumnChunk:
         lengths = self.row_bytes
         count = int(np.searchsorted(np.cumsum(lengths) - lengths, at))
         total = len(self.columns[0])
-        left = ColumnChunk(self.source, self.first_row, [column[:count] for column in self.columns], self.encoded)
-        right = ColumnChunk(
-            self.source, self.first_row + count, [column[count:] for column in self.columns], self.encoded
-        )
-        return (left if count else None, right if count < total else None)
+        return (self.rows(0, count) if count else None, self.rows(count, total) if count < total else None)
+
+    def rows(self, first: int, stop: int) -> ColumnChunk:
+        columns = [column[first:stop] for column in self.columns]
+        return ColumnChunk(self.source, self.first_row + first, columns, self.encoded, self.names)
 
     def add_to(self, digest: Digest) -> None:
         for index, column in enumerate(self.columns):
@@ -150,7 +167,59 @@ class ColumnChunk:
             digest.update(data, lengths.tobytes(), index)
 
 
-Chunk: TypeAlias = LineChunk | BytesChunk | ColumnChunk
+@dataclass(slots=True)
+class LongChunk:
+    """One row that is too long to be held: its beginning, and what tells it from others."""
+
+    source: int
+    first_row: int
+    head: bytes
+    """As much of it as is kept."""
+    num_bytes: int
+    first_byte: int | None
+    xxh3: bytes
+    """Of the whole row."""
+
+    @property
+    def row_bytes(self) -> NDArray[np.int64]:
+        return np.array([self.num_bytes], dtype=np.int64)
+
+    def cut(self, at: int) -> tuple[LongChunk | None, LongChunk | None]:
+        return (self, None) if at > 0 else (None, self)
+
+    def rows(self, first: int, stop: int) -> LongChunk:
+        return self
+
+    def add_to(self, digest: Digest) -> None:
+        digest.update(self.xxh3, self.num_bytes.to_bytes(8, "little"))
+
+
+class LongRow:
+    """Takes the pieces of a row that is too long, and keeps little of them."""
+
+    def __init__(self, source: int, row: int, first_byte: int | None) -> None:
+        self._source, self._row, self._first_byte = source, row, first_byte
+        self._head = bytearray()
+        self._num_bytes = 0
+        self._digest = xxhash.xxh3_128()
+
+    def add(self, piece: bytes | memoryview) -> None:
+        """The next piece."""
+        self._head += piece[: max(RAW_BYTES - len(self._head), 0)]
+        self._num_bytes += len(piece)
+        self._digest.update(piece)
+
+    def chunk(self) -> LongChunk:
+        """What is kept of the row."""
+        return LongChunk(
+            self._source, self._row, bytes(self._head), self._num_bytes, self._first_byte, self._digest.digest()
+        )
+
+
+RAW_BYTES = 1 << 20
+"""As much of a row is kept with those that cannot be used."""
+
+Chunk: TypeAlias = LineChunk | BytesChunk | ColumnChunk | LongChunk
 
 
 def cut_chunk(chunk: Chunk, at: int) -> tuple[Chunk | None, Chunk | None]:

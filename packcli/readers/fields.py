@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import json
+import dataclasses
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -13,16 +12,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from packcli.errors import BadRowError, FieldError, NoInputError, StorageError, nearest
+from packcli.errors import BadRowError, FieldError, NoInputError, PackcliError, StorageError, nearest
 from packcli.formats import OPTIONAL, REQUIRED, is_template, template_fields
-from packcli.readers.chunks import BytesChunk, Chunk, ColumnChunk, LineChunk
-from packcli.readers.records import check_columns, is_text, open_arrow, read_parts
+from packcli.readers.chunks import BytesChunk, Chunk, ColumnChunk, LineChunk, LongChunk
+from packcli.readers.columns import check_columns, is_text
+from packcli.readers.decoding import DECODE_ERRORS, Decoder, DuplicateError, judge, repaired
+from packcli.readers.records import open_arrow, read_parts
+from packcli.readers.rejecting import TOO_LONG_HINT, BadRows
 from packcli.readers.shapes import Fields, describe, detect, mapping, shaped_fields
 from packcli.readers.sources import Source
 from packcli.readers.units import Span, Unit, open_parquet
 
 DEFAULT_FIELD = "text"
-EXCERPT = 80
+
+CANDIDATES = 100
+"""Records that are looked at for the record shape where bad ones are passed over."""
 
 
 def find_fields(
@@ -59,12 +63,34 @@ def find_fields(
                 "--format, --field, --text-field and --text-template say nothing about .txt files", "leave them out"
             )
         return Fields(())
-    for source in structured:
-        found = _fields_of(source)
-        if found is not None:
+    first: PackcliError | None = None
+    for source, found in _candidates(structured):
+        try:
+            if isinstance(found, PackcliError):
+                raise found
+            fields = _resolve(source, found, sources, text_field, text_template, format_, parts)
             break
+        except PackcliError as error:
+            first = first or error
     else:
-        raise NoInputError(f"{structured[0].name}: no record in it" + (", nor in the others" * (len(structured) > 1)))
+        others = ", nor in the others" * (len(structured) > 1)
+        raise first or NoInputError(f"{structured[0].name}: no record in it{others}")
+    for each in structured:
+        if each.format in ("parquet", "arrow"):
+            check_columns(each, _schema(each), fields)
+    return fields
+
+
+def _resolve(
+    source: Source,
+    found: dict[str, str],
+    sources: Sequence[Source],
+    text_field: str | None,
+    text_template: str | None,
+    format_: str | None,
+    parts: dict[str, str],
+) -> Fields:
+    """The fields that a record with these fields gives; raises as find_fields does."""
     if text_field is not None or text_template is not None:
         format_ = "text"
     elif format_ is None:
@@ -83,11 +109,8 @@ def find_fields(
             raise FieldError(f"--format {format_}: there are .txt files among the inputs", "pack them on their own")
         fields = shaped_fields(source.name, found, format_, parts)
     for name in fields.names:
-        if any(each.format == "json" for each in structured) and any(mark in '"\\' or mark < " " for mark in name):
+        if any(each.format == "json" for each in sources) and any(mark in '"\\' or mark < " " for mark in name):
             raise FieldError(f"{source.name}: field {name!r} has a quote, backslash or control character in its name")
-    for each in structured:
-        if each.format in ("parquet", "arrow"):
-            check_columns(each, _schema(each), fields)
     return fields
 
 
@@ -133,28 +156,49 @@ def _schema(source: Source) -> pa.Schema:
     return schema
 
 
-def _fields_of(source: Source) -> dict[str, str] | None:
-    """Name -> kind of every field of a source, from its schema or first record; None when it has no record."""
+def _candidates(sources: Sequence[Source]) -> Iterator[tuple[Source, dict[str, str] | PackcliError]]:
+    """What tells the record shape: the first record, or one of the first where bad ones are passed over."""
+    for source in sources:
+        for number, found in enumerate(_records_of_source(source)):
+            yield source, found
+            if not source.skip_bad:
+                return
+            if number + 1 == CANDIDATES or source.format != "json":
+                break
+
+
+def _records_of_source(source: Source) -> Iterator[dict[str, str] | PackcliError]:
+    """Name -> kind of every field of a source, from its schema or of each record; or what is wrong with the record."""
     if source.format in ("parquet", "arrow"):
-        return {column.name: "string" if is_text(column.type) else str(column.type) for column in _schema(source)}
+        yield {column.name: "string" if is_text(column.type) else str(column.type) for column in _schema(source)}
+        return
     unit = Unit(0, (Span(0),))
     for part in read_parts(unit, [source], Fields(()), unit_bytes=1 << 62, hashed=False):
         for chunk in part.chunks():
-            records, rows = _records(chunk)
-            for record, row in zip(records, rows.tolist(), strict=True):
-                if bytes(record).isspace():
-                    continue
-                try:
-                    first = msgspec.json.decode(record)
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                    raise _bad_row(source, row, record, error) from None
-                if not isinstance(first, dict):
-                    raise FieldError(
-                        f"{source.name}:{row + 1}: the first record is {_json_kind(first)}, not an object",
-                        'packcli reads one object a line, such as {"text": "..."}',
-                    )
-                return {name: _json_kind(value) for name, value in first.items()}
-    return None
+            if isinstance(chunk, LineChunk | BytesChunk):
+                yield from _look_at(chunk, source)
+
+
+def _look_at(chunk: LineChunk | BytesChunk, source: Source) -> Iterator[dict[str, str] | PackcliError]:
+    for record, row in zip(*records_of(chunk), strict=True):
+        raw = bytes(record)
+        if raw.isspace():
+            continue
+        try:
+            first = msgspec.json.decode(repaired(raw) if source.lenient else raw)
+        except DECODE_ERRORS as error:
+            try:
+                BadRows([dataclasses.replace(source, skip_bad=False)]).add(chunk, int(row), *judge(raw, error))
+            except BadRowError as bad:
+                yield bad
+            continue
+        if isinstance(first, dict):
+            yield {name: _json_kind(value) for name, value in first.items()}
+        else:
+            yield FieldError(
+                f"{source.name}:{row + 1}: the first record is {_json_kind(first)}, not an object",
+                'packcli reads one object a line, such as {"text": "..."}',
+            )
 
 
 def _json_kind(value: object) -> str:
@@ -162,103 +206,157 @@ def _json_kind(value: object) -> str:
     return names.get(type(value), "number")
 
 
-def split_array(data: bytes, source: Source) -> list[Any]:
-    """The elements of a JSON array, undecoded; raises StorageError when it is not one whole array."""
-    try:
-        return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=list[msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise StorageError(
-            f"{source.name}: begins like a JSON array and is not one: {error}",
-            "packcli reads one array of objects, or one object a line",
-        ) from None
-
-
 class TextExtractor:
     """Decodes chunks into texts, one a row, as the fields say."""
 
-    def __init__(self, fields: Fields, sources: Sequence[Source]) -> None:
+    def __init__(self, fields: Fields, sources: Sequence[Source], bad_rows: BadRows | None = None) -> None:
         self._sources = sources
         self._fields = fields
+        self._bad_rows = bad_rows or BadRows(sources)
         self._join = _joiner(fields)
         holds_json = any(source.format == "json" for source in sources)
-        self._decode: Callable[[Any], Any] = _decoder(fields.names) if holds_json else msgspec.json.decode
+        self._decode = Decoder(dict.fromkeys(fields.names, str) if holds_json else {})
 
     def __call__(self, chunk: Chunk) -> tuple[list[str], NDArray[np.int64]]:
         """The texts of a chunk and the row number of each, int64[D].
 
         Raises:
-            BadRowError: a row that is not JSON, not UTF-8, or has no text in the field; names file and line.
+            BadRowError: a row that is not JSON, not UTF-8, or has no text in the field, and the run is to stop; names
+                file and line.
         """
         source = self._sources[chunk.source]
+        if isinstance(chunk, LongChunk):
+            return refuse_long(chunk, source, self._bad_rows)
         if isinstance(chunk, ColumnChunk):
             return self._from_columns(chunk, source)
-        records, rows = _records(chunk)
+        records, rows = records_of(chunk)
+        self._bad_rows.num_rows += len(records)
         if source.format == "txt":
-            return _decode_text(records, rows, source), rows
-        decode = self._decode
-        try:
-            objects = [decode(record) for record in records]
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            objects, rows = self._decode_singly(records, rows, source)
+            return self._from_text(chunk, records, rows, source)
+        objects = self._decode.all(records)
+        if objects is None:
+            objects, rows = decode_singly(self._decode, chunk, records, rows, source, self._bad_rows)
         if self._join is None:
             return [each.f0 for each in objects], rows
         join = self._join
         return [join(*msgspec.structs.astuple(each)) for each in objects], rows
 
-    def _decode_singly(
-        self, records: list[Any], rows: NDArray[np.int64], source: Source
-    ) -> tuple[list[Any], NDArray[np.int64]]:
-        """Passes over lines of white space, and names the first row that cannot be decoded."""
-        objects, kept = [], []
-        for index, record in enumerate(records):
+    def _from_text(
+        self, chunk: Chunk, records: list[Any], rows: NDArray[np.int64], source: Source
+    ) -> tuple[list[str], NDArray[np.int64]]:
+        texts, kept = [], []
+        for index, (record, row) in enumerate(zip(records, rows.tolist(), strict=True)):
+            codec = "utf-8-sig" if row == 0 else "utf-8"
             try:
-                objects.append(self._decode(record))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                if bytes(record).isspace():
+                texts.append(record.decode(codec))
+            except UnicodeDecodeError as error:
+                if not source.lenient:
+                    place = f"{source.name}: document {row}, byte {error.start}"
+                    self._bad_rows.add(chunk, row, "not-utf8", f"not UTF-8: {error.reason}", place=place)
                     continue
-                raise _bad_row(source, int(rows[index]), record, error) from None
+                texts.append(record.decode(codec, "replace"))
+                self._bad_rows.num_repaired += 1
             kept.append(index)
-        return objects, rows[kept]
+        return texts, rows if len(kept) == len(rows) else rows[kept]
 
     def _from_columns(self, chunk: ColumnChunk, source: Source) -> tuple[list[str], NDArray[np.int64]]:
         rows = np.arange(chunk.first_row, chunk.first_row + len(chunk.columns[0]), dtype=np.int64)
-        values = []
-        for name, column in zip(self._fields.names, chunk.columns, strict=True):
-            if column.null_count:
-                row = int(np.argmax(np.asarray(column.is_null())))
-                raise BadRowError(f"{source.name}: row {chunk.first_row + row}: {name!r} is null", _BAD_ROW_HINT)
-            try:
-                values.append(column.to_pylist())
-            except UnicodeDecodeError as error:
-                row = next(index for index in range(len(column)) if not _is_utf8(column[index]))
-                raise BadRowError(
-                    f"{source.name}: row {chunk.first_row + row}: {name!r} is not UTF-8: {error.reason}", _BAD_ROW_HINT
-                ) from None
+        self._bad_rows.num_rows += len(rows)
+        try:
+            if any(column.null_count for column in chunk.columns):
+                raise ValueError("a null")
+            values = [column.to_pylist() for column in chunk.columns]
+        except ValueError:  # or one that is not UTF-8: row by row
+            values, rows = self._columns_singly(chunk, rows, source)
         if self._join is None:
             return values[0], rows
         return list(map(self._join, *values)), rows
 
+    def _columns_singly(
+        self, chunk: ColumnChunk, rows: NDArray[np.int64], source: Source
+    ) -> tuple[list[list[str]], NDArray[np.int64]]:
+        found: list[list[str]] = [[] for _ in chunk.columns]
+        kept = []
+        for index, row in enumerate(rows.tolist()):
+            repairs = 0
+            texts = []
+            for name, column in zip(self._fields.names, chunk.columns, strict=True):
+                try:
+                    text, is_repaired = text_of(column[index], source)
+                except UnicodeDecodeError as error:
+                    self._bad_rows.add(chunk, row, "not-utf8", f"{name!r} is not UTF-8: {error.reason}")
+                    break
+                if text is None:
+                    self._bad_rows.add(chunk, row, "null", f"{name!r} is null")
+                    break
+                repairs += is_repaired
+                texts.append(text)
+            else:
+                kept.append(index)
+                self._bad_rows.num_repaired += bool(repairs)
+                for each, text in zip(found, texts, strict=True):
+                    each.append(text)
+        return found, rows[kept]
 
-_BAD_ROW_HINT = "mend or remove the row, and run the same command again: committed units are kept"
+
+def refuse_long(chunk: LongChunk, source: Source, bad_rows: BadRows) -> tuple[list[Any], NDArray[np.int64]]:
+    """Notes a row that is too long; it gives no document."""
+    bad_rows.num_rows += 1
+    what = f"the row is longer than {source.max_row_bytes:,} bytes"
+    bad_rows.add(chunk, chunk.first_row, "too-long", what, hint=TOO_LONG_HINT)
+    return [], np.empty(0, dtype=np.int64)
 
 
-def _is_utf8(value: pa.LargeStringScalar) -> bool:
+def decode_singly(
+    decode: Decoder,
+    chunk: LineChunk | BytesChunk,
+    records: list[Any],
+    rows: NDArray[np.int64],
+    source: Source,
+    bad_rows: BadRows,
+) -> tuple[list[Any], NDArray[np.int64]]:
+    """Decodes records one by one: passes over lines of white space, mends what may be mended, and notes bad rows."""
+    objects, kept = [], []
+    for index, record in enumerate(records):
+        try:
+            objects.append(decode(record))
+        except (*DECODE_ERRORS, DuplicateError) as error:
+            raw = bytes(record)
+            if raw.isspace() and isinstance(chunk, LineChunk):
+                bad_rows.num_rows -= 1
+                continue
+            mended = _mended(decode, raw, error) if source.lenient else None
+            if mended is None:
+                bad_rows.add(chunk, int(rows[index]), *judge(raw, error))
+                continue
+            objects.append(mended)
+            bad_rows.num_repaired += 1
+        kept.append(index)
+    return objects, rows if len(kept) == len(rows) else rows[kept]
+
+
+def _mended(decode: Decoder, raw: bytes, error: Exception) -> Any:
+    """The record with U+FFFD for what is no text; None when that is not what is wrong with it."""
+    other = repaired(raw)
+    if other == raw or isinstance(error, msgspec.ValidationError | DuplicateError):
+        return None
     try:
-        value.as_py()
+        return decode(other)
+    except (*DECODE_ERRORS, DuplicateError):
+        return None
+
+
+def text_of(value: pa.LargeStringScalar, source: Source) -> tuple[str | None, bool]:
+    """A string, None for null, and whether it was mended; raises UnicodeDecodeError where nothing is to be mended."""
+    if not value.is_valid:
+        return None, False
+    data: bytes = value.as_buffer().to_pybytes()
+    try:
+        return data.decode(), False
     except UnicodeDecodeError:
-        return False
-    return True
-
-
-@functools.cache
-def _decoder(names: tuple[str, ...]) -> Callable[[Any], Any]:
-    """A decoder that takes the named fields, all of them strings, and skips all others."""
-    slots = [f"f{index}" for index in range(len(names))]
-    struct = msgspec.defstruct(
-        "Row", [(slot, str) for slot in slots], rename=dict(zip(slots, names, strict=True)), gc=False
-    )
-    decode: Callable[[Any], Any] = msgspec.json.Decoder(struct).decode
-    return decode
+        if not source.lenient:
+            raise
+        return data.decode("utf-8", "replace"), True
 
 
 def _joiner(fields: Fields) -> Callable[..., str] | None:
@@ -273,63 +371,14 @@ def _joiner(fields: Fields) -> Callable[..., str] | None:
     return "".join(pieces).format
 
 
-def _records(chunk: Chunk) -> tuple[list[Any], NDArray[np.int64]]:
+def records_of(chunk: LineChunk | BytesChunk) -> tuple[list[Any], NDArray[np.int64]]:
     """The undecoded records of a chunk, empty lines left out, and the row number of each."""
     if isinstance(chunk, BytesChunk):
         records = chunk.records
         return records, np.arange(chunk.first_row, chunk.first_row + len(records), dtype=np.int64)
-    if not isinstance(chunk, LineChunk):
-        raise TypeError(f"no records in {type(chunk).__name__}")
     lines = chunk.lines
     rows = np.arange(chunk.first_row, chunk.first_row + len(lines), dtype=np.int64)
     if not all(lines):
         full = [index for index, line in enumerate(lines) if line]
         return [lines[index] for index in full], rows[full]
     return lines, rows
-
-
-def _decode_text(records: list[Any], rows: NDArray[np.int64], source: Source) -> list[str]:
-    texts = []
-    for record, row in zip(records, rows.tolist(), strict=True):
-        try:
-            texts.append(record.decode("utf-8-sig" if row == 0 else "utf-8"))
-        except UnicodeDecodeError as error:
-            place = f"{source.name}: document {row}, byte {error.start}"
-            raise BadRowError(f"{place}: not UTF-8: {error.reason}", _BAD_ROW_HINT) from None
-    return texts
-
-
-def _bad_row(source: Source, row: int, record: Any, error: Exception) -> BadRowError:
-    raw = bytes(record)
-    shown = raw[:EXCERPT].decode("utf-8", "backslashreplace") + ("..." if len(raw) > EXCERPT else "")
-    if isinstance(error, UnicodeDecodeError):
-        cause = f"not UTF-8: {error.reason} at byte {_first_bad_byte(raw)} of the line"
-    elif isinstance(error, msgspec.ValidationError):
-        cause = str(error)
-    elif isinstance(error, RecursionError):
-        cause = "not readable JSON: nested too deeply"
-    elif _holds_lone_surrogate(raw):
-        cause = "a \\ud800..\\udfff escape without its other half is no character"
-    else:
-        cause = f"not valid JSON: {error}"
-    return BadRowError(f"{source.name}:{row + 1}: {cause}\n    {shown!a}", _BAD_ROW_HINT)
-
-
-def _first_bad_byte(raw: bytes) -> int:
-    """Where a line stops being UTF-8; msgspec counts from the beginning of the string."""
-    try:
-        raw.decode()
-    except UnicodeDecodeError as error:
-        return error.start
-    return len(raw)
-
-
-def _holds_lone_surrogate(raw: bytes) -> bool:
-    """Whether the line is JSON but for a lone surrogate, which msgspec calls truncated."""
-    try:
-        json.dumps(json.loads(raw), ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return True
-    except (ValueError, RecursionError):
-        pass
-    return False

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from packcli import stores
-from packcli.errors import BadRowError, FieldError, StorageError
-from packcli.readers.chunks import BytesChunk, Chunk, ColumnChunk, Digest, LineChunk, cut_chunk
+from packcli.errors import BadRowError, StorageError
+from packcli.readers.arrays import split_array
+from packcli.readers.chunks import BytesChunk, Chunk, ColumnChunk, Digest, LineChunk, LongChunk, LongRow, cut_chunk
+from packcli.readers.columns import check_columns, read_column
+from packcli.readers.rejecting import TOO_LONG_HINT, first_byte_of, whole_row
 from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source
 from packcli.readers.units import Span, Unit, begins_array, first_line, open_parquet, open_source
 
 BLOCK_BYTES = 1 << 20
 """Bytes read at once: a block, its lines and its texts stay in the cache."""
+
+BOM = b"\xef\xbb\xbf"
 
 BATCH_ROWS = 1024
 """Rows taken at once from Parquet and Arrow files."""
@@ -151,8 +153,7 @@ def _read_unit(
     for span in unit.spans:
         source = sources[span.source]
         for chunk in _read_span(span, source, fields, split_on, meter):
-            _refuse_long(chunk, source)
-            yield chunk
+            yield from _without_long(chunk, source)
 
 
 def _read_span(span: Span, source: Source, fields: Fields, split_on: str | None, meter: Meter) -> Iterator[Chunk]:
@@ -181,20 +182,36 @@ def _refuse_changed(source: Source) -> None:
         raise OSError("it has changed while it was read")
 
 
-def _refuse_long(chunk: Chunk, source: Source) -> None:
-    """Raises BadRowError for a row over the limit."""
-    if chunk.num_bytes > source.max_row_bytes:
-        long = np.flatnonzero(chunk.row_bytes > source.max_row_bytes)
-        if len(long):
-            raise _too_long(source, chunk.first_row + int(long[0]))
+def _without_long(chunk: Chunk, source: Source) -> Iterator[Chunk]:
+    """The chunk in pieces, in which every row over the limit stands alone.
+
+    Raises:
+        BadRowError: there is one, and the run is to stop.
+    """
+    if isinstance(chunk, LongChunk) or chunk.num_bytes <= source.max_row_bytes:
+        yield chunk
+        return
+    lengths = chunk.row_bytes
+    first = 0
+    for row in np.flatnonzero(lengths > source.max_row_bytes).tolist():
+        if not source.skip_bad:
+            raise too_long(source, chunk.first_row + row)
+        if first < row:
+            yield chunk.rows(first, row)
+        number = chunk.first_row + row
+        long = LongRow(chunk.source, number, first_byte_of(chunk, number))
+        long.add(whole_row(chunk, number))
+        yield long.chunk()
+        first = row + 1
+    if first < len(lengths):
+        yield chunk.rows(first, len(lengths)) if first else chunk
 
 
-def _too_long(source: Source, row: int, what: str = "the row") -> BadRowError:
+def too_long(source: Source, row: int, what: str = "the row") -> BadRowError:
+    """The error of a row over the limit."""
     place = f"{source.name}:{row + 1}" if source.format == "json" else f"{source.name}: row {row}"
-    return BadRowError(
-        f"{place}: {what} is longer than {source.max_row_bytes:,} bytes",
-        "--max-line-bytes allows more, and takes more memory",
-    )
+    said = f"{what} is longer than {source.max_row_bytes:,} bytes"
+    return BadRowError(f"{place}: {said}", TOO_LONG_HINT, cause="too-long", what=said)
 
 
 def _whole(blocks: Iterable[bytes], source: Source, limit: int, what: str) -> bytes:
@@ -204,7 +221,7 @@ def _whole(blocks: Iterable[bytes], source: Source, limit: int, what: str) -> by
     for block in blocks:
         size += len(block)
         if size > limit:
-            raise _too_long(source, 0, what)
+            raise too_long(source, 0, what)
         kept.append(block)
     return b"".join(kept)
 
@@ -241,57 +258,105 @@ def _read_json(span: Span, source: Source, meter: Meter) -> Iterator[Chunk]:
     pending: list[bytes] = []
     num_pending = 0
     row = span.first_row
+    at = span.start  # byte of the file, after decompression, where `pending` begins
     at_start = span.start == 0
+    long: LongRow | None = None
     for block in _blocks(span, source, meter):
         if at_start:
             if begins_array(block):
                 yield from _read_array(span, source, meter)
                 return
-            block = block.removeprefix(b"\xef\xbb\xbf")
+            at += len(BOM) if block.startswith(BOM) else 0
+            block = block.removeprefix(BOM)
             at_start = False
+        if long is not None:
+            end = block.find(b"\n")
+            long.add(block if end < 0 else block[:end])
+            if end < 0:
+                continue
+            chunk = long.chunk()
+            yield chunk
+            at += chunk.num_bytes + 1
+            row += 1
+            block = block[end + 1 :]
+            long = None
+            if not block:
+                continue
         end = block.rfind(b"\n") + 1
         if not end:
             pending.append(block)
             num_pending += len(block)
             if num_pending > source.max_row_bytes:
-                raise _too_long(source, row)
+                if not source.skip_bad:
+                    raise too_long(source, row)
+                long = LongRow(span.source, row, at)
+                for piece in pending:
+                    long.add(piece)
+                pending, num_pending = [], 0
             continue
-        chunk = LineChunk(span.source, row, b"".join((*pending, block[:end])))
-        row += len(chunk.lines)
+        lines = LineChunk(span.source, row, b"".join((*pending, block[:end])), at)
+        row += len(lines.lines)
+        at += len(lines.data)
         pending = [block[end:]] if end < len(block) else []
         num_pending = len(block) - end
-        yield chunk
+        yield lines
+    if long is not None:
+        yield long.chunk()
     if pending:
-        yield LineChunk(span.source, row, b"".join(pending))
+        yield LineChunk(span.source, row, b"".join(pending), at)
 
 
 def _read_array(span: Span, source: Source, meter: Meter) -> Iterator[Chunk]:
     """The elements of one JSON array: the only format besides whole .txt files that is held in memory."""
-    from packcli.readers.fields import split_array
-
     limit = ARRAY_ROWS * source.max_row_bytes if source.compression else 1 << 62  # the size of a plain file is known
-    elements = split_array(_whole(_blocks(span, source, meter), source, limit, "the array"), source)
+    elements, starts = split_array(_whole(_blocks(span, source, meter), source, limit, "the array"), source)
+    whole = BytesChunk(span.source, 0, elements, starts)
     for first in range(0, len(elements), BATCH_ROWS):
-        yield BytesChunk(span.source, first, elements[first : first + BATCH_ROWS])
+        yield whole.rows(first, min(first + BATCH_ROWS, len(elements)))
 
 
 def _read_txt(span: Span, source: Source, split_on: str | None, meter: Meter) -> Iterator[Chunk]:
-    blocks = _blocks(span, source, meter)
-    if split_on is None:
-        yield BytesChunk(span.source, 0, [_whole(blocks, source, source.max_row_bytes, "the document")])
-        return
-    separator = split_on.encode()
-    row = 0
-    tail = b""
-    for block in blocks:
-        *records, tail = (tail + block).split(separator)
-        if len(tail) > source.max_row_bytes:
-            raise _too_long(source, row + len(records))
+    """Documents between separators, of which a file without one has none."""
+    separator = b"" if split_on is None else split_on.encode()
+    row = at = 0
+    pending: list[bytes] = []
+    num_pending = 0
+    long: LongRow | None = None
+    for block in _blocks(span, source, meter):
+        if not separator:
+            records, tail = [], block
+        else:  # a separator may lie across two blocks
+            *records, tail = b"".join((*pending, block)).split(separator)
+            pending, num_pending = [], 0
+        if long is not None and records:
+            long.add(records.pop(0))
+            at += (chunk := long.chunk()).num_bytes + len(separator)
+            row += 1
+            long = None
+            yield chunk
         if records:
-            yield BytesChunk(span.source, row, records)
+            starts = (at + np.cumsum([0, *(len(each) + len(separator) for each in records)])).tolist()
+            yield BytesChunk(span.source, row, records, starts[:-1])
             row += len(records)
-    if tail:
-        yield BytesChunk(span.source, row, [tail])
+            at = starts[-1]
+        pending.append(tail)
+        num_pending += len(tail)
+        if long is None and num_pending > source.max_row_bytes:
+            if not source.skip_bad:
+                raise too_long(source, row, "the row" if separator else "the document")
+            long = LongRow(span.source, row, at)
+        if long is not None:  # all but what may be the beginning of a separator
+            held = b"".join(pending)
+            keep = max(len(separator) - 1, 0)
+            long.add(held[: len(held) - keep])
+            pending = [held[len(held) - keep :]] if keep else []
+            num_pending = keep
+    if long is not None:
+        for piece in pending:
+            long.add(piece)
+        yield long.chunk()
+    elif num_pending or not separator:
+        yield BytesChunk(span.source, row, [b"".join(pending)], [at])
 
 
 def _read_parquet(span: Span, source: Source, fields: Fields, meter: Meter) -> Iterator[Chunk]:
@@ -371,68 +436,6 @@ def _column_chunks(span: Span, batches: Iterable[pa.RecordBatch], fields: Fields
     for batch in batches:
         for first in range(0, batch.num_rows, BATCH_ROWS):
             rows = batch.slice(first, BATCH_ROWS)
-            columns, encoded = zip(*(_column(rows, name) for name in fields.names), strict=True)
-            yield ColumnChunk(span.source, row, list(columns), encoded if any(encoded) else ())
+            columns, encoded = zip(*(read_column(rows, name) for name in fields.names), strict=True)
+            yield ColumnChunk(span.source, row, list(columns), encoded if any(encoded) else (), fields.names)
             row += rows.num_rows
-
-
-def _column(rows: pa.RecordBatch, name: str) -> tuple[pa.LargeStringArray | pa.LargeListArray, bool]:
-    """A column as strings or as lists of int64, and whether the strings are JSON of what was nested."""
-    index = rows.schema.get_field_index(name)
-    if index < 0:  # an optional one
-        return pa.nulls(rows.num_rows, pa.large_string()), False
-    column = rows.column(index)
-    if is_text(column.type):
-        return pc.cast(column, pa.large_string()), False
-    if is_integers(column.type):
-        if pa.types.is_boolean(column.type.value_type):
-            column = pc.cast(column, pa.large_list(pa.int8()))
-        return pc.cast(column, pa.large_list(pa.int64())), False
-    try:
-        values = [_without_nulls(value) for value in column.to_pylist(maps_as_pydicts="strict")]
-    except UnicodeDecodeError as error:
-        raise pa.ArrowInvalid(f"column {name!r} holds a string or a name that is not UTF-8: {error}") from None
-    encoded = [None if value is None else msgspec.json.encode(value).decode() for value in values]
-    return pa.array(encoded, pa.large_string()), True
-
-
-def _without_nulls(value: Any) -> Any:
-    """A nested value without the keys that are null: Arrow gives every struct the keys of all of them."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
-    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether an Arrow type holds text: any of the string types, also behind a dictionary."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def is_integers(kind: pa.DataType) -> bool:
-    """Whether an Arrow type is a list of integers or booleans."""
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
-        return False
-    return bool(pa.types.is_integer(kind.value_type) or pa.types.is_boolean(kind.value_type))
-
-
-def check_columns(source: Source, schema: pa.Schema, fields: Fields) -> None:
-    """Raises FieldError when a field is missing from the schema, or is not of the kind that the format takes."""
-    found = ", ".join(f"{column.name} ({column.type})" for column in schema)
-    option = "--text-field" if fields.format == "text" else "--field"
-    for name in fields.names:
-        if schema.get_field_index(name) < 0:
-            if name in fields.optional:
-                continue
-            raise FieldError(f"{source.name}: no column {name!r}; it has {found}", f"choose one with {option}")
-        kind = schema.field(name).type
-        if fields.format == "text" and not is_text(kind):
-            raise FieldError(
-                f"{source.name}: column {name!r} is {kind}, not text; it has {found}", f"choose one with {option}"
-            )
-        if is_integers(kind) != (fields.format == "tokenized") and not pa.types.is_null(kind):
-            wanted = "a list of integers" if fields.format == "tokenized" else "text or messages"
-            raise FieldError(
-                f"{source.name}: column {name!r} is {kind}, not {wanted}; it has {found}", f"choose one with {option}"
-            )

@@ -1,9 +1,9 @@
-"""Chunks -> rows of parts, for every format but text. One bad row is one BadRowError, with file and line."""
+"""Chunks -> rows of parts, for every format but text."""
 
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from packcli.errors import BadRowError
 from packcli.formats import is_template, template_fields
-from packcli.readers.chunks import Chunk, ColumnChunk
-from packcli.readers.fields import _BAD_ROW_HINT, _bad_row, _records
+from packcli.readers.chunks import Chunk, ColumnChunk, LongChunk
+from packcli.readers.decoding import Decoder, judge_type
+from packcli.readers.fields import decode_singly, records_of, refuse_long, text_of
+from packcli.readers.rejecting import BadRows
 from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source
 
@@ -36,25 +37,23 @@ _TYPES: dict[str, Any] = {
 }
 """Part -> type in JSON; the others are lists of integers."""
 
-_IS_LIST = frozenset({"messages", "conversations", "tools"})
-"""Parts that may be JSON in a string."""
-
 
 class RowExtractor:
     """Decodes chunks into rows, as the fields say."""
 
-    def __init__(self, fields: Fields, sources: Sequence[Source]) -> None:
+    def __init__(self, fields: Fields, sources: Sequence[Source], bad_rows: BadRows | None = None) -> None:
         self._sources = sources
         self._fields = fields
+        self._bad_rows = bad_rows or BadRows(sources)
         self._types = {}
         for part, source in fields.parts:
             used = template_fields(source) if is_template(source) else (source,)
             for name in used:
-                kind = str if is_template(source) else _TYPES.get(part, list[int | bool])
-                self._types[name] = kind | None if name in fields.optional else kind
-        self._decode: Callable[[Any], Any] = _decoder(self._types)
+                self._types[name] = str if is_template(source) else _TYPES.get(part, list[int | bool])
+        self._decode = Decoder(self._types, fields.optional)
         self._decode_value = {
-            name: msgspec.json.Decoder(kind, strict=True).decode for name, kind in self._types.items()
+            name: msgspec.json.Decoder(kind | None if name in fields.optional else kind, strict=True).decode
+            for name, kind in self._types.items()
         }
         self._pick = [_picker(source, fields.names) for _, source in fields.parts]
         self._is_plain = tuple(source for _, source in fields.parts) == fields.names
@@ -63,98 +62,69 @@ class RowExtractor:
         """The rows of a chunk and the number of each, int64[D].
 
         Raises:
-            BadRowError: a row that is not JSON, lacks a part, or has one of the wrong type.
+            BadRowError: a row that is not JSON, lacks a part, or has one of the wrong type, and the run is to stop.
         """
+        source = self._sources[chunk.source]
+        if isinstance(chunk, LongChunk):
+            return refuse_long(chunk, source, self._bad_rows)
         if isinstance(chunk, ColumnChunk):
-            count = len(chunk.columns[0])
-            numbers = np.arange(chunk.first_row, chunk.first_row + count, dtype=np.int64)
-            columns = [list(self._values(chunk, index)) for index in range(len(chunk.columns))]
-            return [self._row(values) for values in zip(*columns, strict=True)], numbers
-        records, numbers = _records(chunk)
-        rows, kept = [], []
-        for index, record in enumerate(records):
-            try:
-                rows.append(self._row(msgspec.structs.astuple(self._decode(record))))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                if bytes(record).isspace():
-                    continue
-                raise _bad_row(self._sources[chunk.source], int(numbers[index]), record, error) from None
-            except RowError as error:
-                raise self.error(chunk, int(numbers[index]), error) from None
-            kept.append(index)
-        return rows, numbers[kept] if len(kept) < len(numbers) else numbers
+            return self._from_columns(chunk, source)
+        records, numbers = records_of(chunk)
+        self._bad_rows.num_rows += len(records)
+        objects, numbers = decode_singly(self._decode, chunk, records, numbers, source, self._bad_rows)
+        return [self._row(msgspec.structs.astuple(each)) for each in objects], numbers
 
-    def error(self, chunk: Chunk, row: int, error: Exception | str) -> BadRowError:
-        """The error of one row."""
-        return BadRowError(f"{place_of(self._sources, chunk.source, row)}: {error}", _BAD_ROW_HINT)
+    def _from_columns(self, chunk: ColumnChunk, source: Source) -> tuple[list[Row], NDArray[np.int64]]:
+        count = len(chunk.columns[0])
+        self._bad_rows.num_rows += count
+        bad: dict[int, tuple[str, str]] = {}
+        repaired: set[int] = set()
+        columns = [list(self._values(chunk, index, source, bad, repaired)) for index in range(len(chunk.columns))]
+        for index in sorted(bad):
+            self._bad_rows.add(chunk, chunk.first_row + index, *bad[index])
+        self._bad_rows.num_repaired += len(repaired.difference(bad))
+        rows = [self._row(values) for index, values in enumerate(zip(*columns, strict=True)) if index not in bad]
+        numbers = np.arange(chunk.first_row, chunk.first_row + count, dtype=np.int64)
+        return rows, np.delete(numbers, list(bad)) if bad else numbers
 
     def _row(self, values: Sequence[Any]) -> Row:
         return tuple(values) if self._is_plain else tuple(pick(values) for pick in self._pick)
 
-    def _values(self, chunk: ColumnChunk, index: int) -> Any:
-        """The values of a column, decoded where it is JSON, and checked."""
+    def _values(
+        self, chunk: ColumnChunk, index: int, source: Source, bad: dict[int, tuple[str, str]], repaired: set[int]
+    ) -> Iterator[Any]:
+        """The values of a column, decoded where it is JSON, and checked; of rows that are `bad` None."""
         name, column = self._fields.names[index], chunk.columns[index]
-        optional = name in self._fields.optional
-        if isinstance(column, pa.LargeListArray):
-            yield from self._integers(chunk, name, column)
-            return
+        is_json = index < len(chunk.encoded) and chunk.encoded[index]
         for row in range(len(column)):
+            scalar, value = column[row], None
             try:
-                value = column[row].as_py()
-                if value is None:
-                    if not optional:
-                        raise RowError(f"{name!r} is null")
-                elif index < len(chunk.encoded) and chunk.encoded[index]:
-                    value = self._decode_value[name](value)
-                elif isinstance(value, str):
-                    value = msgspec.convert(value, self._types[name])
-            except (msgspec.ValidationError, RowError) as error:
-                cause = error if isinstance(error, RowError) else f"{name!r}: {error}"
-                raise self.error(chunk, chunk.first_row + row, str(cause)) from None
+                if not scalar.is_valid:
+                    if name not in self._fields.optional:
+                        raise _NullError(f"{name!r} is null")
+                elif isinstance(column, pa.LargeListArray):
+                    if scalar.values.null_count:
+                        raise _NullError(f"{name!r} holds a null")
+                    value = scalar.values.to_numpy()
+                else:
+                    text, is_mended = text_of(scalar, source)
+                    given = text or ""
+                    value = self._decode_value[name](given) if is_json else msgspec.convert(given, self._types[name])
+                    if is_mended:
+                        repaired.add(row)
+            except _NullError as error:
+                bad.setdefault(row, ("null", str(error)))
+            except msgspec.ValidationError as error:
+                bad.setdefault(row, (judge_type(str(error)), f"{name!r}: {error}"))
+            except msgspec.DecodeError as error:
+                bad.setdefault(row, ("not-json", f"{name!r}: {error}"))
             except UnicodeDecodeError as error:
-                cause = f"{name!r} is not UTF-8: {error.reason}"
-                raise self.error(chunk, chunk.first_row + row, cause) from None
+                bad.setdefault(row, ("not-utf8", f"{name!r} is not UTF-8: {error.reason}"))
             yield value
 
-    def _integers(self, chunk: ColumnChunk, name: str, column: pa.LargeListArray) -> Any:
-        """Each list as int64[T]."""
-        for row in range(len(column)):
-            scalar = column[row]
-            if not scalar.is_valid:
-                if name not in self._fields.optional:
-                    raise self.error(chunk, chunk.first_row + row, f"{name!r} is null")
-                yield None
-                continue
-            if scalar.values.null_count:
-                raise self.error(chunk, chunk.first_row + row, f"{name!r} holds a null")
-            yield scalar.values.to_numpy()
 
-
-class RowError(ValueError):
-    """What is wrong with a row."""
-
-
-def place_of(sources: Sequence[Source], source: int, row: int) -> str:
-    """Where a row is: file:line where there are lines."""
-    name = sources[source].name
-    return f"{name}:{row + 1}" if sources[source].format == "json" else f"{name}: row {row}"
-
-
-def _decoder(types: dict[str, Any]) -> Callable[[Any], Any]:
-    slots = []
-    for index, kind in enumerate(types.values()):
-        slot = f"f{index}"
-        optional = type(None) in getattr(kind, "__args__", ())
-        slots.append((slot, kind, None) if optional else (slot, kind))
-    struct = msgspec.defstruct(
-        "Row",
-        slots,
-        rename={f"f{index}": name for index, name in enumerate(types)},
-        kw_only=True,  # optional ones may stand before required ones
-        gc=False,
-    )
-    decode: Callable[[Any], Any] = msgspec.json.Decoder(struct).decode
-    return decode
+class _NullError(ValueError):
+    """There is nothing."""
 
 
 def _picker(source: str, names: Sequence[str]) -> Callable[[Sequence[Any]], Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import json
 import os
@@ -11,7 +12,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from packcli import stores
 from packcli.config import MAX_LINE_BYTES
@@ -58,12 +59,23 @@ class Source:
     num_bytes: int
     """Size of the file."""
     max_row_bytes: int = MAX_LINE_BYTES
-    """A row that is longer ends the run."""
+    """A row that is longer cannot be used."""
+    skip_bad: bool = False
+    """Whether rows that cannot be used are passed over and noted; else the first one ends the run."""
+    lenient: bool = False
+    """Whether what is no UTF-8, and half surrogate pairs, are read as U+FFFD."""
     version: str = ""
     """What the store calls this state of an object; empty for a file."""
 
 
-def find_sources(inputs: Sequence[str], warn: list[str], *, max_row_bytes: int = MAX_LINE_BYTES) -> list[Source]:
+def find_sources(
+    inputs: Sequence[str],
+    warn: list[str],
+    *,
+    max_row_bytes: int = MAX_LINE_BYTES,
+    skip_bad: bool = False,
+    lenient: bool = False,
+) -> list[Source]:
     """Every file that the inputs mean.
 
     Explicit inputs keep their order, matches of a glob and files of a directory are sorted by path. A
@@ -73,6 +85,8 @@ def find_sources(inputs: Sequence[str], warn: list[str], *, max_row_bytes: int =
         inputs: Files, directories, globs. `-` is not among them: see spool_stdin.
         warn: Gets a line for each thing that was passed over.
         max_row_bytes: Longest row that is read.
+        skip_bad: Whether rows that cannot be used are passed over.
+        lenient: Whether what is no text is read as U+FFFD.
 
     Raises:
         NoInputError: nothing is there, or nothing matches.
@@ -97,7 +111,10 @@ def find_sources(inputs: Sequence[str], warn: list[str], *, max_row_bytes: int =
         # The directory without links and .., the name as it is spelled: a cache's links hide the suffix.
         unique.append(path if remote else os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)))
     names = _names(unique)
-    sources = [_source(name, path, max_row_bytes, known) for name, path in zip(names, unique, strict=True)]
+    rules: dict[str, Any] = {"max_row_bytes": max_row_bytes, "skip_bad": skip_bad, "lenient": lenient}
+    sources = [
+        dataclasses.replace(_source(name, path, known), **rules) for name, path in zip(names, unique, strict=True)
+    ]
     for source in sources:
         if source.num_bytes == 0:
             warn.append(f"{source.name} is empty")
@@ -222,7 +239,7 @@ def _split_suffix(path: str) -> tuple[str, str | None]:
     return last, None
 
 
-def _source(name: str, path: str, max_row_bytes: int, known: dict[str, stores.Entry]) -> Source:
+def _source(name: str, path: str, known: dict[str, stores.Entry]) -> Source:
     suffix, compression = _split_suffix(path)
     format_ = FORMATS.get(suffix)
     if format_ is None or (compression and format_ not in ("json", "txt")):
@@ -232,7 +249,7 @@ def _source(name: str, path: str, max_row_bytes: int, known: dict[str, stores.En
         entry = known.get(path) or location.find()
         if entry is None:
             raise StorageError(f"{path}: there is no such object", "check the URL")
-        return Source(name, path, format_, compression, entry.size, max_row_bytes, entry.version)
+        return Source(name, path, format_, compression, entry.size, version=entry.version)
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):  # to open a FIFO would wait for its writer
@@ -241,7 +258,7 @@ def _source(name: str, path: str, max_row_bytes: int, known: dict[str, stores.En
             pass
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}", "check the path and its permissions") from None
-    return Source(name, path, format_, compression, status.st_size, max_row_bytes)
+    return Source(name, path, format_, compression, status.st_size)
 
 
 def _suffixes() -> str:
@@ -273,8 +290,11 @@ def default_output_name(inputs: Sequence[str]) -> str:
     return f"{base or 'data'}-packed"
 
 
-def spool_stdin(stream: BinaryIO, path: Path, *, max_row_bytes: int = MAX_LINE_BYTES) -> Source:
-    """Copies standard input to a file, so that it can be cut into units, resumed and verified like any other."""
+def spool_stdin(stream: BinaryIO, path: Path, **rules: Any) -> Source:
+    """Copies standard input to a file, so that it can be cut into units, resumed and verified like any other.
+
+    `rules` are those of find_sources.
+    """
     try:
         with open(path, "wb") as file:
             shutil.copyfileobj(stream, file, 1 << 20)
@@ -283,4 +303,4 @@ def spool_stdin(stream: BinaryIO, path: Path, *, max_row_bytes: int = MAX_LINE_B
     size = path.stat().st_size
     if size == 0:
         raise NoInputError("standard input is empty")
-    return Source("stdin.jsonl", str(path), "json", None, size, max_row_bytes)
+    return Source("stdin.jsonl", str(path), "json", None, size, **rules)

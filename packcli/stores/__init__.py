@@ -15,7 +15,7 @@ either: a prefix is there when something is under it.
 
 from packcli.stores.access import Entry
 from packcli.stores.locks import locked, refuse_locked
-from packcli.stores.places import Location, concurrently, is_inside, is_remote, locate, uploaded, walk
+from packcli.stores.places import Location, concurrently, is_inside, is_remote, locate, names_in, uploaded, walk
 from packcli.stores.ranges import open_random, open_stream
 from packcli.stores.remote import RemotePath
 
@@ -28,6 +28,7 @@ __all__ = [
     "is_remote",
     "locate",
     "locked",
+    "names_in",
     "open_random",
     "open_stream",
     "refuse_locked",

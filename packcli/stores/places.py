@@ -106,6 +106,16 @@ def uploaded(path: RemotePath) -> Iterator[IO[bytes]]:
             path.put_file(str(kept), size)
 
 
+def names_in(folder: Location) -> list[str]:
+    """Names of what is one level below, in no order; none when there is nothing."""
+    if isinstance(folder, RemotePath):
+        return list(folder.entries())
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
 def concurrently(root: Location, function: Callable[[Given], Found], items: Iterable[Given]) -> Iterator[Found]:
     """map(function, items); where `root` is remote, several at a time."""
     if isinstance(root, Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import os
@@ -43,7 +44,7 @@ class Absent:
     """Name of the input file."""
     row: int
     cause: str
-    """empty, `overlong: N tokens`, or `missing`, which is also a problem."""
+    """empty, `overlong: N tokens`, `rejected: CAUSE`, or `missing`, which is also a problem."""
 
 
 @dataclass(slots=True)
@@ -95,7 +96,14 @@ def check_inputs(
     if problem is None:
         warnings: list[str] = []
         paths = list(against) or _remembered(root, record)
-        sources = readers.find_sources(paths, warnings, max_row_bytes=1 << 62)  # what was packed can be read
+        limit = record.manifest["max_line_bytes"]
+        sources = readers.find_sources(
+            paths,
+            warnings,
+            max_row_bytes=1 << 62 if limit is None else limit,  # what was packed can be read
+            skip_bad=config.on_error == "skip",
+            lenient=config.lenient,
+        )
         for message in warnings:
             warn(message)
         problem = _sources_problem(record, sources)
@@ -211,6 +219,10 @@ def _check_part(
         change = f"XXH3 was {sidecar.input_xxh3[:12]}, now it is {part.digest[:12]}"
         checked.problems.append(Problem(sidecar.file, f"the rows of the inputs have changed: {change}"))
         return
+    causes = collections.Counter(each.cause for each in part.rejected)
+    if causes != sidecar.stats.rejected_by_cause:
+        change = f"{sidecar.stats.rejected_by_cause} were, today {dict(causes)} are"
+        checked.problems.append(Problem(sidecar.file, f"other rows are rejected: {change}"))
     order = np.lexsort((part.origin.row, part.origin.source))
     keys = _keys(part.origin.source[order], part.origin.row[order])
     lengths = part.tokens.lengths
@@ -311,7 +323,9 @@ def _absent(
     lengths: Ints,
     sources: Sequence[readers.Source],
 ) -> Iterator[Absent]:
-    """Documents of a part that are in no pack, empty ones first."""
+    """Documents of a part that are in no pack: rejected and empty ones first."""
+    for each in part.rejected:
+        yield Absent(sources[each.source].name, each.row, f"rejected: {each.cause}")
     for source, rows in part.empty:
         for row in rows.tolist():
             yield Absent(sources[source].name, row, "empty")

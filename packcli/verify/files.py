@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -13,9 +14,10 @@ from packcli.config import FORMAT_VERSION, PackConfig
 from packcli.errors import OutputError, PackcliError
 from packcli.job import folder_of, splits_of
 from packcli.manifest import MANIFEST, OUR_DIRECTORIES, PLAN, STATE_DIRECTORY, config_of, fingerprint
+from packcli.rejects import REJECTED, count_causes, read_all
 from packcli.report import CARD, STATS, stats_file
 from packcli.shards import EMPTY_SHARD, INDEX_FILES, LEFT_OVER, SPLITS_FILE, features, file_sha256, to_json
-from packcli.sidecars import Sidecar, is_sealed, list_shards, read_sidecar, whole_units
+from packcli.sidecars import Sidecar, is_sealed, list_shards, read_sidecar, rejects_file, whole_units
 from packcli.stats import Stats
 from packcli.stores import Location
 from packcli.tokenizing import TokenizerSpec
@@ -25,6 +27,9 @@ RECORD_KEYS = ("splits", "parts", "files", "sha256", "fingerprint")
 
 SHARD_NAME = re.compile(r"(?:(?:train|validation)/)?data-\d{5,}-\d{3,}\.arrow")
 """Nothing else is opened, whatever a sidecar says."""
+
+REJECTS_NAME = re.compile(r"units/\d{5,}-\d{3,}\.rejected\.jsonl")
+"""Nor any other file of rejected rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,7 @@ def check_files(root: Location) -> tuple[Record | None, list[Problem]]:
         return None, [Problem(MANIFEST, f"is not a manifest of format {FORMAT_VERSION}: {error!r}")]
     sound = [each for each in sidecars if each is not None]
     foreign = any(not SHARD_NAME.fullmatch(info.file) for each in sound for info in each.shards.values())
+    foreign |= any(not REJECTS_NAME.fullmatch(each.rejected.file) for each in sound if each.rejected is not None)
     if foreign or len(sound) < len(sidecars) or any(each.file == MANIFEST for each in problems):
         return None, problems
     return Record(manifest, config, tokenizer, sound), problems
@@ -111,13 +117,6 @@ def _check_all(root: Location, manifest: dict[str, Any], config: PackConfig) -> 
             expected.add(f"{folder_of(config, split)}{EMPTY_SHARD}")
     if len(splits) > 1:
         expected.add(SPLITS_FILE)
-    if set(manifest["files"]) != expected:
-        odd = sorted(set(manifest["files"]) ^ expected)[0]
-        yield Problem(MANIFEST, f"was edited: its list of files lacks {odd}, or should not have it")
-    if not set(manifest["splits"]) <= set(splits):
-        yield Problem(MANIFEST, f"was edited: it has splits other than {', '.join(splits)}")
-    for name in sorted(expected & set(manifest["files"])):
-        yield from _check_hash(root, name, manifest["files"][name])
     sidecars = []
     for name in names:
         sidecar = read_sidecar(root / name) if (root / name).is_file() else None
@@ -125,8 +124,18 @@ def _check_all(root: Location, manifest: dict[str, Any], config: PackConfig) -> 
             sidecars.append(sidecar)
         elif (root / name).is_file():
             yield Problem(name, "is damaged: its own sha256 does not hold, or it is another part's")
+    rejects = [each.rejected.file for each in sidecars if each.rejected is not None]
+    expected.update([REJECTED, *(name for name in rejects if REJECTS_NAME.fullmatch(name))] if rejects else [])
+    if set(manifest["files"]) != expected:
+        odd = sorted(set(manifest["files"]) ^ expected)[0]
+        yield Problem(MANIFEST, f"was edited: its list of files lacks {odd}, or should not have it")
+    if not set(manifest["splits"]) <= set(splits):
+        yield Problem(MANIFEST, f"was edited: it has splits other than {', '.join(splits)}")
+    for name in sorted(expected & set(manifest["files"])):
+        yield from _check_hash(root, name, manifest["files"][name])
     if len(sidecars) == len(names):
         yield from _check_records(root, manifest, config, sidecars)
+        yield from _check_rejects(root, sidecars)
     for split in splits:
         yield from _check_index(root, manifest, config, split)
     yield from _check_strangers(root, manifest)
@@ -171,6 +180,35 @@ def _check_records(
     if recorded != expected:
         keys = [key for key in expected if not isinstance(recorded, dict) or recorded.get(key) != expected[key]]
         yield Problem(STATS, f"is not the sum of the counts in units/: {', '.join(keys) or 'unknown keys'}")
+
+
+def _check_rejects(root: Location, sidecars: list[Sidecar]) -> Iterator[Problem]:
+    """The files of rejected rows against the counts, and all of them against rejected.jsonl."""
+    names = []
+    for sidecar in sidecars:
+        counted = sidecar.stats.rejected_by_cause
+        name = rejects_file(sidecar.unit, sidecar.part)
+        if (sidecar.rejected.file if sidecar.rejected is not None else name) != name:
+            yield Problem(sidecar.file, f"names another file of rejected rows than {name}")
+            return
+        if sidecar.rejected is None:
+            if counted:
+                yield Problem(sidecar.file, "counts rejected rows and names no file of them")
+            continue
+        names.append(name)
+        try:
+            found = count_causes(root / name)
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            continue  # said already: its hash does not hold
+        if found != counted:
+            yield Problem(name, f"holds {found} rejected rows, and {counted} were counted")
+    if names and all((root / name).is_file() for name in (REJECTED, *names)):
+        digests = [hashlib.sha256(), hashlib.sha256()]
+        for digest, files in zip(digests, ([REJECTED], names), strict=True):
+            for block in read_all(root, files):
+                digest.update(block)
+        if digests[0].digest() != digests[1].digest():
+            yield Problem(REJECTED, "is not what the files of rejected rows in units/ are together")
 
 
 def _check_index(root: Location, manifest: dict[str, Any], config: PackConfig, split: str) -> Iterator[Problem]:
