@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from packcli import readers, tokenizing
 from packcli.assemble import Origin
+from packcli.carrying import Carried
 from packcli.config import PackConfig
 from packcli.documents import DocumentMaker, Marker
 from packcli.job import VALIDATION, Job
@@ -56,6 +57,14 @@ class Documents:
             self._validation += _to_validation([text.encode() for text in texts], self._config)
         self._record(source, rows, num_read, self.tokens.num_tokens - self.tokens.num_special - before)
         return num_read
+
+    def take_over(self, carried: Carried) -> None:
+        """Takes documents that an earlier part read and counted; call it first."""
+        self.tokens.append_whole(carried.tokens)
+        self._sources.append(carried.origin.source)
+        self._rows.append(carried.origin.row)
+        if self._config.val_fraction:
+            self._validation += (carried.split != 0).tolist()
 
     def _record(self, source: int, rows: NDArray[np.int64], num_read: int, num_tokens: int) -> None:
         """Notes where the documents of `rows` come from; num_read rows were read for them."""

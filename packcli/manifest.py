@@ -22,6 +22,7 @@ from typing import Any
 
 import filelock
 
+from packcli.carry_files import drop_carries, has_carry
 from packcli.config import FORMAT_VERSION, PackConfig
 from packcli.errors import LockedError, MismatchError, OutputError
 from packcli.readers import Source
@@ -246,6 +247,7 @@ class Output:
         for name in OUR_DIRECTORIES:
             with contextlib.suppress(OSError):  # it holds something else
                 (self.root / name).rmdir()
+        drop_carries(self._state)
         for name in ("inputs.json", PLAN):  # the plan last: until then the output is known for what it was
             (self._state / name).unlink(missing_ok=True)
 
@@ -262,7 +264,16 @@ class Output:
             return []
         found = (read_sidecar(path) for path in self._units.glob("[!.]*.json"))
         present = [each for each in found if each and all(map(self._has_shard, each.shards.values()))]
-        return sorted(present, key=lambda sidecar: (sidecar.unit, sidecar.part))
+        return self._without_dead_ends(sorted(present, key=lambda sidecar: (sidecar.unit, sidecar.part)))
+
+    def _without_dead_ends(self, sidecars: list[Sidecar]) -> list[Sidecar]:
+        """Leaves out parts whose next one must be done, while what they hand on to it is lost: they are done again."""
+        kept: list[Sidecar] = []
+        for each in reversed(sidecars):
+            next_done = bool(kept) and (kept[-1].unit, kept[-1].part) == (each.unit, each.part + 1)
+            if each.is_last or next_done or has_carry(self._state, each):
+                kept.append(each)
+        return kept[::-1]
 
     def _has_shard(self, shard: ShardInfo) -> bool:
         try:

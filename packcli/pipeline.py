@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from packcli import chat, probe, readers, space, tokenizing
+from packcli.carry_files import drop_carries
 from packcli.config import PackConfig, RunOptions
 from packcli.documents import DocumentMaker
 from packcli.engine import RETRIES, Emit, LostWorkerError, get_engine
 from packcli.errors import MismatchError, NoInputError, OutputError, PackcliError, TokenizerError, UsageError
 from packcli.job import Job, folder_of, run_schema, splits_of
-from packcli.manifest import Output, describe_run
+from packcli.manifest import STATE_DIRECTORY, Output, describe_run
 from packcli.report import CARD, STATS, Report, write_report
 from packcli.shards import EMPTY_SHARD, INDEX_FILES, SPLITS_FILE, write_index, write_json, write_shard
 from packcli.sidecars import Sidecar, whole_units
@@ -344,6 +345,7 @@ class _Line:
             files.append(SPLITS_FILE)
         write_report(target, run, stats)
         target.sweep()  # of workers that died and were done without
+        drop_carries(target.root / STATE_DIRECTORY)
         target.write_manifest(run, sidecars, files)
         return stats
 
@@ -360,7 +362,7 @@ def _total(sidecars: list[Sidecar], config: PackConfig) -> Stats:
     total = Stats()
     for sidecar in sidecars:
         total += sidecar.stats
-    total.check(config.max_len)
+    total.check(config.max_len, whole=True)
     return total
 
 

@@ -15,6 +15,16 @@ from packcli.stats import Stats
 
 
 @dataclass(frozen=True, slots=True)
+class CarryInfo:
+    """The documents that a part hands on to the next; they are kept until that one is committed."""
+
+    num_documents: int
+    num_tokens: int
+    sha256: str
+    """Of `carrying.Carried.to_bytes`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sidecar:
     """What one part of a unit gave."""
 
@@ -27,11 +37,18 @@ class Sidecar:
     shards: dict[str, ShardInfo]
     """By split; a split without rows has no shard."""
     stats: Stats
+    carry: CarryInfo | None = None
+    """None when it hands nothing on."""
 
     @property
     def file(self) -> str:
         """Path below the output."""
-        return f"units/{self.unit:05d}-{self.part:03d}.json"
+        return self.file_of(self.unit, self.part)
+
+    @staticmethod
+    def file_of(unit: int, part: int) -> str:
+        """Path below the output of the sidecar of a part."""
+        return f"units/{unit:05d}-{part:03d}.json"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -39,6 +56,7 @@ class Sidecar:
             **{name: getattr(self, name) for name in ("unit", "part", "is_last", "input_xxh3")},
             "shards": {split: dataclasses.asdict(shard) for split, shard in self.shards.items()},
             "stats": self.stats.as_dict(),
+            "carry": None if self.carry is None else dataclasses.asdict(self.carry),
         }
 
     @classmethod
@@ -46,7 +64,8 @@ class Sidecar:
         """The inverse of as_dict."""
         shards = {split: ShardInfo(**shard) for split, shard in data["shards"].items()}
         stats = Stats.from_dict(data["stats"])
-        return cls(data["unit"], data["part"], data["is_last"], data["input_xxh3"], shards, stats)
+        carry = None if data["carry"] is None else CarryInfo(**data["carry"])
+        return cls(data["unit"], data["part"], data["is_last"], data["input_xxh3"], shards, stats, carry)
 
 
 def canonical(value: Any) -> bytes:

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from packcli import readers, tokenizing
 from packcli.assemble import Assembler, Layout, Origin
+from packcli.carry_files import drop_carries, keep_carry, read_carry
+from packcli.carrying import Carried, Onward, may_carry
 from packcli.counting import count_loss, count_plan, with_loss
 from packcli.errors import BadRowError
 from packcli.gathering import Documents, MaskedDocuments
 from packcli.job import Job, folder_of, run_schema, splits_of
-from packcli.manifest import Output
+from packcli.manifest import STATE_DIRECTORY, Output
 from packcli.overlong import OverlongDocumentError
 from packcli.planner import balance_plan, make_plan
 from packcli.shards import ShardInfo, write_shard
@@ -49,7 +51,9 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
     """
     extract = make_extractor(job.fields, job.sources)
     meter = readers.Meter()
-    sidecars = []
+    target, state = Output(job.root), job.root / STATE_DIRECTORY
+    sidecars: list[Sidecar] = []
+    carried: Carried | None = None  # what the part before hands over; None: it was not done here
     for part in readers.read_parts(
         unit,
         job.sources,
@@ -60,12 +64,22 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
     ):
         if (unit.index, part.index) in job.committed:
             part.skip()
+            carried = None
             continue
-        documents = _read_documents(job, part, extract, meter, emit)
-        shards, stats = _write_part(job, unit, part, documents)
-        sidecar = Sidecar(unit.index, part.index, part.is_last, part.digest, shards, stats)
-        Output(job.root).commit(sidecar)
+        done_here = carried is not None
+        if carried is None:
+            carried = read_carry(state, unit.index, part.index)
+        documents = _read_documents(job, part, extract, meter, emit, carried)
+        shards, stats, carried = _write_part(job, unit, part, documents, carried)
+        carry = keep_carry(state, unit.index, part.index, carried)
+        sidecar = Sidecar(unit.index, part.index, part.is_last, part.digest, shards, stats, carry)
+        target.commit(sidecar)
         sidecars.append(sidecar)
+        # What an earlier run left stays until the end: who takes up the work of this process begins with it again.
+        if part.is_last:
+            drop_carries(state, unit.index)
+        elif done_here:
+            drop_carries(state, unit.index, part.index - 1)
     return sidecars
 
 
@@ -75,11 +89,17 @@ def make_extractor(fields: readers.Fields, sources: Sequence[readers.Source]) ->
 
 
 def _read_documents(
-    job: Job, part: readers.Part, extract: Extractor, meter: readers.Meter, emit: Callable[[Progress], None]
+    job: Job,
+    part: readers.Part,
+    extract: Extractor,
+    meter: readers.Meter,
+    emit: Callable[[Progress], None],
+    carried: Carried,
 ) -> Documents:
-    """Reads and tokenizes the rows of a part."""
+    """Reads and tokenizes the rows of a part; what the part before hands over comes first."""
     engine, spot_check = load_encoder(job)
     documents = (MaskedDocuments if job.config.masked else Documents)(job, engine, spot_check)
+    documents.take_over(carried)
     seen = meter.file_bytes
     for chunk in part.chunks():
         num_documents = documents.add(chunk.source, *extract(chunk))
@@ -119,7 +139,7 @@ def tokenize_unit(job: Job, unit: readers.Unit) -> Iterator[TokenizedPart]:
         if (unit.index, part.index) in job.committed:
             part.skip()
             continue
-        documents = _read_documents(job, part, extract, meter, lambda event: None)
+        documents = _read_documents(job, part, extract, meter, lambda event: None, Carried.nothing())
         tokens = documents.tokens.finish()
         of_split = functools.partial(documents.of_split, num_documents=len(tokens))
         has_loss = np.zeros(len(tokens), dtype=np.bool_)
@@ -140,9 +160,13 @@ def load_encoder(job: Job) -> tuple[tokenizing.Engine, tokenizing.SpotCheck]:
 
 
 def _write_part(
-    job: Job, unit: readers.Unit, part: readers.Part, documents: Documents
-) -> tuple[dict[str, ShardInfo], Stats]:
-    """Plans, assembles and writes the documents of a part; returns its shards by split, and its counts."""
+    job: Job, unit: readers.Unit, part: readers.Part, documents: Documents, carried: Carried
+) -> tuple[dict[str, ShardInfo], Stats, Carried]:
+    """Plans, assembles and writes the documents of a part.
+
+    Returns:
+        Its shards by split, its counts, and the documents that wait for the next part.
+    """
     config, stats = job.config, documents.stats
     batch = documents.tokens.finish()
     origin = documents.origin()
@@ -151,6 +175,7 @@ def _write_part(
     )
     schema = run_schema(config, job.tokenizer)
     shards = {}
+    onward = Onward(carried, len(batch))
     for number, split in enumerate(splits_of(config)):
         docs = documents.of_split(split, len(batch))
         docs, no_loss = with_loss(batch, docs, config)
@@ -173,6 +198,9 @@ def _write_part(
                 f"{source.name}: row {row}: {error.length} tokens, over --max-len {config.max_len}",
                 "--overlong split, truncate or drop; or a larger --max-len",
             ) from None
+        if not part.is_last and may_carry(str(config.strategy)):
+            plan, docs = onward.divide(plan, docs, lengths, number)
+            lengths, here = batch.lengths[docs], Origin(origin.source[docs], origin.row[docs])
         unbalanced = plan
         if config.balance:
             plan = balance_plan(plan, seed)
@@ -185,5 +213,8 @@ def _write_part(
     stats.num_parts = 1
     stats.num_input_bytes = part.num_bytes
     stats.num_tokens_special = documents.tokens.num_special
+    waiting = onward.finish(batch, origin)
+    stats.num_documents_carried_in, stats.num_tokens_carried_in = len(carried), carried.num_tokens
+    stats.num_documents_carried_out, stats.num_tokens_carried_out = len(waiting), waiting.num_tokens
     stats.check(config.max_len)
-    return shards, stats
+    return shards, stats, waiting
