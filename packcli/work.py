@@ -7,6 +7,7 @@ runs. Engines of execution call it, and know nothing more.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,9 @@ from packcli.tokens import TokenBatch
 
 Extractor = Callable[[readers.Chunk], tuple[list[Any], NDArray[np.int64]]]
 """Chunk -> the texts, or the rows of parts, of its documents, and the number of each row."""
+
+Choice = Callable[[int, int, NDArray[np.int64]], NDArray[np.bool_]]
+"""(part, source, rows) -> which of the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,7 @@ def _read_documents(
     meter: readers.Meter,
     emit: Callable[[Progress], None],
     carried: Carried,
+    only: Choice | None = None,
 ) -> Documents:
     """Reads and tokenizes the rows of a part; what the part before hands over comes first."""
     engine, spot_check = load_encoder(job)
@@ -102,7 +107,11 @@ def _read_documents(
     documents.take_over(carried)
     seen = meter.file_bytes
     for chunk in part.chunks():
-        num_documents = documents.add(chunk.source, *extract(chunk))
+        records, rows = extract(chunk)
+        if only is not None:
+            taken = only(part.index, chunk.source, rows)
+            records, rows = list(itertools.compress(records, taken.tolist())), rows[taken]
+        num_documents = documents.add(chunk.source, records, rows)
         emit(Progress(meter.file_bytes - seen, num_documents))
         seen = meter.file_bytes
     spot_check.settle()
@@ -125,8 +134,17 @@ class TokenizedPart:
     """bool[D]: documents with a label; the others are in no pack."""
 
 
-def tokenize_unit(job: Job, unit: readers.Unit) -> Iterator[TokenizedPart]:
-    """What run_unit packs, part by part, without packing it. Parts in `job.committed` are passed over."""
+def tokenize_unit(
+    job: Job, unit: readers.Unit, handed: Callable[[], Carried] = Carried.nothing, only: Choice | None = None
+) -> Iterator[TokenizedPart]:
+    """What run_unit packs, part by part, without packing it. Parts in `job.committed` are passed over.
+
+    Args:
+        job: The job.
+        unit: Which unit.
+        handed: Asked before each part for the documents that come before its own.
+        only: Which rows are tokenized; all when it is None.
+    """
     extract = make_extractor(job.fields, job.sources)
     meter = readers.Meter()
     for part in readers.read_parts(
@@ -139,7 +157,7 @@ def tokenize_unit(job: Job, unit: readers.Unit) -> Iterator[TokenizedPart]:
         if (unit.index, part.index) in job.committed:
             part.skip()
             continue
-        documents = _read_documents(job, part, extract, meter, lambda event: None, Carried.nothing())
+        documents = _read_documents(job, part, extract, meter, lambda event: None, handed(), only)
         tokens = documents.tokens.finish()
         of_split = functools.partial(documents.of_split, num_documents=len(tokens))
         has_loss = np.zeros(len(tokens), dtype=np.bool_)
