@@ -135,14 +135,14 @@ class TokenizedPart:
 
 
 def tokenize_unit(
-    job: Job, unit: readers.Unit, handed: Callable[[], Carried] = Carried.nothing, only: Choice | None = None
+    job: Job, unit: readers.Unit, handed: Callable[[int], Carried] | None = None, only: Choice | None = None
 ) -> Iterator[TokenizedPart]:
     """What run_unit packs, part by part, without packing it. Parts in `job.committed` are passed over.
 
     Args:
         job: The job.
         unit: Which unit.
-        handed: Asked before each part for the documents that come before its own.
+        handed: Asked, part by part, for the documents that come before its own; none when it is None.
         only: Which rows are tokenized; all when it is None.
     """
     extract = make_extractor(job.fields, job.sources)
@@ -157,7 +157,8 @@ def tokenize_unit(
         if (unit.index, part.index) in job.committed:
             part.skip()
             continue
-        documents = _read_documents(job, part, extract, meter, lambda event: None, handed(), only)
+        carried = handed(part.index) if handed is not None else Carried.nothing()
+        documents = _read_documents(job, part, extract, meter, lambda event: None, carried, only)
         tokens = documents.tokens.finish()
         of_split = functools.partial(documents.of_split, num_documents=len(tokens))
         has_loss = np.zeros(len(tokens), dtype=np.bool_)

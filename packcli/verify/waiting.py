@@ -67,9 +67,13 @@ class Waiting:
         self._root, self._record, self._schema = root, record, schema
         self.carried = Carried.nothing()
         """What the next part is handed."""
+        self._next = 0
 
-    def handed(self) -> Carried:
-        """What the next part is handed."""
+    def handed(self, part: int) -> Carried:
+        """What a part is handed; nothing when it does not follow the last one, see `parts_before`."""
+        if part != self._next:
+            self.carried = Carried.nothing()
+        self._next = part + 1
         return self.carried
 
     def chooser(self, passed: Mapping[int, Sidecar]) -> Choice | None:
@@ -110,7 +114,7 @@ class Waiting:
         Returns:
             bool[D], documents that are not in its packs and rightly so: exactly these wait, as its sidecar says.
         """
-        waits = (packed == 0) & (kept > 0)
+        waits: NDArray[np.bool_] = (packed == 0) & (kept > 0)
         self._hand_on(part, waits)
         said = None if sidecar.carry is None else sidecar.carry.sha256
         content = self.carried.to_bytes()
