@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from packcli import chat, readers, tokenizing
@@ -32,6 +33,10 @@ class Job:
     """(unit, part) of the parts that need not be done again."""
     limit: Limit = NO_LIMIT
     """How many rows may be skipped."""
+
+    def without(self, unit: int) -> Job:
+        """The job with every part of a unit still to be done."""
+        return dataclasses.replace(self, committed=frozenset(each for each in self.committed if each[0] != unit))
 
     @property
     def encoder_key(self) -> object:

@@ -30,6 +30,7 @@ from typing import Any
 import filelock
 
 from packcli import stores
+from packcli.carry_files import drop_carries
 from packcli.config import FORMAT_VERSION, PackConfig
 from packcli.errors import LockedError, MismatchError, OutputError, UsageError
 from packcli.presence import SILENCE_S, Presence, Seen, look, look_around
@@ -325,6 +326,7 @@ class Output:
                 (self.root / name).rmdir()
         for each in (*self._state.glob(f"{RANKS}/*.json"), *self._state.glob(f"{RANKS}/*.jsonl")):
             each.unlink(missing_ok=True)
+        drop_carries(self._state)
         for name in (*RANK_FILES, "inputs.json", PLAN):  # the plan last: until then the output is known for what it was
             (self._state / name).unlink(missing_ok=True)
 

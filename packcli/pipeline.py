@@ -164,7 +164,7 @@ class Line:
         limit = make_limit(config, self.options, described.sources)
         limit.check(target.root, done.stats, is_all=not todo)
         if target.is_finished and not todo:
-            done.stats.check(config.max_len)
+            done.stats.check(config.max_len, whole=True)
             target.saw_inputs(described.sources)
             return Prepared(done, [], None, 1, 1, 0, 0, limit)
         num_processes = max(1, min(workers, len(todo)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -152,11 +153,14 @@ def make_plan(
         docs = docs.astype(np.int64)
     kept = kept_lengths(docs, max_len, overlong)
     segments = cut_stream(kept, max_len) if chosen.cuts_stream else split_documents(kept, max_len)
-    packs = chosen.function(segments.length, max_len, max_docs=max_docs_per_pack, seed=mix(seed, 1), effort=effort)
+    deal: dict[str, Any] = {"deal": mix(seed, 2)} if chosen.deals_packs else {}
+    packs = chosen.function(
+        segments.length, max_len, max_docs=max_docs_per_pack, seed=mix(seed, 1), effort=effort, **deal
+    )
     bound = packs.lower_bound or lower_bound(segments.length, max_len, max_docs_per_pack)
     found_by = f"{name}: {packs.found_by}" if packs.found_by else name
     plan = Plan(max_len, segments, packs.order, packs.pack_offsets, bound, found_by, max_docs_per_pack)
-    if chosen.shuffles_packs:
+    if chosen.shuffles_packs and not chosen.deals_packs:
         plan = _reorder(plan, permutation(plan.num_packs, mix(seed, 2)))
     return balance_plan(plan, seed) if balance else plan
 

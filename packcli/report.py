@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from packcli.carrying import may_carry
 from packcli.errors import OutputError
 from packcli.manifest import Output, read_manifest
 from packcli.shards import features, to_json
@@ -111,7 +112,7 @@ def read_report(root: Location) -> Report:
 def dataset_card(manifest: Mapping[str, Any], stats: Stats) -> str:
     """A README.md for the dataset, as the Hub reads it: files and columns, figures, provenance, how to train on it."""
     config, tokenizer = manifest["config"], manifest["tokenizer"]
-    figures = derived(stats, config["max_len"])
+    figures = derived(stats, config["max_len"], config["max_docs_per_pack"])
     columns = config["columns"]
     split_table = "\n".join(
         f"| {split} | {counts['num_documents']:,} | {counts['num_packs']:,} | {counts['num_tokens_packed']:,} |"
@@ -131,6 +132,7 @@ overlong documents: {config["overlong"]}) with the tokenizer {_code(tokenizer["n
 
 - utilisation {figures["utilisation"]:.2%}, padding {figures["padding_ratio"]:.2%} \
 (one document a row: {figures["padding_ratio_unpacked"]:.2%}; in batches of 8, padded to the longest: {padding:.2%})
+{_window(config, stats, figures)}\
 {_rejected_line(stats)}- dropped: {stats.num_documents_dropped:,} documents, {stats.num_tokens_dropped:,} tokens; \
 truncated {stats.num_documents_truncated:,} and split {stats.num_documents_split:,} documents
 - loss: {config["loss"]}, {stats.num_tokens_loss:,} tokens ({figures["loss_ratio"]:.2%}); \
@@ -145,6 +147,17 @@ BOS {_code(tokenizer["bos_token"])} ({tokenizer["bos_id"]}), pad {_code(tokenize
 settings, the inputs and the sha256 of every shard, stats.json every figure
 
 {_training(columns, config["isolate"], config["ragged"])}"""
+
+
+def _window(config: Mapping[str, Any], stats: Stats, figures: Mapping[str, Any]) -> str:
+    """What was planned apart, and what it costs; nothing where packs are not paired freely or all was one part."""
+    if stats.num_parts <= 1 or not may_carry(config["strategy"]):
+        return ""
+    return (
+        f"- planned in {stats.num_parts:,} parts of up to {config['unit_bytes']:,} bytes of input; "
+        f"documents of badly filled packs carried into the next part {stats.num_documents_carried_out:,} times; "
+        f"at most {figures['num_packs_for_windows']:,} packs more than for the whole\n"
+    )
 
 
 def _card_head(config: Mapping[str, Any], stats: Stats) -> str:

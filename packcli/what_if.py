@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli.assemble import rows_per_batch
+from packcli.carrying import divide, may_carry
 from packcli.config import CANNOT_CAP_DOCS, PackConfig
 from packcli.errors import UsageError
 from packcli.measuring import ANY_DATE, Lengths
@@ -161,11 +162,25 @@ def _plan(lengths: NDArray[np.int64], config: PackConfig, *place: int) -> Plan:
     )
 
 
+def _plans(lengths: Lengths, config: PackConfig) -> Iterator[tuple[NDArray[np.int64], Plan]]:
+    """The lengths that each part packs, and their plan; documents are carried from part to part as in `pack`."""
+    waiting, moves = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint8)
+    for part, after in zip(lengths.parts, [*lengths.parts[1:], None], strict=True):
+        here = np.concatenate((waiting, part.lengths))
+        moves = np.concatenate((moves, np.zeros(len(part.lengths), dtype=np.uint8)))
+        plan = _plan(here, config, part.unit, part.part, 0)
+        goes = np.zeros(len(here), dtype=np.bool_)
+        if after is not None and after.unit == part.unit and may_carry(str(config.strategy)):
+            plan, goes = divide(plan, here, moves)
+        yield here[~goes], plan
+        waiting, moves = here[goes], moves[goes] + np.uint8(1)
+
+
 def _outcome(lengths: Lengths, config: PackConfig, intervals: bool = True) -> Outcome:
     scale = lengths.scale
     parts = [part.lengths for part in lengths.parts]
-    plans = [_plan(part.lengths, config, part.unit, part.part, 0) for part in lengths.parts]
-    outcome = _sum_up(parts, plans, config, scale)
+    packed, plans = zip(*_plans(lengths, config), strict=True)
+    outcome = _sum_up(packed, plans, config, scale)
     if lengths.sample >= 1.0 or not intervals:
         return outcome
     generator = np.random.Generator(np.random.PCG64(mix(config.seed, 8)))

@@ -7,6 +7,7 @@ runs. Engines of execution call it, and know nothing more.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,12 @@ from numpy.typing import NDArray
 
 from packcli import readers, tokenizing
 from packcli.assemble import Assembler, Layout, Origin
+from packcli.carry_files import LostCarryError, drop_carries, keep_carry, read_carry
+from packcli.carrying import Carried, Onward, may_carry
 from packcli.counting import count_loss, count_plan, with_loss
 from packcli.gathering import Documents, MaskedDocuments
 from packcli.job import Job, folder_of, run_schema, splits_of
-from packcli.manifest import Output
+from packcli.manifest import STATE_DIRECTORY, Output
 from packcli.planner import balance_plan, make_plan
 from packcli.rejects import RejectsFile
 from packcli.shards import ShardInfo, write_shard
@@ -30,6 +33,9 @@ from packcli.tokens import TokenBatch
 
 Extractor = Callable[[readers.Chunk], tuple[list[Any], NDArray[np.int64]]]
 """Chunk -> the texts, or the rows of parts, of its documents, and the number of each row."""
+
+Choice = Callable[[int, int, NDArray[np.int64]], NDArray[np.bool_]]
+"""(part, source, rows) -> which of the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,9 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
         The sidecars of the parts that were done here.
     """
     meter = readers.Meter()
-    sidecars = []
+    target, state = Output(job.root), job.root / STATE_DIRECTORY
+    sidecars: list[Sidecar] = []
+    carried: Carried | None = None  # what the part before hands over; None: it was not done here
     for part in readers.read_parts(
         unit,
         job.sources,
@@ -58,13 +66,27 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
     ):
         if (unit.index, part.index) in job.committed:
             part.skip()
+            carried = None
             continue
+        done_here = carried is not None
+        if carried is None:
+            try:
+                carried = read_carry(state, unit.index, part.index)
+            except LostCarryError:  # another process, which does this unit too, had no more use for it
+                return run_unit(job.without(unit.index), unit, emit)
         with RejectsFile(job.root, unit.index, part.index) as rejects:
-            documents = _read_documents(job, part, readers.BadRows(job.sources, rejects), meter, emit)
-        shards, stats = _write_part(job, unit, part, documents)
-        sidecar = Sidecar(unit.index, part.index, part.is_last, part.digest, shards, stats, rejects.info)
-        Output(job.root).commit(sidecar)
+            bad_rows = readers.BadRows(job.sources, rejects)
+            documents = _read_documents(job, part, bad_rows, meter, emit, carried)
+        shards, stats, carried = _write_part(job, unit, part, documents, carried)
+        carry = keep_carry(state, unit.index, part.index, carried)
+        sidecar = Sidecar(unit.index, part.index, part.is_last, part.digest, shards, stats, rejects.info, carry)
+        target.commit(sidecar)
         sidecars.append(sidecar)
+        # What an earlier run left stays until the end: who takes up the work of this process begins with it again.
+        if part.is_last:
+            drop_carries(state, unit.index)
+        elif done_here:
+            drop_carries(state, unit.index, part.index - 1)
     return sidecars
 
 
@@ -76,15 +98,26 @@ def make_extractor(
 
 
 def _read_documents(
-    job: Job, part: readers.Part, bad_rows: readers.BadRows, meter: readers.Meter, emit: Callable[[Progress], None]
+    job: Job,
+    part: readers.Part,
+    bad_rows: readers.BadRows,
+    meter: readers.Meter,
+    emit: Callable[[Progress], None],
+    carried: Carried,
+    only: Choice | None = None,
 ) -> Documents:
-    """Reads and tokenizes the rows of a part."""
+    """Reads and tokenizes the rows of a part; what the part before hands over comes first."""
     engine, spot_check = load_encoder(job)
     extract = make_extractor(job.fields, job.sources, bad_rows)
     documents = (MaskedDocuments if job.config.masked else Documents)(job, engine, spot_check, bad_rows)
+    documents.take_over(carried)
     seen = meter.file_bytes
     for chunk in part.chunks():
-        num_documents = documents.add(chunk, *extract(chunk))
+        records, rows = extract(chunk)
+        if only is not None:
+            taken = only(part.index, chunk.source, rows)
+            records, rows = list(itertools.compress(records, taken.tolist())), rows[taken]
+        num_documents = documents.add(chunk, records, rows)
         bad_rows.flush()
         job.limit.check_part(bad_rows)
         emit(Progress(meter.file_bytes - seen, num_documents))
@@ -114,8 +147,17 @@ class TokenizedPart:
     """Rows that cannot be used."""
 
 
-def tokenize_unit(job: Job, unit: readers.Unit) -> Iterator[TokenizedPart]:
-    """What run_unit packs, part by part, without packing it. Parts in `job.committed` are passed over."""
+def tokenize_unit(
+    job: Job, unit: readers.Unit, handed: Callable[[int], Carried] | None = None, only: Choice | None = None
+) -> Iterator[TokenizedPart]:
+    """What run_unit packs, part by part, without packing it. Parts in `job.committed` are passed over.
+
+    Args:
+        job: The job.
+        unit: Which unit.
+        handed: Asked, part by part, for the documents that come before its own; none when it is None.
+        only: Which rows are tokenized; all when it is None.
+    """
     meter = readers.Meter()
     for part in readers.read_parts(
         unit,
@@ -127,8 +169,10 @@ def tokenize_unit(job: Job, unit: readers.Unit) -> Iterator[TokenizedPart]:
         if (unit.index, part.index) in job.committed:
             part.skip()
             continue
+        carried = handed(part.index) if handed is not None else Carried.nothing()
         rejected: list[readers.Rejected] = []
-        documents = _read_documents(job, part, readers.BadRows(job.sources, rejected.append), meter, lambda event: None)
+        bad_rows = readers.BadRows(job.sources, rejected.append)
+        documents = _read_documents(job, part, bad_rows, meter, lambda event: None, carried, only)
         tokens = documents.tokens.finish()
         of_split = functools.partial(documents.of_split, num_documents=len(tokens))
         has_loss = np.zeros(len(tokens), dtype=np.bool_)
@@ -151,9 +195,13 @@ def load_encoder(job: Job) -> tuple[tokenizing.Engine, tokenizing.SpotCheck]:
 
 
 def _write_part(
-    job: Job, unit: readers.Unit, part: readers.Part, documents: Documents
-) -> tuple[dict[str, ShardInfo], Stats]:
-    """Plans, assembles and writes the documents of a part; returns its shards by split, and its counts."""
+    job: Job, unit: readers.Unit, part: readers.Part, documents: Documents, carried: Carried
+) -> tuple[dict[str, ShardInfo], Stats, Carried]:
+    """Plans, assembles and writes the documents of a part.
+
+    Returns:
+        Its shards by split, its counts, and the documents that wait for the next part.
+    """
     config, stats = job.config, documents.stats
     batch = documents.tokens.finish()
     origin = documents.origin()
@@ -162,6 +210,7 @@ def _write_part(
     )
     schema = run_schema(config, job.tokenizer)
     shards = {}
+    onward = Onward(carried, len(batch))
     for number, split in enumerate(splits_of(config)):
         docs = documents.of_split(split, len(batch))
         docs, no_loss = with_loss(batch, docs, config)
@@ -177,6 +226,9 @@ def _write_part(
             effort=config.effort,
             seed=(seed := mix(config.seed, unit.index, part.index, number)),
         )
+        if not part.is_last and may_carry(str(config.strategy)):
+            plan, docs = onward.divide(plan, docs, lengths, number)
+            lengths, here = batch.lengths[docs], Origin(origin.source[docs], origin.row[docs])
         unbalanced = plan
         if config.balance:
             plan = balance_plan(plan, seed)
@@ -189,5 +241,8 @@ def _write_part(
     stats.num_parts = 1
     stats.num_input_bytes = part.num_bytes
     stats.num_tokens_special = documents.tokens.num_special
+    waiting = onward.finish(batch, origin)
+    stats.num_documents_carried_in, stats.num_tokens_carried_in = len(carried), carried.num_tokens
+    stats.num_documents_carried_out, stats.num_tokens_carried_out = len(waiting), waiting.num_tokens
     stats.check(config.max_len)
-    return shards, stats
+    return shards, stats, waiting

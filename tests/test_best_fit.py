@@ -744,6 +744,18 @@ def test_memory_of_two_million_documents():
     assert peak < 14 * len(lengths)
 
 
+def test_a_plan_takes_little_memory_beside_its_lengths():
+    """10 M lengths must be plannable in 100 MB: packs that are put in order after they were dealt out took 165."""
+    peaks = []
+    for count in (1_000_000, 3_000_000):
+        lengths = (random_uint64(count, 4) % np.uint64(1000) + np.uint64(1)).astype(np.int32)
+        tracemalloc.start()
+        make_plan(lengths, 2048)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 10 * 2_000_000  # besides these, a few MB whatever their number
+
+
 @PROPERTY
 @given(problem=small_problems(), max_docs=st.integers(0, 4), effort=st.sampled_from(sorted(EFFORTS)))
 def test_plans_of_every_effort_pass_every_check(problem, max_docs, effort):

@@ -6,6 +6,7 @@ All points, not a sample: which one it is that a disk fills up at, nobody choose
 import builtins
 import contextlib
 import errno
+import gzip
 import io
 import json
 import os
@@ -100,13 +101,16 @@ class File:
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory, tokenizer_dir):
     """Packs some units and two splits in a moment."""
-    source = tmp_path_factory.mktemp("injection") / "data.jsonl"
-    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS) + "no row\n")
+    plain = tmp_path_factory.mktemp("injection") / "data.jsonl"
+    rows = [json.dumps({"text": text}) + "\n" for text in TEXTS]
+    plain.write_text("".join(rows[: len(rows) // 2]))
+    zipped = plain.with_name("more.jsonl.gz")  # a unit of several parts, which carries documents from one to the next
+    zipped.write_bytes(gzip.compress(("".join(rows[len(rows) // 2 :]) + "no row\n").encode(), mtime=0))
     config = PackConfig(
         on_error="skip",
         max_len=64,
         strategy="best-fit",
-        unit_bytes=2500 if EVERY_WAY else 3500,
+        unit_bytes=1250 if EVERY_WAY else 1750,
         val_fraction=0.2 if EVERY_WAY else 0.0,
         columns="all" if EVERY_WAY else "compact",
         tokenizer=str(tokenizer_dir),
@@ -118,7 +122,7 @@ def pack(tmp_path_factory, tokenizer_dir):
     def run(output):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tokenizing, "choose_engine", lambda *arguments, **options: choice)
-            return packcli.pack([source], output, config=config, options=options)
+            return packcli.pack([plain, zipped], output, config=config, options=options)
 
     return run
 
@@ -153,6 +157,7 @@ def test_the_points_are_all_there(whole):
     names = [name for name, _ in whole[2]]
     for name, least in (("open", 20), ("write", 20), ("fsync", 20), ("rename", 10)):
         assert names.count(name) >= least, names
+    assert [path for name, path in whole[2] if name == "rename" and path.startswith("carry-")]
 
 
 @pytest.mark.parametrize("ways", [(errno.EIO,), (errno.ENOSPC,)] if EVERY_WAY else [(errno.EIO, errno.ENOSPC)])

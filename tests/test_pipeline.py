@@ -171,7 +171,8 @@ def test_a_seed_changes_best_fit_and_another_run_does_not(tmp_path):
 
 
 def test_compressed_and_plain_input_give_the_same_packs(tmp_path):
-    """Units of plain files and parts of compressed ones are cut by the same rule."""
+    """Units of plain files and parts of compressed ones are cut by the same rule, and concat keeps the order. (best-fit
+    and shuffle-fit carry documents from part to part, but not from unit to unit: test_carrying.)"""
     (tmp_path / "docs.jsonl.gz").write_bytes(gzip.compress(SAMPLE.read_bytes()))
     plain = pack(tmp_path / "plain", unit_bytes=40_000)
     zipped = pack(tmp_path / "zipped", tmp_path / "docs.jsonl.gz", unit_bytes=40_000)

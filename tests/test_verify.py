@@ -614,8 +614,8 @@ def test_a_label_that_the_text_does_not_give_is_found(tmp_path, monkeypatch):
     """A mask that moved by one token trains on the prompt."""
     packcli.pack(SAMPLE.with_name("chat.jsonl"), tmp_path / "out", max_len=512, workers=1)
 
-    def moved(job, unit):
-        for part in work.tokenize_unit(job, unit):
+    def moved(*arguments):
+        for part in work.tokenize_unit(*arguments):
             part.tokens.loss[1:] = part.tokens.loss[:-1].copy()
             yield part
 

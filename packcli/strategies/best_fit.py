@@ -78,10 +78,19 @@ def plan_histogram(histogram: NDArray[np.int64], capacity: int, max_docs: int = 
 
 
 def best_fit(
-    lengths: NDArray[np.int32], capacity: int, *, max_docs: int = 0, seed: int = 0, effort: str = "normal"
+    lengths: NDArray[np.int32],
+    capacity: int,
+    *,
+    max_docs: int = 0,
+    seed: int = 0,
+    effort: str = "normal",
+    deal: int | None = None,
 ) -> Packs:
-    """The portfolio; the seed chooses among segments of one length, so it changes no density."""
+    """The portfolio; the seed chooses among segments of one length, so it changes no density.
+
+    `deal` is the seed of the order of the packs; None leaves the longest first.
+    """
     histogram = count_lengths(lengths, capacity)
     answer = plan_histogram(histogram, capacity, max_docs, effort)
-    packs = assign(lengths, histogram, answer.patterns, seed)
+    packs = assign(lengths, histogram, answer.patterns, seed, deal)
     return packs._replace(found_by=answer.found_by, lower_bound=answer.lower_bound)

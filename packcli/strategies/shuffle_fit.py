@@ -10,6 +10,13 @@ best-fit decreasing to fill what the others left open:
 Short documents are laid into packs one behind the other (next fit). Where documents are long beside the
 capacity that would leave a sixth of it open and more, so they are laid by best fit, a round at a time.
 
+The length of a document and the mean of its pack mates correlate by less than 0.05 where ten documents and more fill
+a pack. Of k documents that fill a pack the mates of one of length a have the mean (capacity - a) / (k - 1), which falls
+with a, and only packs of other k make up for it: with two to four a pack no packing at random is near zero, full or
+not. Lognormal lengths with a mean of 1/8, 1/4 and 1/2 of the capacity have -0.03, -0.29 and -0.60, at 99.9 %; next fit,
+which chooses nothing, -0.07, -0.17 and -0.36 at 80 %. (Plans with zero exist where best-fit has more than zero, +0.41
+at 1/4: some packs of like lengths among others of unlike ones. That is zero on paper only.)
+
 Legend: S segments, P packs.
 """
 

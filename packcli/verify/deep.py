@@ -21,11 +21,11 @@ from packcli.config import PackConfig, RunOptions, read_toml
 from packcli.errors import UsageError
 from packcli.job import Job, run_schema, splits_of
 from packcli.manifest import STATE_DIRECTORY, Output
-from packcli.overlong import kept_lengths
 from packcli.shards import Schema, read_shard
 from packcli.sidecars import Sidecar
 from packcli.stores import Location, is_remote
 from packcli.verify.files import Problem, Record, check_files
+from packcli.verify.waiting import Waiting, kept_of, keys_of, parts_before
 from packcli.work import ENCODERS, TokenizedPart, tokenize_unit
 
 PROBLEMS_A_PART = 20
@@ -126,9 +126,12 @@ def check_inputs(
         if template.identity() != then:
             checked.problems.append(Problem("", f"the chat template {template.name} is not that of the run"))
             return checked
+    schema = run_schema(record.config, tokenizer)
     threads = os.cpu_count() or 1
     choice = tokenizing.choose_engine(tokenizer, tokenizer_engine, [], threads=threads)
     wanted = {(each.unit, each.part): each for each in chosen}
+    passed = parts_before(record, wanted)
+    sidecars = {(each.unit, each.part): each for each in record.sidecars}
     job = Job(
         config=record.config,
         root=root,
@@ -138,17 +141,23 @@ def check_inputs(
         template=template,
         engine=choice.engine.name,
         threads=threads,
-        committed=frozenset((each.unit, each.part) for each in record.sidecars if (each.unit, each.part) not in wanted),
+        committed=frozenset(sidecars.keys() - wanted.keys() - passed),
     )
-    schema = run_schema(record.config, tokenizer)
     ENCODERS[job.encoder_key] = choice.engine, choice.spot_check  # loaded already
     try:
         units = {each.unit for each in chosen}
         for unit in readers.cut_units(sources, record.config.unit_bytes):
-            for part in tokenize_unit(job, unit) if unit.index in units else ():
-                sidecar = wanted.pop((unit.index, part.index), None)
-                if sidecar is not None:
-                    _check_part(root, record, sidecar, part, schema, sources, checked, bool(against))
+            if unit.index not in units:
+                continue
+            waiting = Waiting(root, record, schema)
+            only = waiting.chooser({at[1]: sidecars[at] for at in passed if at[0] == unit.index})
+            for part in tokenize_unit(job, unit, waiting.handed, only):
+                at = (unit.index, part.index)
+                if at in passed:
+                    waiting.pass_by(sidecars[at], part)
+                elif at in wanted:
+                    sidecar = wanted.pop(at)
+                    _check_part(root, record, sidecar, part, schema, sources, checked, waiting, bool(against))
     finally:
         ENCODERS.clear()
     for sidecar in wanted.values():
@@ -212,6 +221,7 @@ def _check_part(
     schema: Schema,
     sources: Sequence[readers.Source],
     checked: CheckedInputs,
+    waiting: Waiting,
     list_absent: bool,
 ) -> None:
     """Compares the packs of one part with what its rows give today."""
@@ -224,9 +234,9 @@ def _check_part(
         change = f"{sidecar.stats.rejected_by_cause} were, today {dict(causes)} are"
         checked.problems.append(Problem(sidecar.file, f"other rows are rejected: {change}"))
     order = np.lexsort((part.origin.row, part.origin.source))
-    keys = _keys(part.origin.source[order], part.origin.row[order])
+    keys = keys_of(part.origin.source[order], part.origin.row[order])
     lengths = part.tokens.lengths
-    checked.num_documents += len(lengths)
+    checked.num_documents += len(lengths) - len(waiting.carried)
     packed = np.zeros(len(lengths), dtype=np.int64)
     for split in splits_of(record.config):
         info = sidecar.shards.get(split)
@@ -240,18 +250,16 @@ def _check_part(
                 if info is not None and problems <= PROBLEMS_A_PART:
                     checked.problems.append(Problem(info.file, f"row {first_row + row}: {what}"))
             first_row += batch.num_rows
-    kept = kept_lengths(lengths, record.config.max_len, "drop" if record.config.overlong == "drop" else "split")
-    if record.config.overlong == "truncate":
-        kept = np.minimum(lengths, record.config.max_len)
-    kept = np.where(part.has_loss, kept, 0)
-    missing = np.flatnonzero(packed != kept)
+    kept = kept_of(part, record)
+    waits = waiting.go_on(sidecar, part, packed, kept)
+    missing = np.flatnonzero((packed != kept) & ~waits)
     for doc in missing[:PROBLEMS_A_PART].tolist():
         name, row = sources[part.origin.source[doc]].name, int(part.origin.row[doc])
         checked.problems.append(
             Problem(sidecar.file, f"{name} row {row}: {packed[doc]} of its tokens are packed, {kept[doc]} should be")
         )
     if list_absent:
-        checked.absent += _absent(part, packed, kept, lengths, sources)
+        checked.absent += _absent(part, packed, kept, waits, sources)
 
 
 def _differences(
@@ -269,7 +277,7 @@ def _differences(
     sources = batch.sources
     if not isinstance(sources, Sources):
         raise AssertionError("the column sources is there")
-    wanted = _keys(sources.source, sources.row)
+    wanted = keys_of(sources.source, sources.row)
     place = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
     row_of = np.repeat(np.arange(batch.num_rows), np.diff(sources.offsets))
     known = keys[place] == wanted if len(keys) else np.zeros(len(wanted), dtype=np.bool_)
@@ -309,18 +317,11 @@ def _differences(
             )
 
 
-def _keys(source: NDArray[np.int32], row: Ints) -> NDArray[Any]:
-    """Source and row as one value each, which sort like pairs."""
-    pairs = np.empty(len(row), dtype=[("source", ">i4"), ("row", ">i8")])
-    pairs["source"], pairs["row"] = source, row
-    return pairs.view("S12")
-
-
 def _absent(
     part: TokenizedPart,
     packed: Ints,
     kept: Ints,
-    lengths: Ints,
+    waits: NDArray[np.bool_],
     sources: Sequence[readers.Source],
 ) -> Iterator[Absent]:
     """Documents of a part that are in no pack: rejected and empty ones first."""
@@ -329,7 +330,8 @@ def _absent(
     for source, rows in part.empty:
         for row in rows.tolist():
             yield Absent(sources[source].name, row, "empty")
-    for doc in np.flatnonzero(packed == 0).tolist():
+    lengths = part.tokens.lengths
+    for doc in np.flatnonzero((packed == 0) & ~waits).tolist():
         name, row = sources[part.origin.source[doc]].name, int(part.origin.row[doc])
         dropped = f"overlong: {lengths[doc]} tokens" if lengths[doc] else "no token"
         if not part.has_loss[doc]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from packcli.errors import StorageError
 from packcli.invariants import Pieces, Rules, check_documents, check_rows
@@ -46,12 +46,12 @@ class _Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class _Span:
-    """The rows of a source that a part holds: no other part may hold any of them."""
+class _Spans:
+    """The rows of the inputs that a part holds, as ranges: no other part may hold any of them. int64, parallel."""
 
-    source: int
-    first_row: int
-    last_row: int
+    source: NDArray[np.int64]
+    first_row: NDArray[np.int64]
+    last_row: NDArray[np.int64]
     file: str
 
 
@@ -60,16 +60,20 @@ def check_shards(root: Location, record: Record) -> CheckedShards:
     schema = run_schema(record.config, record.tokenizer)
     rules = rules_of(record)
     checked = CheckedShards()
-    spans: list[_Span] = []
+    spans: list[_Spans] = []
+    odd_ends = {each.unit for each in record.sidecars if not _has_all_ends(record, each)}
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        jobs = (pool.submit(_check_part, root, record, sidecar, schema, rules) for sidecar in record.sidecars)
+        jobs = (
+            pool.submit(_check_part, root, record, sidecar, schema, rules, sidecar.unit not in odd_ends)
+            for sidecar in record.sidecars
+        )
         for part, part_spans in (job.result() for job in list(jobs)):
             checked.problems += part.problems
             checked.num_shards += part.num_shards
             checked.num_rows += part.num_rows
             checked.num_tokens += part.num_tokens
             checked.num_bytes += part.num_bytes
-            spans += part_spans
+            spans += [part_spans] if part_spans is not None else []
     checked.problems += _overlaps(spans)
     checked.problems += _check_empty(root, record, schema)
     return checked
@@ -91,8 +95,8 @@ def rules_of(record: Record) -> Rules:
 
 
 def _check_part(
-    root: Location, record: Record, sidecar: Sidecar, schema: Schema, rules: Rules
-) -> tuple[CheckedShards, list[_Span]]:
+    root: Location, record: Record, sidecar: Sidecar, schema: Schema, rules: Rules, has_ends: bool
+) -> tuple[CheckedShards, _Spans | None]:
     """The shards of one part: rows, documents over all splits, and the counts of its sidecar."""
     checked = CheckedShards()
     shards: dict[str, _Shard] = {}
@@ -108,13 +112,13 @@ def _check_part(
         else:
             shards[split] = shard
     if checked.problems:
-        return checked, []
+        return checked, None
     file = next((info.file for info in sidecar.shards.values()), sidecar.file)
     counted = _count(shards, rules)
-    spans: list[_Span] = []
+    spans: _Spans | None = None
     if "sources" in record.config.columns:
         pieces = Pieces.joined([each for shard in shards.values() for each in shard.pieces])
-        ends = _ends_of_documents(record, sidecar)
+        ends = (record.tokenizer.bos_id, record.tokenizer.eos_id) if has_ends else (None, None)
         cut_at = rules.max_len if record.config.overlong == "truncate" else None
         table, wrong = check_documents(pieces, bos_id=ends[0], eos_id=ends[1], cut_at=cut_at)
         checked.problems += [Problem(file, what) for what in wrong]
@@ -122,13 +126,28 @@ def _check_part(
         if record.config.overlong == "split" and not rules.masked:  # of documents without loss no row knows
             lengths = histogram(bucketed(table.length))
             counted["documents_by_length"] = lengths | _none(sidecar.stats.documents_by_length)
-        for source in np.unique(table.source).tolist():
-            rows = table.row[table.source == source]
-            spans.append(_Span(source, int(rows.min()), int(rows.max()), file))
+        is_carried = sidecar.carry is not None or sidecar.stats.num_documents_carried_in > 0
+        spans = _Spans(*_ranges(table.source, table.row, apart=is_carried), file)
     for name, value in counted.items():
         if getattr(sidecar.stats, name) != value:
             checked.problems.append(Problem(sidecar.file, f"{name} is not what the rows of its shards give"))
     return checked, spans
+
+
+def _ranges(
+    source: NDArray[np.int64], row: NDArray[np.int64], *, apart: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Source, first and last row of every run of documents, which are sorted.
+
+    A part reads rows one after the other, so a run is all rows of a source; between those that are in none it has no
+    room for others. But where documents are carried from part to part (`apart`) the rows of two parts interleave.
+    """
+    cut = np.diff(source) != 0
+    if apart:
+        cut |= np.diff(row) != 1
+    first = np.flatnonzero(np.append(len(row) > 0, cut)[: len(row)])
+    last = np.append(first[1:], len(row))[: len(first)] - 1
+    return source[first], row[first], row[last]
 
 
 def _none(lengths: dict[int, int]) -> dict[int, int]:
@@ -198,22 +217,27 @@ def _count(shards: dict[str, _Shard], rules: Rules) -> dict[str, Any]:
     return counted
 
 
-def _ends_of_documents(record: Record, sidecar: Sidecar) -> tuple[int | None, int | None]:
-    """BOS and EOS of every document; neither where the counts say that not every document got them."""
-    bos, eos = record.tokenizer.bos_id, record.tokenizer.eos_id
+def _has_all_ends(record: Record, sidecar: Sidecar) -> bool:
+    """Whether every document that a part read got BOS and EOS, as its counts say."""
+    extra = (record.tokenizer.bos_id is not None) + (record.tokenizer.eos_id is not None)
     stats = sidecar.stats
-    extra = (bos is not None) + (eos is not None)
-    if stats.num_tokens_special != extra * (stats.num_documents - stats.num_documents_empty):
-        return None, None
-    return bos, eos
+    return stats.num_tokens_special == extra * (stats.num_documents - stats.num_documents_empty)
 
 
-def _overlaps(spans: list[_Span]) -> Iterator[Problem]:
-    """Parts read rows of a source one after the other: a row in two of them was packed twice."""
-    spans = sorted(spans, key=lambda span: (span.source, span.first_row))
-    for one, other in itertools.pairwise(spans):
-        if one.source == other.source and other.first_row <= one.last_row:
-            yield Problem(other.file, f"source {one.source} row {other.first_row}: also among the rows of {one.file}")
+def _overlaps(spans: list[_Spans]) -> Iterator[Problem]:
+    """A row in two parts was packed twice."""
+    if not spans:
+        return
+    source, first, last = (
+        np.concatenate([getattr(each, name) for each in spans]) for name in ("source", "first_row", "last_row")
+    )
+    part = np.repeat(np.arange(len(spans)), [len(each.source) for each in spans])
+    order = np.lexsort((first, source))
+    source, first, last, part = source[order], first[order], last[order], part[order]
+    twice = (source[1:] == source[:-1]) & (first[1:] <= last[:-1])
+    for at in np.flatnonzero(twice)[:PROBLEMS_A_SHARD].tolist():
+        one, other = spans[part[at]], spans[part[at + 1]]
+        yield Problem(other.file, f"source {source[at]} row {first[at + 1]}: also among the rows of {one.file}")
 
 
 def _check_empty(root: Location, record: Record, schema: Schema) -> Iterator[Problem]:
