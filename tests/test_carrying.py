@@ -20,6 +20,7 @@ from packcli.carrying import MAX_MOVES, MIN_PACKS, Carried, divide, may_carry
 from packcli.collecting import read_unit
 from packcli.config import PackConfig, RunOptions
 from packcli.errors import StorageError
+from packcli.manifest import Output
 from packcli.measuring import measure
 from packcli.overlong import kept_lengths
 from packcli.planner import check_plan, make_plan
