@@ -128,7 +128,7 @@ class Marker:
             return self._render(made)
         except chat.RenderError as error:
             if error.is_template:
-                raise UsageError(f"{place()}: {error}", error.hint) from None
+                raise UsageError(f"{place()}: {error}", error.hint or "give another with --chat-template") from None
             raise _bad_row(place, "template", str(error), error.hint) from None
         except _HalfPairError as error:
             raise _bad_row(place, "lone-surrogate", str(error)) from None

@@ -39,34 +39,38 @@ class Decoder:
     """
 
     def __init__(self, types: Mapping[str, Any], optional: frozenset[str] = frozenset()) -> None:
-        self._names = tuple(types)
         self._num_required = sum(name not in optional for name in types)
-        kinds = {name: _kind(name, types[name], name in optional) for name in types}
+        kinds = {name: _stand_in(name, types[name], name in optional) for name in types}
+        takers = {kinds[name]: _TAKERS[types[name]][0] for name in types if _TAKERS[types[name]][0] is not None}
         self._seen: list[Any] = []
         seen = self._seen.append
 
         def count(kind: Any, value: Any) -> Any:
             seen(kind)
-            return kind.take(value)
-
-        def count_text(kind: Any, value: Any) -> Any:
-            seen(kind)
             return value
 
-        hook = count_text if all(kind is str for kind in types.values()) else count
+        def count_and_take(kind: Any, value: Any) -> Any:
+            seen(kind)
+            take = takers.get(kind)
+            return value if take is None else take(value)
+
+        hook = count_and_take if takers else count
         self._decode = msgspec.json.Decoder(_struct(kinds, optional), dec_hook=hook).decode
         plain = {name: kind | None if name in optional else kind for name, kind in types.items()}
         self._decode_plain = msgspec.json.Decoder(_struct(plain, optional)).decode
 
     def all(self, records: list[Any]) -> list[Any] | None:
-        """The records as structs with fields f0, f1, ...; None when one of them has to be looked at on its own."""
+        """The records as structs with fields f0, f1, ...; None when one of them has to be looked at on its own.
+
+        As many calls as there are required fields leave none for a second time, nor for an optional one.
+        """
         self._seen.clear()
         decode = self._decode
         try:
             decoded = [decode(record) for record in records]
         except DECODE_ERRORS:
             return None
-        return decoded if len(self._seen) == len(self._names) * len(records) else None
+        return decoded if len(self._seen) == self._num_required * len(records) else None
 
     def __call__(self, record: Any) -> Any:
         """One record as a struct.
@@ -98,27 +102,6 @@ WRONG = object()
 """What no type takes."""
 
 
-def _kind(name: str, kind: Any, is_optional: bool) -> Any:
-    """The class that stands for the type of a field."""
-    takers: dict[Any, tuple[Callable[[Any], Any], tuple[type, ...]]] = {
-        str: (_same, (str,)),
-        list[int | bool]: (_take_integers, (np.ndarray,)),
-        list[dict[str, Any]] | str: (_take_messages, (list, str)),
-        list[Any] | str: (_same, (list, str)),
-        dict[str, Any] | str: (_same, (dict, str)),
-    }
-    take, made_of = takers[kind]
-    namespace = {"take": staticmethod(take), "field": name}
-    made = abc.ABCMeta(f"Field_{len(name)}", (), namespace)
-    for each in (*made_of, *((type(None),) if is_optional else ())):
-        made.register(each)
-    return made
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
 def _take_messages(value: Any) -> Any:
     if type(value) is list:
         for each in value:
@@ -138,6 +121,28 @@ def _take_integers(value: Any) -> Any:
     except (ValueError, OverflowError):
         return WRONG
     return made.astype(np.int64, copy=False) if made.ndim == 1 and made.dtype.kind in "ib" else WRONG
+
+
+_TAKERS: dict[Any, tuple[Callable[[Any], Any] | None, tuple[Any, ...]]] = {
+    str: (None, (str,)),
+    list[int | bool]: (_take_integers, (np.ndarray,)),
+    list[dict[str, Any]] | str: (_take_messages, (list, str)),
+    list[Any] | str: (None, (list, str)),
+    dict[str, Any] | str: (None, (dict, str)),
+}
+"""Type -> what checks and converts a value, and what it must be then, one of these."""
+
+
+def _stand_in(name: str, kind: Any, is_optional: bool) -> Any:
+    """The class that stands for the type of a field: what msgspec does not know it gives to the hook."""
+    made_of = (*_TAKERS[kind][1], *((type(None),) if is_optional else ()))
+    if len(made_of) == 1:  # the method of the type itself, so that no Python is run for the check
+        meta = type("Meta", (type,), {"__instancecheck__": made_of[0].__instancecheck__})
+        return meta("Field", (), {"field": name})
+    made = abc.ABCMeta("Field", (), {"field": name})
+    for each in made_of:
+        made.register(each)
+    return made
 
 
 def judge(record: bytes, error: Exception) -> tuple[str, str]:

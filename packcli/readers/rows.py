@@ -56,6 +56,7 @@ class RowExtractor:
             for name, kind in self._types.items()
         }
         self._pick = [_picker(source, fields.names) for _, source in fields.parts]
+        self._mostly_plain = True
         self._is_plain = tuple(source for _, source in fields.parts) == fields.names
 
     def __call__(self, chunk: Chunk) -> tuple[list[Row], NDArray[np.int64]]:
@@ -71,7 +72,10 @@ class RowExtractor:
             return self._from_columns(chunk, source)
         records, numbers = records_of(chunk)
         self._bad_rows.num_rows += len(records)
-        objects, numbers = decode_singly(self._decode, chunk, records, numbers, source, self._bad_rows)
+        objects = self._decode.all(records) if self._mostly_plain else None
+        if objects is None:
+            self._mostly_plain = False  # records have optional fields, or there are bad ones: no second try in vain
+            objects, numbers = decode_singly(self._decode, chunk, records, numbers, source, self._bad_rows)
         return [self._row(msgspec.structs.astuple(each)) for each in objects], numbers
 
     def _from_columns(self, chunk: ColumnChunk, source: Source) -> tuple[list[Row], NDArray[np.int64]]:

@@ -117,15 +117,8 @@ def _check_all(root: Location, manifest: dict[str, Any], config: PackConfig) -> 
             expected.add(f"{folder_of(config, split)}{EMPTY_SHARD}")
     if len(splits) > 1:
         expected.add(SPLITS_FILE)
-    sidecars = []
-    for name in names:
-        sidecar = read_sidecar(root / name) if (root / name).is_file() else None
-        if sidecar is not None:
-            sidecars.append(sidecar)
-        elif (root / name).is_file():
-            yield Problem(name, "is damaged: its own sha256 does not hold, or it is another part's")
-    rejects = [each.rejected.file for each in sidecars if each.rejected is not None]
-    expected.update([REJECTED, *(name for name in rejects if REJECTS_NAME.fullmatch(name))] if rejects else [])
+    rejects = [name for name in manifest["files"] if REJECTS_NAME.fullmatch(name)]
+    expected.update([REJECTED, *rejects] if rejects else [])
     if set(manifest["files"]) != expected:
         odd = sorted(set(manifest["files"]) ^ expected)[0]
         yield Problem(MANIFEST, f"was edited: its list of files lacks {odd}, or should not have it")
@@ -133,9 +126,16 @@ def _check_all(root: Location, manifest: dict[str, Any], config: PackConfig) -> 
         yield Problem(MANIFEST, f"was edited: it has splits other than {', '.join(splits)}")
     for name in sorted(expected & set(manifest["files"])):
         yield from _check_hash(root, name, manifest["files"][name])
+    sidecars = []
+    for name in names:
+        sidecar = read_sidecar(root / name) if (root / name).is_file() else None
+        if sidecar is not None:
+            sidecars.append(sidecar)
+        elif (root / name).is_file():
+            yield Problem(name, "is damaged: its own sha256 does not hold, or it is another part's")
     if len(sidecars) == len(names):
         yield from _check_records(root, manifest, config, sidecars)
-        yield from _check_rejects(root, sidecars)
+        yield from _check_rejects(root, rejects, sidecars)
     for split in splits:
         yield from _check_index(root, manifest, config, split)
     yield from _check_strangers(root, manifest)
@@ -199,8 +199,8 @@ def _check_carries(sidecars: list[Sidecar]) -> Iterator[Problem]:
             yield Problem(sidecar.file, "is the last of its unit, and hands documents on")
 
 
-def _check_rejects(root: Location, sidecars: list[Sidecar]) -> Iterator[Problem]:
-    """The files of rejected rows against the counts, and all of them against rejected.jsonl."""
+def _check_rejects(root: Location, listed: list[str], sidecars: list[Sidecar]) -> Iterator[Problem]:
+    """The files of rejected rows against those listed and the counts, and all of them against rejected.jsonl."""
     names = []
     for sidecar in sidecars:
         counted = sidecar.stats.rejected_by_cause
@@ -219,6 +219,8 @@ def _check_rejects(root: Location, sidecars: list[Sidecar]) -> Iterator[Problem]
             continue  # said already: its hash does not hold
         if found != counted:
             yield Problem(name, f"holds {found} rejected rows, and {counted} were counted")
+    if set(names) != set(listed):
+        yield Problem(MANIFEST, "was edited: its files of rejected rows are not those that the files in units/ name")
     if names and all((root / name).is_file() for name in (REJECTED, *names)):
         digests = [hashlib.sha256(), hashlib.sha256()]
         for digest, files in zip(digests, ([REJECTED], names), strict=True):
