@@ -262,14 +262,14 @@ def test_what_is_missing_is_named(bucket, monkeypatch, pack, tmp_path):
 
 def test_secrets_do_not_show_in_errors(bucket, monkeypatch):
     """What a library says goes to logs that others read."""
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t-of-mine")
 
     def fail():
-        raise RuntimeError("could not sign with s3cr3t: GET http://host/x?X-Amz-Signature=abc failed")
+        raise RuntimeError("could not sign with s3cr3t-of-mine: GET http://host/x?X-Amz-Signature=abc failed")
 
     with pytest.raises(StorageError) as caught:
         access.persist("s3://bucket/x", fail)
-    assert "s3cr3t" not in str(caught.value)
+    assert "s3cr3t-of-mine" not in str(caught.value)
     assert "abc" not in str(caught.value)
     assert "could not sign with ***" in str(caught.value)
 
