@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 from remote.fault_proxy import FaultProxy
+from typer.testing import CliRunner
 
 import packcli
-from packcli import readers
+from packcli import cli, readers
 from packcli.errors import StorageError
 from packcli.stores import RemotePath, access, ranges
 
@@ -44,11 +45,10 @@ def proxy(server, monkeypatch):
     """What packcli talks to."""
     made = FaultProxy(server)
     monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
-    fsspec.filesystem("s3").clear_instance_cache()
-    access.filesystem.cache_clear()
+    forget()
     yield made
     made.close()
-    access.filesystem.cache_clear()
+    forget()
 
 
 @pytest.fixture
@@ -103,9 +103,17 @@ def start(*arguments):
 
 
 def run(*arguments):
-    process = start(*arguments)
-    _, said = process.communicate(timeout=300)
-    return process.returncode, said
+    """The command line in this process: (exit code, what it said)."""
+    result = CliRunner().invoke(cli.app, [str(each) for each in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def forget():
+    """Connections keep the credentials and the address that they were made with."""
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    access.filesystem.cache_clear()
 
 
 def upload(inputs, root):
@@ -286,6 +294,7 @@ def test_no_credentials_no_bucket_and_no_server(proxy, bucket, inputs, tmp_path,
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
+    forget()
     code, said = run("pack", inputs, "-o", bucket / "other", *SETTINGS)
     assert (code, "credentials from where" in said, "Traceback" in said) == (6, True, False), said
 
