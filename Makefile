@@ -8,7 +8,8 @@ INPUT  ?= sample_data/docs.jsonl
 TOKENIZER ?= packcli/tokenizing/builtin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-ranks docs test test-browser test-train test-consumers check lint types format bench bench-peers bench-planner stress \
+.PHONY: help demo demo-ranks docs test test-browser test-remote test-train test-consumers check lint types format bench \
+        bench-peers bench-planner stress \
         fuzz smoke clean
 
 help: ## Show this list
@@ -40,6 +41,11 @@ test-train: ## Run the tests that need torch, transformers and trl, in an enviro
 	.venv-train/bin/python -m pip install --quiet torch==2.13.0
 	.venv-train/bin/python -m pip install --quiet 'transformers[torch]>=5' 'trl>=1' --editable '.[dev]'
 	.venv-train/bin/python -m pytest $(filter-out tests/train/consumers_check.py,$(wildcard tests/train/*_check.py))
+
+test-remote: ## Run packcli against an S3 server on this machine that fails now and then, in an environment of its own
+	test -x .venv-remote/bin/python || $(PYTHON) -m venv .venv-remote
+	.venv-remote/bin/python -m pip install --quiet 'moto[s3,server]>=5' --editable '.[dev,s3]'
+	.venv-remote/bin/python -m pytest tests/remote/s3_check.py
 
 test-browser: ## Open the HTML report in headless Chromium (PACKCLI_CHROMIUM or chromium), in an environment of its own
 	test -x .venv-browser/bin/python || $(PYTHON) -m venv .venv-browser
@@ -86,6 +92,7 @@ stress: $(STAMP) ## The long runs: kills, faults, flipped bits, damaged shards, 
 	PACKCLI_KILLS=100 $(BIN)/python -m pytest tests/test_kill.py -v
 	PACKCLI_RANK_KILLS=40 $(BIN)/python -m pytest tests/test_ranks.py -v
 	PACKCLI_EVERY_WAY=1 PACKCLI_STARTS=50 $(BIN)/python -m pytest tests/test_injection.py tests/test_faults.py -v
+	PACKCLI_EVERY_WAY=1 $(BIN)/python -m pytest tests/test_stores.py -v
 	PACKCLI_FLIPS=1000 PACKCLI_DAMAGES=10000 $(BIN)/python -m pytest tests/test_verify.py tests/test_tokenizer_damage.py -v
 	$(if $(TOKENIZERS),PACKCLI_TOKENIZERS=$(TOKENIZERS)) $(BIN)/python -m pytest tests/test_special_text.py
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER)

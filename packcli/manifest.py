@@ -390,7 +390,7 @@ def _read_json(path: stores.Location) -> dict[str, Any] | None:
 
 
 def _mtime(source: Source) -> list[Any]:
-    if source.version:
+    if stores.is_remote(source.path):
         return [source.path.encode().hex(), source.version, source.num_bytes]
     stat = os.stat(source.path)
     return [os.fsencode(os.path.realpath(source.path)).hex(), stat.st_mtime_ns, stat.st_size]

@@ -141,6 +141,24 @@ def test_an_object_is_created_once(bucket):
     assert (bucket / "lock").create(b"mine")
 
 
+def test_a_store_that_says_in_its_own_way_that_an_object_is_there(bucket, monkeypatch):
+    """gcsfs raises an HTTP error 412; taken for a failure, it would be exit code 6 instead of the owner's name."""
+
+    class Other(Failing):
+        def __getattr__(self, name):
+            return getattr(self._system, name)
+
+        def pipe_file(self, key, data, mode="overwrite"):
+            if mode == "create" and self._system.exists(key):
+                raise RuntimeError("412: conditionNotMet")
+            self._system.pipe_file(key, data)
+
+    monkeypatch.setattr("packcli.stores.remote.filesystem", lambda scheme: Other(fsspec.filesystem("memory"), 0))
+    assert (bucket / "lock").create(b"mine")
+    assert not (bucket / "lock").create(b"yours")
+    assert (bucket / "lock").create(b"mine")
+
+
 @given(data=st.binary(max_size=200), moves=st.lists(st.tuples(st.integers(0, 210), st.integers(0, 60)), max_size=12))
 @pytest.mark.parametrize("kind", ["stream", "random"])
 def test_a_file_over_ranges_is_the_object(kind, data, moves):
@@ -262,14 +280,14 @@ def test_what_is_missing_is_named(bucket, monkeypatch, pack, tmp_path):
 
 def test_secrets_do_not_show_in_errors(bucket, monkeypatch):
     """What a library says goes to logs that others read."""
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t-of-mine")
 
     def fail():
-        raise RuntimeError("could not sign with s3cr3t: GET http://host/x?X-Amz-Signature=abc failed")
+        raise RuntimeError("could not sign with s3cr3t-of-mine: GET http://host/x?X-Amz-Signature=abc failed")
 
     with pytest.raises(StorageError) as caught:
         access.persist("s3://bucket/x", fail)
-    assert "s3cr3t" not in str(caught.value)
+    assert "s3cr3t-of-mine" not in str(caught.value)
     assert "abc" not in str(caught.value)
     assert "could not sign with ***" in str(caught.value)
 

@@ -25,11 +25,11 @@ SCHEMES = {
 }
 """Scheme -> the module that speaks to the store, and what to install for it. memory:// is of one process: for tests."""
 
-TRIES = 3
+TRIES = 2
 """Of a request; the libraries below try a few times themselves, each in its way."""
 
 WAIT_S = 0.5
-"""Before the second try; twice that before the third."""
+"""Before the second try."""
 
 VERSIONS = ("ETag", "etag", "generation", "blob_id", "md5Hash", "created", "mtime")
 """What stores call that which changes when an object does; the first that is there."""
@@ -60,7 +60,10 @@ def filesystem(scheme: str) -> Any:
 
     try:
         importlib.import_module(module)
-        return fsspec.filesystem(scheme, **({"use_listings_cache": False} if scheme in ("s3", "gs") else {}))
+        system = fsspec.filesystem(scheme, **({"use_listings_cache": False} if scheme in ("s3", "gs") else {}))
+        if scheme == "s3":
+            system.retries = TRIES  # it has botocore below, which tries five times, and itself twice over
+        return system
     except ImportError as error:
         raise UsageError(
             f"{scheme}:// needs {module}, which is not installed ({error})", f"pip install '{install}'"
@@ -110,7 +113,7 @@ def _failed(place: str, error: Exception) -> StorageError:
     lines = str(error).strip().splitlines() or [""]
     reason = f"{type(error).__name__}: {lines[0]}" if lines[0] else type(error).__name__
     for name in _SECRETS:
-        if secret := os.environ.get(name):
+        if len(secret := os.environ.get(name, "")) >= 8:  # shorter ones are words
             reason = reason.replace(secret, "***")
     reason = re.sub(r"\?[^ ]*", "?***", reason)  # of a URL: it may be signed
     if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:

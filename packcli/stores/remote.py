@@ -193,7 +193,12 @@ class RemotePath:
         system = filesystem(self.scheme)
 
         def put() -> None:
-            system.put_file(path, self._key)
+            try:
+                system.put_file(path, self._key)
+            except FileNotFoundError as error:
+                if "upload" in str(error).lower():  # the answer to its last request was lost: it is there no more
+                    raise OSError(str(error)) from None
+                raise
             if self.stat().size != size:
                 raise OSError(f"{size} bytes were put, and {self.stat().size} are there")
 
@@ -209,9 +214,11 @@ class RemotePath:
         def create() -> None:
             try:
                 system.pipe_file(self._key, data, mode="create")
-            except FileExistsError:
-                if self.read_bytes() != data:  # else: an earlier try came through, and only its answer was lost
+            except Exception:  # each store says in its own way that there is one
+                if not self.is_file():
                     raise
+                if self.read_bytes() != data:  # else: an earlier try came through, and only its answer was lost
+                    raise FileExistsError(errno.EEXIST, "there is such an object", self.url) from None
 
         try:
             self._send(create)

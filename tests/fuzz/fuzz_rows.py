@@ -50,7 +50,7 @@ def compare(content: bytes, rows: list[tuple[int, object]]) -> None:
     """A line that was taken is JSON, and its text is the text."""
     lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     for number, text in rows:
-        record = json.loads(lines[number])
+        record = json.loads(lines[number].decode("utf-8", "replace"))  # fields that are not used may be anything
         assert text in record.values(), (number, text)
 
 
