@@ -45,7 +45,7 @@ test-train: ## Run the tests that need torch, transformers and trl, in an enviro
 test-remote: ## Run packcli against an S3 server on this machine that fails now and then, in an environment of its own
 	test -x .venv-remote/bin/python || $(PYTHON) -m venv .venv-remote
 	.venv-remote/bin/python -m pip install --quiet 'moto[s3,server]>=5' --editable '.[dev,s3]'
-	.venv-remote/bin/python -m pytest tests/remote/s3_check.py
+	.venv-remote/bin/python -m pytest --force-enable-socket tests/remote/s3_check.py
 
 test-browser: ## Open the HTML report in headless Chromium (PACKCLI_CHROMIUM or chromium), in an environment of its own
 	test -x .venv-browser/bin/python || $(PYTHON) -m venv .venv-browser

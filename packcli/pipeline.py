@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import functools
 import importlib.metadata
@@ -13,7 +12,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,7 +192,7 @@ class Line:
         self.emit(Started(ready.total_bytes, ready.total_bytes - ready.left_bytes, ready.num_processes))
         with contextlib.closing(run_units(job, ready.todo, ready, self.emit)) as results:
             counted = Stats() + ready.done.stats
-            for _, new in results:
+            for new in results:
                 for each in new:
                     counted += each.stats
                 ready.limit.check(target.root, counted, is_all=False)
@@ -251,27 +250,19 @@ def make_job(target: Output, described: probe.Described, config: PackConfig, rea
 
 def run_units(
     job: Job, units: Iterable[readers.Unit], ready: Prepared, emit: Emit
-) -> Generator[tuple[int, list[Sidecar]], None, None]:
-    """Does units, here or in processes; yields the number of each and what it gave. To be closed.
+) -> Generator[list[Sidecar], None, None]:
+    """Does units, here or in processes; yields what each gave. To be closed.
 
     Raises:
         PackcliError: worker processes died over a unit again and again.
     """
-    handed: collections.deque[int] = collections.deque()
-
-    def hand_out() -> Iterator[readers.Unit]:
-        for unit in units:
-            handed.append(unit.index)
-            yield unit
-
     if ready.num_processes == 1 and ready.chosen is not None:
         ENCODERS[job.encoder_key] = (ready.chosen.engine, ready.chosen.spot_check)  # loaded already
     try:
         engine = get_engine("serial" if ready.num_processes == 1 else "processes")
         work = functools.partial(run_unit, job)
-        with contextlib.closing(engine(work, hand_out(), workers=ready.num_processes, emit=emit)) as results:
-            for new in results:
-                yield handed.popleft(), new
+        with contextlib.closing(engine(work, units, workers=ready.num_processes, emit=emit)) as results:
+            yield from results
     except LostWorkerError as lost:
         names = ", ".join(job.sources[span.source].name for span in lost.item.spans[:3])
         raise PackcliError(

@@ -180,11 +180,11 @@ class _Share:
         stats = Stats()
         job = make_job(self._target, described, config, ready)
         with contextlib.closing(run_units(job, self._hand_out(todo), ready, self._emit)) as results:
-            for unit, new in results:
+            for new in results:
                 for each in new:
                     stats += each.stats
                 self.num_done += 1
-                self.num_bytes += sizes[unit]
+                self.num_bytes += sizes[new[0].unit]
                 seconds = round(time.perf_counter() - began, 3)
                 note.tell(num_units_done=self.num_done, num_bytes_done=self.num_bytes, seconds=seconds)
         entry = {

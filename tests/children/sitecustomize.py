@@ -1,5 +1,6 @@
 """In every Python that a test starts: no socket but those of this machine's own system. See conftest."""
 
+import os
 import socket
 import sys
 
@@ -12,4 +13,11 @@ def refuse(event: str, arguments: tuple[object, ...]) -> None:
         raise SystemExit(f"tests have no network: {sys.argv} looked up {arguments[0]!r}")
 
 
-sys.addaudithook(refuse)
+def refuse_others(event: str, arguments: tuple[object, ...]) -> None:
+    """For tests against a server on this machine."""
+    address = arguments[1] if event == "socket.connect" else None
+    if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1"):
+        raise SystemExit(f"tests reach this machine only: {sys.argv} tried {address}")
+
+
+sys.addaudithook(refuse_others if os.environ.get("PACKCLI_TESTS_MAY_REACH") == "this machine" else refuse)

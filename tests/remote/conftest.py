@@ -13,6 +13,7 @@ os.environ |= {
     "AWS_SECRET_ACCESS_KEY": "s3cr3t-of-the-tests",
     "AWS_DEFAULT_REGION": "us-east-1",
 }
+os.environ["PACKCLI_TESTS_MAY_REACH"] = "this machine"
 os.environ |= {"AWS_EC2_METADATA_DISABLED": "true", "AWS_MAX_ATTEMPTS": "2"}  # five would take half a minute
 
 
