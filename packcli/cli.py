@@ -13,6 +13,7 @@ from packcli.config import (
     COLUMN_SETS,
     COLUMNS,
     EFFORTS,
+    ENGINES,
     OVERLONG,
     TOKENIZER_ENGINES,
     PackConfig,
@@ -217,6 +218,18 @@ def pack(
     workers: Annotated[
         int | None, typer.Option("-w", "--workers", help="Processes [default: every CPU].", show_default=False)
     ] = None,
+    engine: Annotated[
+        str | None,
+        _text_option("--engine", metavar="NAME", help=f"What works on units: {', '.join(ENGINES)} [default: auto]."),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        _text_option(
+            "--ray-address",
+            metavar="ADDRESS",
+            help="Ray cluster: auto or host:port [default: RAY_ADDRESS, else Ray on this machine].",
+        ),
+    ] = None,
     unit_bytes: Annotated[
         str | None,
         _text_option("--unit-bytes", metavar="SIZE", help="Text planned together, such as 64MiB [default: 128MiB]."),
@@ -281,6 +294,8 @@ def pack(
             "val_fraction": val_fraction,
             "seed": seed,
             "workers": workers,
+            "engine": engine,
+            "ray_address": ray_address,
             "unit_bytes": None if unit_bytes is None else parse_size(unit_bytes),
             "max_line_bytes": None if max_line_bytes is None else parse_size(max_line_bytes),
             "tokenizer_engine": tokenizer_engine,

@@ -281,7 +281,8 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
         speed = f"{run['tokens_per_second']:,} tokens/s"
         row(
             "time",
-            f"{run['seconds']:.2f} s, {speed}, {count(run['workers'], 'process').replace('processs', 'processes')}",
+            f"{run['seconds']:.2f} s, {speed}, {count(run['workers'], 'process').replace('processs', 'processes')}"
+            + (f", {run['place']}" if run.get("place") else ""),
         )
     row("output", f"{report.output} ({report.status})")
     row("load", report.load_line)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +36,16 @@ class Job:
     def encoder_key(self) -> object:
         """What decides whether a loaded engine can be used again."""
         return self.tokenizer, self.engine, self.threads
+
+    def anywhere(self) -> Job:
+        """The same job with absolute paths: workers on other machines have another current directory."""
+        sources = (dataclasses.replace(each, path=_absolute(each.path)) for each in self.sources)
+        tokenizer = dataclasses.replace(self.tokenizer, path=_absolute(self.tokenizer.path))
+        return dataclasses.replace(self, root=Path(_absolute(self.root)), sources=tuple(sources), tokenizer=tokenizer)
+
+
+def _absolute(path: str | Path) -> str:
+    return str(path) if "://" in str(path) else os.path.abspath(path)
 
 
 def run_schema(config: PackConfig, tokenizer: tokenizing.TokenizerSpec) -> Schema:

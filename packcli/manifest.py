@@ -105,6 +105,11 @@ class Output:
                 "choose another directory with -o",
             )
 
+    @property
+    def state(self) -> Path:
+        """The directory for what is of this machine, or of this run while it lasts."""
+        return self._state
+
     def refuse_locked(self) -> None:
         """Raises LockedError when another process writes here; looks only, and makes nothing."""
         if (self._state / "lock").is_file():

@@ -22,7 +22,7 @@ from typing import Any
 from packcli import chat, probe, readers, space, tokenizing
 from packcli.config import PackConfig, RunOptions
 from packcli.documents import DocumentMaker
-from packcli.engine import RETRIES, Emit, LostWorkerError, get_engine
+from packcli.engine import RETRIES, Emit, File, Ground, LostWorkerError, open_crew
 from packcli.errors import MismatchError, NoInputError, OutputError, PackcliError, TokenizerError, UsageError
 from packcli.job import Job, folder_of, run_schema, splits_of
 from packcli.manifest import Output, describe_run
@@ -129,6 +129,7 @@ class _Line:
         self._started = time.time()
         self._clock = time.perf_counter()
         self._needed = 0  # bytes of output still to be written, about
+        self._until_done = contextlib.ExitStack()  # what `guarded` closes: the workers, before it sweeps
 
     def describe(self, sources: list[readers.Source]) -> probe.Described:
         """Finds the record shape, the tokenizer and the template, cuts the units, and makes the fingerprint.
@@ -166,7 +167,8 @@ class _Line:
     def guarded(self, described: probe.Described) -> Report:
         """`run`; when it fails no temporary file is left, and a full disk is called by its name."""
         try:
-            return self.run(described)
+            with self._until_done:
+                return self.run(described)
         except BaseException as error:
             with contextlib.suppress(OSError):
                 self.target.sweep()
@@ -185,10 +187,17 @@ class _Line:
             target.touch()
             return Report(target.root, run, _total(sidecars, self.config), "up to date", target.last_run())
         num_resumed = len(sidecars)
-        workers = self.options.workers or num_cpus()
-        num_processes = max(1, min(workers, len(todo)))
-        threads = max(1, workers // num_processes)
+        crew = self._until_done.enter_context(
+            open_crew(
+                self.options,
+                len(todo),
+                cpus=num_cpus(),
+                ground=lambda: self._ground(described),
+                warn=lambda message: self.emit(Warned(message)),
+            )
+        )
         sample, rows = probe.sample(described, self.config) if todo else ([], [])
+        threads = crew.threads
         chosen = tokenizing.choose_engine(described.tokenizer, self.options.tokenizer_engine, sample, threads=threads)
         self._compare(described, rows[: probe.GUARD_ROWS], chosen)
         # Only now: what the first rows show to be wrong leaves no trace of this run.
@@ -209,13 +218,12 @@ class _Line:
         total_bytes, left_bytes = sum(source.num_bytes for source in described.sources), _file_bytes(todo, described)
         if todo:
             self._look_for_room(described, chosen.engine, left_bytes)
-        self.emit(Started(total_bytes, total_bytes - left_bytes, num_processes))
-        if num_processes == 1:
+        self.emit(Started(total_bytes, total_bytes - left_bytes, crew.workers))
+        if crew.engine == "serial":
             ENCODERS[job.encoder_key] = (chosen.engine, chosen.spot_check)  # loaded already
         try:
-            engine = get_engine("serial" if num_processes == 1 else "processes")
-            work = functools.partial(run_unit, job)
-            with contextlib.closing(engine(work, todo, workers=num_processes, emit=self.emit)) as results:
+            work = functools.partial(run_unit, job.anywhere() if crew.engine == "ray" else job)
+            with contextlib.closing(crew.run(work, todo, workers=crew.workers, emit=self.emit)) as results:
                 for new in results:
                     sidecars += new
                     self._needed -= sum(shard.num_bytes for each in new for shard in each.shards.values())
@@ -237,7 +245,9 @@ class _Line:
             "seconds": round(seconds, 3),
             "tokens_per_second": round((stats.num_tokens_in + stats.num_tokens_special) / seconds),
             "resumed_parts": num_resumed,
-            "workers": num_processes,
+            "engine": crew.engine,
+            "place": crew.place,
+            "workers": crew.workers,
             "threads": threads,
             "tokenizer_engine": chosen.engine.name,
             "tokenizer_engine_version": chosen.engine.version,
@@ -287,6 +297,13 @@ class _Line:
         warning = space.look_for_room(self.target.root, self._needed)
         if warning is not None:
             self.emit(Warned(warning))
+
+    def _ground(self, described: probe.Described) -> Ground:
+        """What workers on other machines must see as this one does."""
+        tokenizer = described.tokenizer.path
+        files = [File(tokenizer, os.path.getsize(tokenizer), described.tokenizer.sha256)]
+        files += [File(source.path, source.num_bytes) for source in described.sources]
+        return Ground.of(self.target.state, files)
 
     def _refuse_changed_rows(self, described: probe.Described, sidecars: list[Sidecar]) -> None:
         """Raises MismatchError when the rows of a committed part are not those of the input any more.
