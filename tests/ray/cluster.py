@@ -1,0 +1,15 @@
+"""A Ray cluster of two nodes on this machine, for tests: prints its address; `kill` on standard input kills a node."""
+
+import sys
+
+from ray.cluster_utils import Cluster
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+second = cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+print(cluster.address, flush=True)
+for line in sys.stdin:
+    if line.strip() == "kill":
+        cluster.remove_node(second, allow_graceful=False)
+        print("killed", flush=True)
+cluster.shutdown()
