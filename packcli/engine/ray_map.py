@@ -7,11 +7,11 @@ neither does what Ray keeps: at most two items for each CPU are under way.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import queue
 import time
 from collections.abc import Iterable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,9 @@ from packcli.errors import PackcliError, UsageError
 
 REPORT_S = 5.0
 """A worker tells what it has done at the end of an item, and this often during a long one."""
+
+LAST_S = 5.0
+"""How long the last that it tells is waited for."""
 
 ROOM_S = 10.0
 """How often the size of the cluster is asked for: it may grow and shrink."""
@@ -67,8 +70,8 @@ class RayMap:
         kit = _Kit([ray.put((work, self._ground))], reports.reporter)
         run = ray.remote(num_cpus=1, max_retries=RETRIES, retry_exceptions=[OSError])(_run)
         room = _Room(self._limit)
-        flying: dict[Future[Any], Item] = {}
-        done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        flying: dict[concurrent.futures.Future[Any], Item] = {}
+        done: queue.SimpleQueue[concurrent.futures.Future[Any]] = queue.SimpleQueue()
         todo, more = iter(items), True
         while more or flying:
             while more and len(flying) < room():
@@ -80,15 +83,17 @@ class RayMap:
                 else:
                     more = False
             reports.pass_on()
-            with contextlib.suppress(queue.Empty):
-                # Not ray.wait: it would turn the exception of a signal handler into one of its own.
+            try:  # not ray.wait, which would turn the exception of a signal handler into one of its own
                 future = done.get(timeout=POLL_S)
-                outcome = _outcome(future, flying.pop(future))
-                for event in outcome.events:
-                    emit(event)
-                if outcome.error is not None:
-                    raise outcome.error
-                yield outcome.result
+            except queue.Empty:
+                continue
+            outcome = _outcome(future, flying.pop(future))
+            for event in outcome.events:
+                emit(event)
+            if outcome.error is not None:
+                raise outcome.error
+            yield outcome.result
+        reports.finish()
 
 
 class _Room:
@@ -112,7 +117,7 @@ class _Outcome:
     error: Exception | None = None
 
 
-def _outcome(future: Future[Any], item: Item) -> _Outcome:
+def _outcome(future: concurrent.futures.Future[Any], item: Item) -> _Outcome:
     from ray import exceptions
 
     try:
@@ -142,7 +147,7 @@ class _Reports:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self.reporter = ray.remote(num_cpus=0)(_Reporter).options(scheduling_strategy=here).remote()
         self._emit, self._asked = emit, time.monotonic()
-        self._answer: Future[list[Any]] | None = None
+        self._answer: concurrent.futures.Future[list[Any]] | None = None
 
     def pass_on(self) -> None:
         """Emits what has come, and asks for more now and then."""
@@ -153,6 +158,16 @@ class _Reports:
                 self._emit(event)
         elif self._answer is None and time.monotonic() - self._asked > REPORT_S / 2:
             self._asked, self._answer = time.monotonic(), self.reporter.take.remote().future()
+
+    def finish(self) -> None:
+        """Emits what is left. It is for people only: when it does not come, that is no error."""
+        import ray
+
+        answers = [each for each in (self._answer, self.reporter.take.remote().future()) if each is not None]
+        with contextlib.suppress(ray.exceptions.RayError, concurrent.futures.TimeoutError):
+            for answer in answers:
+                for event in answer.result(timeout=LAST_S):
+                    self._emit(event)
 
 
 class _Reporter:

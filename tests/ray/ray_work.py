@@ -27,7 +27,7 @@ def fail(item, emit):
 
 
 def slow(item, emit):
-    for _ in range(16):
+    for _ in range(24):
         emit(Progress(1, 0))
         time.sleep(0.5)
 
