@@ -53,7 +53,7 @@ def wait_for(condition, process=None, seconds=120):
 
 def descendants(pid):
     """{pid: what it is called} of living processes below `pid`."""
-    listed = subprocess.run(["ps", "-eo", "pid,ppid,stat,args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,stat,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 3) for line in listed.splitlines()[1:]]
     found = {pid: ""}
     for _ in rows:  # children may be listed before their parents
@@ -203,7 +203,7 @@ def test_nobody_is_left_behind(tmp_path, whole, signals, expected):
     wait_for(lambda: committed(tmp_path / "out"), process)
     below = descendants(process.pid)
     assert len(below) > 6
-    (files,) = {match[0] for name in below.values() if (match := re.search(r"(?<=[= ])/[^\s=]*/pk-\w+", name))}
+    (files,) = [match[1] for name in below.values() if (match := re.search(r"ray_keeper (\S+)", name))]
     assert os.path.isdir(files)
     for number in signals:
         os.killpg(process.pid, number)  # as a terminal does
