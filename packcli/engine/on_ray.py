@@ -16,7 +16,7 @@ from typing import Any
 from packcli.engine.base import MapFunction
 from packcli.engine.ground import Ground, Seen, sees
 from packcli.engine.ray_keeper import embedded
-from packcli.engine.ray_map import RayMap, num_cpus, refuse
+from packcli.engine.ray_map import RayMap, first_line, num_cpus, refuse
 from packcli.errors import UsageError
 
 ANSWER_S = 120.0
@@ -97,13 +97,13 @@ def _connect(address: str) -> None:
     """ray.init, without a word, and with the program's own answer to SIGTERM kept."""
     import ray
 
-    in_main = threading.current_thread() is threading.main_thread()
     on_terminate = signal.getsignal(signal.SIGTERM)
+    in_main = threading.current_thread() is threading.main_thread() and on_terminate is not None
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise UsageError(
-            f"--ray-address {address}: {str(error).strip().splitlines()[0]}",
+            f"--ray-address {address}: {first_line(error)}",
             "it takes auto or host:port, as `ray start --head` says it; Ray and Python must be those of the cluster",
         ) from None
     except SystemExit:  # what Ray makes of SIGTERM

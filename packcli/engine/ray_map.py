@@ -50,6 +50,11 @@ def refuse(problems: list[str]) -> None:
         raise UsageError(f"the Ray cluster cannot do this work:{listed}{more}", SHARED)
 
 
+def first_line(error: BaseException) -> str:
+    """Of what an error of Ray says, which may be a page."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class RayMap:
     """The map function of a Ray that is connected."""
 
@@ -70,30 +75,36 @@ class RayMap:
         kit = _Kit([ray.put((work, self._ground))], reports.reporter)
         run = ray.remote(num_cpus=1, max_retries=RETRIES, retry_exceptions=[OSError])(_run)
         room = _Room(self._limit)
-        flying: dict[concurrent.futures.Future[Any], Item] = {}
+        flying: dict[concurrent.futures.Future[Any], tuple[Item, Any]] = {}
         done: queue.SimpleQueue[concurrent.futures.Future[Any]] = queue.SimpleQueue()
         todo, more = iter(items), True
-        while more or flying:
-            while more and len(flying) < room():
-                for item in todo:
-                    future = run.remote(kit, item).future()
-                    flying[future] = item
-                    future.add_done_callback(done.put)
-                    break
-                else:
-                    more = False
-            reports.pass_on()
-            try:  # not ray.wait, which would turn the exception of a signal handler into one of its own
-                future = done.get(timeout=POLL_S)
-            except queue.Empty:
-                continue
-            outcome = _outcome(future, flying.pop(future))
-            for event in outcome.events:
-                emit(event)
-            if outcome.error is not None:
-                raise outcome.error
-            yield outcome.result
-        reports.finish()
+        try:
+            while more or flying:
+                while more and len(flying) < room():
+                    for item in todo:
+                        reference = run.remote(kit, item)
+                        future = reference.future()
+                        flying[future] = item, reference
+                        future.add_done_callback(done.put)
+                        break
+                    else:
+                        more = False
+                reports.pass_on()
+                try:  # not ray.wait, which would turn the exception of a signal handler into one of its own
+                    future = done.get(timeout=POLL_S)
+                except queue.Empty:
+                    continue
+                outcome = _outcome(future, flying.pop(future)[0])
+                for event in outcome.events:
+                    emit(event)
+                if outcome.error is not None:
+                    raise outcome.error
+                yield outcome.result
+            reports.finish()
+        finally:  # after an error, nobody wants the rest, and it would go on writing
+            for _, reference in flying.values():
+                with contextlib.suppress(ray.exceptions.RayError):
+                    ray.cancel(reference, force=True)
 
 
 class _Room:
@@ -129,9 +140,8 @@ def _outcome(future: concurrent.futures.Future[Any], item: Item) -> _Outcome:
     except (exceptions.WorkerCrashedError, exceptions.NodeDiedError, exceptions.OutOfMemoryError):
         raise LostWorkerError(item) from None
     except exceptions.RayError as error:
-        reason = str(error).strip().splitlines()
         raise PackcliError(
-            f"Ray: {type(error).__name__}: {reason[0] if reason else 'no reason given'}",
+            f"Ray: {type(error).__name__}: {first_line(error)}",
             "committed units are kept: the same command resumes",
         ) from None
     return outcome

@@ -6,7 +6,7 @@
 cost: packs a few rows and then `size` bytes with both engines and two workers; wall and CPU seconds of all their
 processes, Ray's own included. The small run is the start-up; the ratio is that of the rest. The outputs must be equal.
 
-tasks: lets a Ray of its own do work that is next to nothing; what the memory of this process and of Ray's control
+tasks: lets a Ray of its own do work that is next to nothing, and then nothing; what the memory of this process and of Ray's control
 store grows by for each task, and what a task takes. Needs packcli[ray].
 """
 
@@ -24,6 +24,7 @@ from bench_large import make_large, memory_of
 
 from packcli.config import parse_size
 
+IDLE_S = 20.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -66,6 +67,12 @@ def measured(command: list[str]) -> tuple[float, float]:
     return time.perf_counter() - began, sum(seconds.values())
 
 
+def seconds_below(root: int) -> float:
+    """CPU seconds of a living process and of all that it started."""
+    processes = table()
+    return sum(processes[pid][1] for pid in below(root, processes) if pid in processes)
+
+
 def cost(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
         folder = Path(temporary)
@@ -106,9 +113,7 @@ def tasks(args: argparse.Namespace) -> None:
                 pass
 
         run(1000)  # all that is loaded and cached at first
-        print(
-            "| tasks | wall ms a task | driver CPU ms a task | driver, MB | growth, B a task | control store, MB |"
-        )
+        print("| tasks | wall ms a task | driver CPU ms a task | driver, MB | growth, B a task | control store, MB |")
         print("|---|---|---|---|---|---|")
         for number in args.tasks:
             before, wall, cpu = memory_of(os.getpid(), "VmRSS:"), time.perf_counter(), time.process_time()
@@ -120,6 +125,10 @@ def tasks(args: argparse.Namespace) -> None:
             figures = f"{wall / number * 1e3:.2f} | {cpu / number * 1e3:.2f} | {now / 1e6:.1f}"
             growth = f"{(now - before) / number:.1f} | {memory_of(store, 'VmRSS:') / 1e6:.1f}"
             print(f"| {number:,} | {figures} | {growth} |", flush=True)
+        before = seconds_below(os.getpid())
+        time.sleep(IDLE_S)
+        idle = (seconds_below(os.getpid()) - before) / IDLE_S
+        print(f"at rest all its processes together take {idle:.1%} of a core")
 
 
 def main() -> None:

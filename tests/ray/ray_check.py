@@ -53,7 +53,9 @@ def wait_for(condition, process=None, seconds=120):
 
 def descendants(pid):
     """{pid: what it is called} of living processes below `pid`."""
-    listed = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,stat,args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "pid,ppid,stat,args"], capture_output=True, text=True, check=True
+    ).stdout
     rows = [line.split(None, 3) for line in listed.splitlines()[1:]]
     found = {pid: ""}
     for _ in rows:  # children may be listed before their parents
