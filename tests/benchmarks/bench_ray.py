@@ -6,8 +6,8 @@
 cost: packs a few rows and then `size` bytes with both engines and two workers; wall and CPU seconds of all their
 processes, Ray's own included. The small run is the start-up; the ratio is that of the rest. The outputs must be equal.
 
-tasks: lets a Ray of its own do work that is next to nothing, and then nothing; what the memory of this process and of Ray's control
-store grows by for each task, and what a task takes. Needs packcli[ray].
+tasks: lets a Ray of its own do work that is next to nothing, and then nothing: what a task takes, what the memory of
+this process and of Ray's control store grows by for each, and what Ray takes at rest. Needs packcli[ray].
 """
 
 from __future__ import annotations
