@@ -128,7 +128,9 @@ def tasks(args: argparse.Namespace) -> None:
         before = seconds_below(os.getpid())
         time.sleep(IDLE_S)
         idle = (seconds_below(os.getpid()) - before) / IDLE_S
-        print(f"at rest all its processes together take {idle:.1%} of a core")
+        others = below(os.getpid(), table()) - {os.getpid()}
+        memory = sum(memory_of(pid, "RssAnon:") for pid in others) / 1e6
+        print(f"at rest Ray's {len(others)} processes and this one take {idle:.1%} of a core, Ray's {memory:.0f} MB")
 
 
 def main() -> None:

@@ -1,4 +1,7 @@
-"""A Ray cluster of two nodes on this machine, for tests: prints its address; `kill` on standard input kills a node."""
+"""A Ray cluster of two nodes on this machine, for tests: prints its address, and does what standard input says.
+
+`kill` kills a node, `count` counts those that live.
+"""
 
 import sys
 
@@ -12,4 +15,6 @@ for line in sys.stdin:
     if line.strip() == "kill":
         cluster.remove_node(second, allow_graceful=False)
         print("killed", flush=True)
+    else:
+        print(sum(node["Alive"] for node in cluster.global_state.node_table()), flush=True)
 cluster.shutdown()

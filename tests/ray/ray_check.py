@@ -351,16 +351,12 @@ def test_a_cluster_without_shared_storage_is_refused(tmp_path, whole, cluster):
     join = f"mount -t tmpfs none {output} && {ray} start --address {cluster.address} --num-cpus 1 --block"
     node = subprocess.Popen(
         ["unshare", "-m", "sh", "-c", join],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        stdout=subprocess.DEVNULL,
         env=clean(),
         start_new_session=True,
     )
     try:
-        for line in node.stdout:
-            if "runtime started" in line:
-                break
+        wait_for(lambda: cluster.ask("count") == "3", node)
         arguments = ["pack", whole[0], "-o", output, *UNITS, "--engine", "ray", "--ray-address", cluster.address]
         code, said = finish(start(*arguments))
         assert code == 2, said
@@ -370,4 +366,4 @@ def test_a_cluster_without_shared_storage_is_refused(tmp_path, whole, cluster):
         assert not (output / ".packcli" / "plan.json").exists()
     finally:
         os.killpg(node.pid, signal.SIGTERM)
-        node.communicate()
+        node.wait()
