@@ -67,10 +67,10 @@ def measured(command: list[str]) -> tuple[float, float]:
     return time.perf_counter() - began, sum(seconds.values())
 
 
-def seconds_below(root: int) -> float:
-    """CPU seconds of a living process and of all that it started."""
+def seconds_below(root: int) -> dict[int, float]:
+    """{pid: CPU seconds} of a living process and of all that it started."""
     processes = table()
-    return sum(processes[pid][1] for pid in below(root, processes) if pid in processes)
+    return {pid: processes[pid][1] for pid in below(root, processes) if pid in processes}
 
 
 def cost(args: argparse.Namespace) -> None:
@@ -127,7 +127,8 @@ def tasks(args: argparse.Namespace) -> None:
             print(f"| {number:,} | {figures} | {growth} |", flush=True)
         before = seconds_below(os.getpid())
         time.sleep(IDLE_S)
-        idle = (seconds_below(os.getpid()) - before) / IDLE_S
+        after = seconds_below(os.getpid())
+        idle = sum(after[pid] - before[pid] for pid in after.keys() & before.keys()) / IDLE_S
         others = below(os.getpid(), table()) - {os.getpid()}
         memory = sum(memory_of(pid, "RssAnon:") for pid in others) / 1e6
         print(f"at rest Ray's {len(others)} processes and this one take {idle:.1%} of a core, Ray's {memory:.0f} MB")
