@@ -8,9 +8,8 @@ INPUT  ?= sample_data/docs.jsonl
 TOKENIZER ?= packcli/tokenizing/builtin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-ranks docs test test-browser test-remote test-train test-consumers check lint types format bench \
-        bench-peers bench-planner stress \
-        fuzz smoke clean
+.PHONY: help demo demo-ranks demo-ray docs test test-browser test-ray test-remote test-train test-consumers check lint types \
+        format bench bench-peers bench-planner bench-ray stress fuzz smoke clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -33,8 +32,23 @@ demo-ranks: $(STAMP) ## Pack sample_data with three ranks, each a process of its
 	$(BIN)/packcli units finish demo/ranks
 	$(BIN)/packcli verify demo/ranks
 
+.venv-ray/.installed: pyproject.toml
+	test -x .venv-ray/bin/python || $(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install --quiet --editable '.[dev,ray]'
+	touch $@
+
+demo-ray: .venv-ray/.installed ## Pack sample_data on a Ray of its own, and show that the tree is that of one process
+	rm -rf demo/ray demo/serial
+	.venv-ray/bin/packcli pack sample_data/docs.jsonl -o demo/ray --engine ray --workers 2 --unit-bytes 100kB
+	.venv-ray/bin/packcli pack sample_data/docs.jsonl -o demo/serial --engine serial --unit-bytes 100kB --quiet
+	diff -r -x .packcli demo/ray demo/serial
+	@echo "demo/ray and demo/serial are the same, byte for byte"
+
 test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest -n $(JOBS)
+
+test-ray: .venv-ray/.installed ## Pack on Ray, on this machine and on a cluster of two nodes that die, in an environment of its own
+	.venv-ray/bin/python -m pytest tests/ray/ray_check.py
 
 test-train: ## Run the tests that need torch, transformers and trl, in an environment of their own
 	test -x .venv-train/bin/python || $(PYTHON) -m venv .venv-train
@@ -87,6 +101,10 @@ bench-peers: $(STAMP) ## Measure beside TRL and datatrove, in an environment of 
 
 bench-planner: $(STAMP) ## Measure the planner: LENGTHS='a.npy ...' adds lengths, OPTIONS=--help shows more
 	$(BIN)/python tests/benchmarks/bench_planner.py $(LENGTHS) $(OPTIONS)
+
+bench-ray: .venv-ray/.installed ## Measure Ray beside processes: INPUT=corpus.jsonl.zst TOKENIZER=dir
+	.venv-ray/bin/python tests/benchmarks/bench_ray.py cost $(INPUT) --tokenizer $(TOKENIZER)
+	.venv-ray/bin/python tests/benchmarks/bench_ray.py tasks
 
 stress: $(STAMP) ## The long runs: kills, faults, flipped bits, damaged shards, ten gigabytes (TOKENIZERS=dir of real ones)
 	PACKCLI_KILLS=100 $(BIN)/python -m pytest tests/test_kill.py -v

@@ -14,6 +14,7 @@ from packcli.config import (
     COLUMN_SETS,
     COLUMNS,
     EFFORTS,
+    ENGINES,
     OVERLONG,
     TOKENIZER_ENGINES,
     PackConfig,
@@ -243,6 +244,18 @@ def pack(
             show_default=False,
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        _text_option("--engine", metavar="NAME", help=f"What works on units: {', '.join(ENGINES)} [default: auto]."),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        _text_option(
+            "--ray-address",
+            metavar="ADDRESS",
+            help="Ray cluster: auto or host:port [default: RAY_ADDRESS, else Ray on this machine].",
+        ),
+    ] = None,
     unit_bytes: Annotated[
         str | None,
         _text_option("--unit-bytes", metavar="SIZE", help="Text planned together, such as 64MiB [default: 128MiB]."),
@@ -310,6 +323,8 @@ def pack(
             "max_bad": max_bad,
             "lenient": lenient,
             "workers": workers,
+            "engine": engine,
+            "ray_address": ray_address,
             "unit_bytes": None if unit_bytes is None else parse_size(unit_bytes),
             "max_line_bytes": None if max_line_bytes is None else parse_size(max_line_bytes),
             "tokenizer_engine": tokenizer_engine,

@@ -284,6 +284,10 @@ class RunOptions:
 
     workers: int = 0
     """Processes, or threads of the engine when there are fewer units; 0 takes the CPUs of this process."""
+    engine: str = "auto"
+    """What works on the units: serial, processes, ray; auto is processes for several units and workers."""
+    ray_address: str | None = None
+    """Of a Ray cluster: auto or host:port; local, and None without RAY_ADDRESS, starts Ray on this machine."""
     tokenizer_engine: str = "auto"
     """auto, fastokens or tokenizers."""
     allow_network: bool = False
@@ -307,7 +311,14 @@ class RunOptions:
             parse_max_bad(self.max_bad)
         if self.tokenizer_engine not in TOKENIZER_ENGINES:
             raise unknown_name("tokenizer engine", self.tokenizer_engine, TOKENIZER_ENGINES)
+        if self.engine not in ENGINES:
+            raise unknown_name("engine", self.engine, ENGINES)
+        if self.ray_address is not None and self.engine != "ray":
+            raise UsageError(f"--ray-address {self.ray_address} without --engine ray", "give both, or neither")
 
+
+ENGINES = ("auto", "serial", "processes", "ray")
+"""Choices of `RunOptions.engine`."""
 
 TOKENIZER_ENGINES = ("auto", "fastokens", "tokenizers")
 """Choices of `RunOptions.tokenizer_engine`."""

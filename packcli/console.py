@@ -290,7 +290,8 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
         speed = f"{run['tokens_per_second']:,} tokens/s"
         processes = count(run["workers"], "process").replace("processs", "processes")
         together = f" of all {count(run['ranks'], 'rank')} together" if "ranks" in run else ""
-        row("time", f"{run['seconds']:.2f} s{together}, {speed}, {processes}")
+        place = f", {run['place']}" if run.get("place") else ""
+        row("time", f"{run['seconds']:.2f} s{together}, {speed}, {processes}{place}")
     row("output", f"{report.output} ({report.status})")
     row("load", report.load_line)
     console.print(table)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 
 from packcli import chat, readers, tokenizing
 from packcli.config import PackConfig
 from packcli.rejects import NO_LIMIT, Limit
 from packcli.shards import Schema, make_schema
-from packcli.stores import Location
+from packcli.stores import Location, is_remote, locate
 
 TRAIN, VALIDATION = "train", "validation"
 
@@ -42,6 +43,16 @@ class Job:
     def encoder_key(self) -> object:
         """What decides whether a loaded engine can be used again."""
         return self.tokenizer, self.engine, self.threads
+
+    def anywhere(self) -> Job:
+        """The same job with absolute paths: workers on other machines have another current directory."""
+        sources = (dataclasses.replace(each, path=_absolute(each.path)) for each in self.sources)
+        tokenizer = dataclasses.replace(self.tokenizer, path=_absolute(self.tokenizer.path))
+        return dataclasses.replace(self, root=locate(_absolute(self.root)), sources=tuple(sources), tokenizer=tokenizer)
+
+
+def _absolute(path: str | Location) -> str:
+    return str(path) if is_remote(str(path)) else os.path.abspath(str(path))
 
 
 def run_schema(config: PackConfig, tokenizer: tokenizing.TokenizerSpec) -> Schema:

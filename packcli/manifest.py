@@ -132,6 +132,11 @@ class Output:
                 "choose another directory with -o",
             )
 
+    @property
+    def state(self) -> stores.Location:
+        """The directory for what is of this machine, or of this run while it lasts."""
+        return self._state
+
     def refuse_locked(self) -> None:
         """Raises LockedError when another process writes here; looks only, and makes nothing."""
         if isinstance(self._state, stores.RemotePath):

@@ -20,7 +20,7 @@ from packcli import probe, readers, space, stores, tokenizing
 from packcli.collecting import Committed, collect
 from packcli.config import PackConfig, RunOptions
 from packcli.describing import compare_first, describe, find_inputs, num_cpus, refuse_changed_rows, unit_sizes
-from packcli.engine import RETRIES, Emit, LostWorkerError, get_engine
+from packcli.engine import RETRIES, Crew, Emit, File, Ground, LostWorkerError, local_crew, open_crew
 from packcli.errors import MismatchError, NoInputError, PackcliError
 from packcli.finishing import finish
 from packcli.job import Job, folder_of, splits_of
@@ -117,9 +117,8 @@ class Prepared:
     todo: list[readers.Unit]
     chosen: tokenizing.Choice | None
     """The engine of tokenization; None when nothing is to be done."""
-    num_processes: int
-    threads: int
-    """Of the engine, in each process."""
+    crew: Crew
+    """Who does it."""
     total_bytes: int
     """Of the input files, about."""
     left_bytes: int
@@ -142,11 +141,13 @@ class Line:
         self._started = time.time()
         self._clock = time.perf_counter()
         self._needed = 0  # bytes of output still to be written, about
+        self._until_done = contextlib.ExitStack()  # what `guarded` closes: the workers, before it sweeps
 
     def guarded(self, described: probe.Described) -> Report:
         """`run`; when it fails no temporary file is left, and a full disk is called by its name."""
         try:
-            return self.run(described)
+            with self._until_done:
+                return self.run(described)
         except BaseException as error:
             with contextlib.suppress(OSError):
                 self.target.sweep()
@@ -165,11 +166,20 @@ class Line:
         if target.is_finished and not todo:
             done.stats.check(config.max_len, whole=True)
             target.saw_inputs(described.sources)
-            return Prepared(done, [], None, 1, 1, 0, 0, limit)
-        num_processes = max(1, min(workers, len(todo)))
-        threads = max(1, workers // num_processes)
+            return Prepared(done, [], None, local_crew(1, 0), 0, 0, limit)
+        crew = self._until_done.enter_context(
+            open_crew(
+                self.options,
+                len(todo),
+                cpus=num_cpus(),
+                ground=lambda: self._ground(described),
+                warn=lambda message: self.emit(Warned(message)),
+            )
+        )
         sample, rows = probe.sample(described, config) if todo else ([], [])
-        chosen = tokenizing.choose_engine(described.tokenizer, self.options.tokenizer_engine, sample, threads=threads)
+        chosen = tokenizing.choose_engine(
+            described.tokenizer, self.options.tokenizer_engine, sample, threads=crew.threads
+        )
         compare_first(described, config, rows[: probe.GUARD_ROWS], chosen, lambda text: self.emit(Warned(text)))
         # Only now: what the first rows show to be wrong leaves no trace of this run.
         target.begin(described.run, described.sources, config)
@@ -179,7 +189,7 @@ class Line:
         total_bytes, left_bytes = sum(sizes), sum(sizes[unit.index] for unit in todo)
         if todo:
             self._look_for_room(described, chosen.engine, left_bytes)
-        return Prepared(done, todo, chosen, num_processes, threads, total_bytes, left_bytes, limit)
+        return Prepared(done, todo, chosen, crew, total_bytes, left_bytes, limit)
 
     def run(self, described: probe.Described) -> Report:
         """Does what is left to do. The lock is held."""
@@ -189,7 +199,7 @@ class Line:
             target.touch()
             return Report(target.root, run, ready.done.stats, "up to date", target.last_run())
         job = make_job(target, described, self.config, ready)
-        self.emit(Started(ready.total_bytes, ready.total_bytes - ready.left_bytes, ready.num_processes))
+        self.emit(Started(ready.total_bytes, ready.total_bytes - ready.left_bytes, ready.crew.workers))
         with contextlib.closing(run_units(job, ready.todo, ready, self.emit)) as results:
             counted = Stats() + ready.done.stats
             for new in results:
@@ -222,6 +232,13 @@ class Line:
     def _begins_anew(self) -> bool:
         return self.options.restart and not self.target.is_finished
 
+    def _ground(self, described: probe.Described) -> Ground:
+        """What workers on other machines must see as this one does."""
+        tokenizer = described.tokenizer.path
+        files = [File(tokenizer, os.path.getsize(tokenizer), described.tokenizer.sha256)]
+        files += [File(source.path, source.num_bytes) for source in described.sources]
+        return Ground.of(str(self.target.state), files)
+
     def _look_for_room(self, described: probe.Described, engine: tokenizing.Engine, left_bytes: int) -> None:
         """Ends the run when the output cannot fit, before any work is done; warns when it may not."""
         self._needed = probe.bytes_needed(described, self.config, engine, left_bytes)
@@ -242,7 +259,7 @@ def make_job(target: Output, described: probe.Described, config: PackConfig, rea
         tokenizer=described.tokenizer,
         template=described.template,
         engine=ready.chosen.engine.name,
-        threads=ready.threads,
+        threads=ready.crew.threads,
         committed=frozenset(ready.done.parts),
         limit=ready.limit,
     )
@@ -251,17 +268,17 @@ def make_job(target: Output, described: probe.Described, config: PackConfig, rea
 def run_units(
     job: Job, units: Iterable[readers.Unit], ready: Prepared, emit: Emit
 ) -> Generator[list[Sidecar], None, None]:
-    """Does units, here or in processes; yields what each gave. To be closed.
+    """Does units, wherever the crew works; yields what each gave. To be closed.
 
     Raises:
         PackcliError: worker processes died over a unit again and again.
     """
-    if ready.num_processes == 1 and ready.chosen is not None:
+    crew = ready.crew
+    if crew.engine == "serial" and ready.chosen is not None:
         ENCODERS[job.encoder_key] = (ready.chosen.engine, ready.chosen.spot_check)  # loaded already
     try:
-        engine = get_engine("serial" if ready.num_processes == 1 else "processes")
-        work = functools.partial(run_unit, job)
-        with contextlib.closing(engine(work, units, workers=ready.num_processes, emit=emit)) as results:
+        work = functools.partial(run_unit, job.anywhere() if crew.engine == "ray" else job)
+        with contextlib.closing(crew.run(work, units, workers=crew.workers, emit=emit)) as results:
             yield from results
     except LostWorkerError as lost:
         names = ", ".join(job.sources[span.source].name for span in lost.item.spans[:3])
@@ -287,8 +304,10 @@ def log_entry(
         "seconds": round(seconds, 3),
         "tokens_per_second": round((stats.num_tokens_in + stats.num_tokens_special) / seconds),
         "resumed_parts": ready.done.num_parts,
-        "workers": ready.num_processes,
-        "threads": ready.threads,
+        "engine": ready.crew.engine,
+        "place": ready.crew.place,
+        "workers": ready.crew.workers,
+        "threads": ready.crew.threads,
         "tokenizer_engine": chosen.engine.name,
         "tokenizer_engine_version": chosen.engine.version,
         "tokenizer_engine_reason": chosen.reason,

@@ -27,7 +27,7 @@ from packcli import probe, readers, space, tokenizing
 from packcli.collecting import Committed, read_unit
 from packcli.config import PackConfig, RunOptions
 from packcli.describing import describe, find_inputs, num_cpus, refuse_changed_rows
-from packcli.engine import Emit
+from packcli.engine import Emit, local_crew
 from packcli.errors import MismatchError, OutputError, PackcliError, StorageError, UsageError
 from packcli.finishing import finish as finish_output
 from packcli.job import folder_of, splits_of
@@ -87,7 +87,8 @@ def plan(
     sources = find_inputs(inputs, target, config, options, lambda message: emit(Warned(message)))
     config, described = describe(config, options, target, sources)
     with target.locked():
-        Line(config, options, target, emit).prepare(described)  # its checks; ranks make their own choice of engine
+        here = dataclasses.replace(options, engine="serial", ray_address=None)
+        Line(config, here, target, emit).prepare(described)  # its checks; ranks make their own choice of engine
         write_plan(target, described, config, options)
     return target.directory
 
@@ -167,16 +168,15 @@ class _Share:
         note.tell(num_units_left=len(todo), num_bytes=left, num_units_done=0, num_bytes_done=0, seconds=0.0)
         if not todo:
             return
-        num_processes = max(1, min(workers, len(todo)))
-        threads = max(1, workers // num_processes)
-        note.tell(workers=num_processes)
+        crew = local_crew(workers, len(todo))
+        note.tell(workers=crew.workers)
         mine = dataclasses.replace(described, units=todo)
         sample, _ = probe.sample(mine, config)
-        chosen = tokenizing.choose_engine(described.tokenizer, tokenizer_engine, sample, threads=threads)
-        ready = Prepared(done, todo, chosen, num_processes, threads, sum(planned.sizes), left, limit_of(planned))
+        chosen = tokenizing.choose_engine(described.tokenizer, tokenizer_engine, sample, threads=crew.threads)
+        ready = Prepared(done, todo, chosen, crew, sum(planned.sizes), left, limit_of(planned))
         for split in splits_of(config):
             (self._target.directory / folder_of(config, split)).mkdir(exist_ok=True)
-        self._emit(Started(ready.total_bytes, ready.total_bytes - left, num_processes))
+        self._emit(Started(ready.total_bytes, ready.total_bytes - left, crew.workers))
         stats = Stats()
         job = make_job(self._target, described, config, ready)
         with contextlib.closing(run_units(job, self._hand_out(todo), ready, self._emit)) as results:

@@ -45,6 +45,10 @@ class Progress:
     file_bytes: int
     num_documents: int
 
+    def __add__(self, other: Progress) -> Progress:
+        """Both together: what travels from far away is added up first."""
+        return Progress(self.file_bytes + other.file_bytes, self.num_documents + other.num_documents)
+
 
 def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> list[Sidecar]:
     """Packs one unit and commits its parts; parts that are committed already are passed over.

@@ -33,6 +33,7 @@ DOORS = {
     "filelock": {"manifest"},
     "fsspec": {"stores"},
     "jinja2": {"chat"},
+    "ray": {"engine"},
     "torch": {"loading", "training"},
     "xxhash": {"gathering", "readers"},
 }
@@ -116,7 +117,7 @@ def test_only_cli_exits_and_only_console_and_scripts_print():
 )
 def test_nothing_heavy_is_imported_before_it_is_used(statement):
     """`packcli --help` would take a second."""
-    heavy = "numpy pyarrow datasets tokenizers fastokens msgspec jinja2 rich huggingface_hub torch".split()
+    heavy = "numpy pyarrow datasets tokenizers fastokens msgspec jinja2 rich huggingface_hub torch ray".split()
     code = f"{statement}\nimport sys\nprint([name for name in {heavy} if name in sys.modules])"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.splitlines()[-1] == "[]"

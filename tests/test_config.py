@@ -123,6 +123,8 @@ BAD_RUN_OPTIONS = {
         "tokenizer engine 'fasttokens' is not known; did you mean 'fastokens'?",
         "known: auto, fastokens, tokenizers",
     ),
+    "engine": ({"engine": "rya"}, "engine 'rya' is not known; did you mean 'ray'?", "known: auto, processes, ray"),
+    "ray_address": ({"ray_address": "auto"}, "--ray-address auto without --engine ray", "give both, or neither"),
 }
 BAD_TOMLS = {
     "not TOML": ("[pack", "not a TOML file"),

@@ -19,10 +19,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = {
     "pack": """
         --allow-network --allow-special --balance --bos --chat-template --columns --config --date --debug
-        --effort --eos --eos-token --field --format --help --isolate --json --loss --loss-on-eot
+        --effort --engine --eos --eos-token --field --format --help --isolate --json --loss --loss-on-eot
         --lenient --max-bad --max-docs-per-pack --max-len --max-line-bytes --no-balance --no-bos --no-eos
         --no-isolate --no-lenient --no-loss-on-eot --on-error --output --overlong --overwrite --pad-token
-        --quiet --restart --seed --split-on
+        --quiet --ray-address --restart --seed --split-on
         --strategy --text-field --text-template --tokenizer --tokenizer-engine --unit-bytes --val-fraction
         --workers -o -q -w""".split(),
     "stats": """

@@ -1,4 +1,4 @@
-"""Ordered map over units: here, or in processes. Knows nothing of what the work is."""
+"""Engines of this machine: one after the other, or in processes."""
 
 from __future__ import annotations
 
@@ -9,39 +9,12 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Iterable
+from typing import Any, Generic
 
-from packcli.errors import unknown_name
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-Emit = Callable[[Any], None]
-Work = Callable[[Item, Emit], Result]
-
-Results = Generator[Result, None, None]
-
-POLL_S = 0.1
+from packcli.engine.base import POLL_S, RETRIES, Emit, Item, LostWorkerError, Result, Results, Work
 
 _BROKEN = concurrent.futures.process.BrokenProcessPool
-
-RETRIES = 2
-"""How often an item is tried again after its worker died."""
-
-
-class LostWorkerError(Exception):
-    """Worker processes died over `item`, at its first try and at every other."""
-
-    def __init__(self, item: Any) -> None:
-        super().__init__(item)
-        self.item = item
-
-
-class MapFunction(Protocol):
-    """What an engine is."""
-
-    def __call__(self, work: Work[Item, Result], items: Iterable[Item], *, workers: int, emit: Emit) -> Results[Result]:
-        """Yields work(item, emit) for each item, in order of the items."""
 
 
 def serial(work: Work[Item, Result], items: Iterable[Item], *, workers: int, emit: Emit) -> Results[Result]:
@@ -151,16 +124,6 @@ class _Pool(Generic[Item, Result]):
         for process in set(multiprocessing.active_children()) - self._others:
             process.kill()
         self.stop()
-
-
-ENGINES: dict[str, MapFunction] = {"serial": serial, "processes": processes}
-
-
-def get_engine(name: str) -> MapFunction:
-    """The engine of that name; raises UnknownNameError, naming the nearest."""
-    if name not in ENGINES:
-        raise unknown_name("engine", name, ENGINES)
-    return ENGINES[name]
 
 
 class _Worker(Generic[Item, Result]):

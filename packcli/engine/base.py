@@ -1,0 +1,43 @@
+"""What an engine is, and what engines have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, Protocol, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Emit = Callable[[Any], None]
+Work = Callable[[Item, Emit], Result]
+
+Results = Generator[Result, None, None]
+
+POLL_S = 0.1
+
+RETRIES = 2
+"""How often an item is tried again after its worker died."""
+
+
+class LostWorkerError(Exception):
+    """Worker processes died over `item`, at its first try and at every other."""
+
+    def __init__(self, item: Any) -> None:
+        super().__init__(item)
+        self.item = item
+
+
+class MapFunction(Protocol):
+    """What an engine does."""
+
+    def __call__(self, work: Work[Item, Result], items: Iterable[Item], *, workers: int, emit: Emit) -> Results[Result]:
+        """Yields work(item, emit) for each item, in order of the items; Ray as they are done, so callers sort."""
+
+
+def merged(events: list[Any], event: Any) -> list[Any]:
+    """The events with one more, which is added to the last one where events of its kind can be added up.
+
+    Their number is what travels and what is kept, so it must not grow with the work.
+    """
+    if events and type(events[-1]) is type(event) and hasattr(event, "__add__"):
+        return [*events[:-1], events[-1] + event]
+    return [*events, event]
