@@ -406,7 +406,10 @@ SHAPES = {
                 {"input_ids": [5, 6], "attention_mask": [1]},
             ],
             "wrong-type": [{"input_ids": [1.5]}, {"input_ids": ["5"]}, {"input_ids": [[5]]}, {"input_ids": "5"}],
-            "duplicate-field": [b'{"input_ids":[5],"input_ids":[5]}'],
+            "duplicate-field": [
+                b'{"input_ids":[5],"input_ids":[5]}',
+                b'{"input_ids":[18446744073709551615],"input_ids":[5]}',
+            ],
         },
     ),
 }

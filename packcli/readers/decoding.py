@@ -111,21 +111,21 @@ def _take_messages(value: Any) -> Any:
 
 
 def _take_integers(value: Any) -> Any:
-    """int64[T]."""
+    """int64[T]; a list still where a number is too large for that, which is judged later."""
     if type(value) is not list:
-        return value
-    if not value:
-        return np.empty(0, dtype=np.int64)
+        return WRONG
     try:
-        made = np.array(value)
+        made = np.array(value) if value else np.empty(0, dtype=np.int64)
     except (ValueError, OverflowError):
         return WRONG
-    return made.astype(np.int64, copy=False) if made.ndim == 1 and made.dtype.kind in "ib" else WRONG
+    if made.ndim == 1 and made.dtype.kind in "ib":
+        return made.astype(np.int64, copy=False)
+    return value if all(type(each) in (int, bool) for each in value) else WRONG
 
 
 _TAKERS: dict[Any, tuple[Callable[[Any], Any] | None, tuple[Any, ...]]] = {
     str: (None, (str,)),
-    list[int | bool]: (_take_integers, (np.ndarray,)),
+    list[int | bool]: (_take_integers, (np.ndarray, list)),
     list[dict[str, Any]] | str: (_take_messages, (list, str)),
     list[Any] | str: (None, (list, str)),
     dict[str, Any] | str: (None, (dict, str)),
