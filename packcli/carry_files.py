@@ -1,5 +1,6 @@
 """What a part hands on to the next, on the disk: DIR/.packcli/carry-UUUUU-PPP.bin, from before the part is committed
-until the next one is. Its sha256 stands in the sidecar of the part, so that nothing else is ever taken for it.
+until the next one is (what a run began with, until its end). Its sha256 stands in the sidecar of the part, so that
+nothing else is ever taken for it.
 
 A carry that is lost or damaged is never done without: the part counts as not committed (`collecting.read_unit`), and is
 done again, with the same bytes.
@@ -63,10 +64,14 @@ def read_carry(state: Location, unit: int, part: int) -> Carried:
     return Carried.from_bytes(_path(state, unit, part - 1).read_bytes()) if before.carry else Carried.nothing()
 
 
-def drop_carries(state: Location, unit: int | None = None, part: int | None = None) -> None:
-    """Removes what one part hands on, or all parts of a unit, or all units."""
-    of_unit, of_part = ("*" if at is None else f"{at:0{width}d}" for at, width in ((unit, 5), (part, 3)))
-    for path in state.glob(f"carry-{of_unit}-{of_part}.bin"):
+def drop_carry(state: Location, unit: int, part: int) -> None:
+    """Removes what one part hands on: the next one is committed."""
+    _path(state, unit, part).unlink(missing_ok=True)
+
+
+def drop_carries(state: Location) -> None:
+    """Removes what any part hands on: the run is done, or given up."""
+    for path in state.glob("carry-*.bin"):
         path.unlink(missing_ok=True)
 
 

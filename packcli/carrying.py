@@ -1,4 +1,4 @@
-"""Which documents of a part wait for the next one, and how they are kept meanwhile.
+"""Which documents of a part wait for the next one, and the bytes that keep them meanwhile (`carry_files`).
 
 A unit of several parts (a compressed file, say) is planned part by part, and what fills no pack at the end of one part
 may fill one in the next. Strategies that pair documents freely carry the documents of badly filled packs over, as if
@@ -43,7 +43,7 @@ MIN_PACKS = 4
 """But as many packs as this, however small the part."""
 
 MAX_MOVES = 4
-"""A document is carried this often at most; from eight on it gained nothing, and at once it lost half."""
+"""A document is carried this often at most. Once left twice as many packs over the minimum, eight times hardly less."""
 
 
 @dataclass(frozen=True, slots=True)

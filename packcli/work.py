@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from packcli import readers, tokenizing
 from packcli.assemble import Assembler, Layout, Origin
-from packcli.carry_files import LostCarryError, drop_carries, keep_carry, read_carry
+from packcli.carry_files import LostCarryError, drop_carry, keep_carry, read_carry
 from packcli.carrying import Carried, Onward, may_carry
 from packcli.counting import count_loss, count_plan, with_loss
 from packcli.gathering import Documents, MaskedDocuments
@@ -86,11 +86,8 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
         sidecar = Sidecar(unit.index, part.index, part.is_last, part.digest, shards, stats, rejects.info, carry)
         target.commit(sidecar)
         sidecars.append(sidecar)
-        # What an earlier run left stays until the end: who takes up the work of this process begins with it again.
-        if part.is_last:
-            drop_carries(state, unit.index)
-        elif done_here:
-            drop_carries(state, unit.index, part.index - 1)
+        if done_here:  # what an earlier run left stays: who takes up the work of this process begins with it again
+            drop_carry(state, unit.index, part.index - 1)
     return sidecars
 
 

@@ -388,7 +388,10 @@ def test_restart_and_overwrite_leave_no_carry(pack, zipped, tmp_path, monkeypatc
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_worker_that_takes_up_a_unit_begins_where_the_run_began(pack, zipped, whole, tmp_path, monkeypatch):
+@pytest.mark.parametrize("in_the_end", [False, True])
+def test_a_worker_that_takes_up_a_unit_begins_where_the_run_began(
+    pack, zipped, whole, tmp_path, monkeypatch, in_the_end
+):
     """A worker dies after it committed parts; the next one is told of none of them, and needs the first carry."""
     output = tmp_path / "out"
     die_at(monkeypatch, pack, zipped, output, 1, "after")
@@ -401,7 +404,7 @@ def test_a_worker_that_takes_up_a_unit_begins_where_the_run_began(pack, zipped, 
 
             def dying(self, sidecar):
                 commit(self, sidecar)
-                if sidecar.part == 4:
+                if sidecar.is_last if in_the_end else sidecar.part == 4:
                     os.kill(os.getpid(), signal.SIGKILL)
 
             Output.commit = dying
