@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-os.environ |= {
+ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "key-of-the-tests",
     "AWS_SECRET_ACCESS_KEY": "s3cr3t-of-the-tests",
     "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_MAX_ATTEMPTS": "2",  # five would take half a minute
+    "PACKCLI_TESTS_MAY_REACH": "this machine",
 }
-os.environ["PACKCLI_TESTS_MAY_REACH"] = "this machine"
-os.environ |= {"AWS_EC2_METADATA_DISABLED": "true", "AWS_MAX_ATTEMPTS": "2"}  # five would take half a minute
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,4 +29,6 @@ def blocked_sockets() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", refuse)
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
         yield
