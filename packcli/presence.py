@@ -19,12 +19,11 @@ import platform
 import re
 import threading
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from packcli.shards import write_json
 
 TOUCH_S = 20.0
 """How often a living process touches its note."""
@@ -66,7 +65,8 @@ class Presence:
 
     def __enter__(self) -> Presence:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, self.facts)
+        # Whoever reads it half written wrote its own before, and that is read next.
+        self.path.write_text(json.dumps(self.facts), encoding="utf-8")
         threading.Thread(target=self._touch, daemon=True).start()
         return self
 
@@ -74,7 +74,13 @@ class Presence:
         """Writes more into the note."""
         with self._lock:
             self.facts.update(facts)
-            write_json(self.path, self.facts)
+            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.{uuid.uuid4().hex[:12]}.tmp")
+            try:
+                temporary.write_text(json.dumps(self.facts), encoding="utf-8")  # no fsync: it dies with the machine
+                os.replace(temporary, self.path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
 
     def leave(self, **facts: Any) -> None:
         """As `tell`, and the note stays when the process has gone: what went wrong is to be seen."""
