@@ -220,7 +220,7 @@ def test_a_bad_row_ends_the_run_as_it_does_elsewhere(tmp_path):
         file.write('{"text": 3}\n')
     told = {}
     for engine in ("processes", "ray"):
-        process = start("pack", source, "-o", tmp_path / engine, *UNITS, "--engine", engine, "-w", 2)
+        process = start("pack", source, "-o", tmp_path / engine, *UNITS, "--engine", engine, "-w", 2, "-q")
         told[engine] = finish(process)
     assert told["ray"] == told["processes"]
     assert told["ray"][0] == 4
