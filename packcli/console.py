@@ -217,7 +217,7 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
         return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
     row("documents", f"{stats.num_documents:,} from {count(len(manifest['inputs']), 'file')}")
-    row("records", _describe_records(manifest["text"]))
+    row("records", describe_records(manifest["text"]))
     row("tokens", f"{stats.num_tokens_in:,} of text + {stats.num_tokens_special:,} special")
     if manifest["text"]["format"] != "text":
         row("loss", f"{config['loss']}: {stats.num_tokens_loss:,} tokens, {figures['loss_ratio']:.2%} of those packed")
@@ -288,7 +288,7 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
     console.print(table)
 
 
-def _describe_records(text: Mapping[str, Any]) -> str:
+def describe_records(text: Mapping[str, Any]) -> str:
     """'prompt-completion (prompt from question, completion from answer)'."""
     fields = text["fields"]
     if text["format"] == "text":

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from packcli.console import show_report
+from packcli.console import describe_records, show_report
 from packcli.recount import Recount
 from packcli.report import Report
-from packcli.tables import Chart, Table, report_charts, report_tables, what_if_tables
+from packcli.tables import Chart, Table, report_charts, report_tables
 from packcli.visible import visible
 from packcli.what_if import WhatIf
+from packcli.what_if_tables import what_if_tables
 
 MAX_SOURCES = 20
 """Rows of the table of sources on a terminal; --csv, --markdown and --json have them all."""
@@ -122,14 +123,35 @@ def _short(value: object) -> str:
 
 
 def show_what_if(console: Console, found: WhatIf) -> None:
-    """What packing would give: a line about the input, then the tables."""
+    """What packing would give: what was read, then the tables."""
     told = found.as_dict()
     part = "" if told["sample"] >= 1 else f", {told['num_documents_measured']:,} of them measured"
-    name = escape(visible(told["tokenizer"]))
-    console.print(
-        f"{told['num_documents']:,} documents, {told['num_tokens']:,} tokens{part}; tokenizer {name}", soft_wrap=False
-    )
+    lines = [f"{told['num_documents']:,} documents, {told['num_tokens']:,} tokens{part}; tokenizer {told['tokenizer']}"]
+    if found.is_masked:
+        share = told["num_loss_tokens"] / max(told["num_tokens"], 1)
+        lines.append(describe_records(found.lengths.text))
+        lines.append(
+            f"loss {told['loss']}: {told['num_loss_tokens']:,} tokens, {share:.2%}; overlong {told['overlong_policy']}"
+        )
+        if told["tokens_by_role"]:
+            lines.append(
+                "words: " + ", ".join(f"{role} {each:,} tokens" for role, each in told["tokens_by_role"].items())
+            )
+        for key, what in NOTICES.items():
+            if told[key]:
+                lines.append(f"{told[key]:,} {what}")
+    for line in lines:
+        console.print(escape(visible(line)))
     show_tables(console, what_if_tables(found, max_sources=MAX_SOURCES))
+
+
+NOTICES = {
+    "num_documents_empty": "documents are empty, and not among them",
+    "num_prompts_cut": "prompts end inside a token, or are rendered otherwise on their own",
+    "num_documents_literals": "documents spell a control token, which stays text",
+    "num_tokens_padding_in": "tokens of padding in the input are left out",
+}
+"""Key of the what-if -> what it says, where there are any."""
 
 
 def show_written(console: Console, path: Path) -> None:

@@ -18,17 +18,32 @@ from packcli.tokens import TokenBuffer
 
 
 class Documents:
-    """The documents of one part: tokens, where they come from, and to which split they go."""
+    """The documents of one part: tokens, where they come from, and to which split they go.
 
-    def __init__(self, job: Job, engine: tokenizing.Engine, spot_check: tokenizing.SpotCheck) -> None:
+    Args:
+        job: The job.
+        engine: The engine of tokenization.
+        spot_check: What looks at its work.
+        tokens: Where the tokens go; None makes a TokenBuffer.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        engine: tokenizing.Engine,
+        spot_check: tokenizing.SpotCheck,
+        tokens: TokenBuffer | None = None,
+    ) -> None:
         self._engine, self._spot_check = engine, spot_check
         self._config = job.config
         self._eos = job.tokenizer.eos_id
-        # Rather too large: pages that are never written take no memory.
-        capacity = job.config.unit_bytes // 3
-        self.tokens = TokenBuffer(
-            bos=job.tokenizer.bos_id, eos=job.tokenizer.eos_id, capacity=capacity, masked=job.config.masked
-        )
+        if tokens is None:
+            # Rather too large: pages that are never written take no memory.
+            capacity = job.config.unit_bytes // 3
+            tokens = TokenBuffer(
+                bos=job.tokenizer.bos_id, eos=job.tokenizer.eos_id, capacity=capacity, masked=job.config.masked
+            )
+        self.tokens = tokens
         self.stats = Stats()
         self._sources: list[NDArray[np.int32]] = []
         self._rows: list[NDArray[np.int64]] = []
@@ -85,8 +100,14 @@ class Documents:
 class MaskedDocuments(Documents):
     """The documents of one part, with a loss mask."""
 
-    def __init__(self, job: Job, engine: tokenizing.Engine, spot_check: tokenizing.SpotCheck) -> None:
-        super().__init__(job, engine, spot_check)
+    def __init__(
+        self,
+        job: Job,
+        engine: tokenizing.Engine,
+        spot_check: tokenizing.SpotCheck,
+        tokens: TokenBuffer | None = None,
+    ) -> None:
+        super().__init__(job, engine, spot_check, tokens)
         self._sources_of_run = job.sources
         self._make = DocumentMaker(Marker(job.config, job.fields, job.tokenizer, job.template), engine, spot_check)
 

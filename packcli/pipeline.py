@@ -190,7 +190,7 @@ class _Line:
         threads = max(1, workers // num_processes)
         sample, rows = probe.sample(described, self.config) if todo else ([], [])
         chosen = tokenizing.choose_engine(described.tokenizer, self.options.tokenizer_engine, sample, threads=threads)
-        self._compare(described, rows[: probe.GUARD_ROWS], chosen)
+        self.compare(described, rows[: probe.GUARD_ROWS], chosen)
         # Only now: what the first rows show to be wrong leaves no trace of this run.
         target.begin(run, described.sources, self.config)
         for split in splits_of(self.config):
@@ -251,7 +251,7 @@ class _Line:
         target.log(**entry)
         return Report(target.root, run, stats, "resumed" if num_resumed else "packed", entry)
 
-    def _compare(
+    def compare(
         self, described: probe.Described, rows: list[tuple[readers.Row, Callable[[], str]]], chosen: tokenizing.Choice
     ) -> None:
         """Compares rows with what `tokenizers` gives for their whole text; raises EngineError."""
@@ -346,6 +346,38 @@ class _Line:
         target.sweep()  # of workers that died and were done without
         target.write_manifest(run, sidecars, files)
         return stats
+
+
+class _Nowhere(Output):
+    """No output: nothing is there already, and nothing is written."""
+
+    def recorded_date(self) -> str | None:
+        return None
+
+
+def prepare(
+    sources: list[readers.Source], config: PackConfig, options: RunOptions, emit: Emit, *, guard_chars: int
+) -> tuple[probe.Described, PackConfig, tokenizing.Choice]:
+    """What `pack` would make of these sources in a new output; nothing is written.
+
+    Args:
+        sources: What is to be read.
+        config: Its settings.
+        options: Workers, engine, network.
+        emit: Takes Warned events.
+        guard_chars: Characters of the first texts that both engines encode, at most.
+
+    Returns:
+        The run, the config with its defaults filled in, and the engine.
+    """
+    line = _Line(config, options, _Nowhere(Path()), emit)
+    described = line.describe(sources)
+    workers = options.workers or num_cpus()
+    threads = max(1, workers // max(1, min(workers, len(described.units))))
+    texts, rows = probe.sample(described, line.config, most_chars=guard_chars)
+    chosen = tokenizing.choose_engine(described.tokenizer, options.tokenizer_engine, texts, threads=threads)
+    line.compare(described, rows[: probe.GUARD_ROWS], chosen)
+    return described, line.config, chosen
 
 
 def _refuse_inside(sources: Sequence[readers.Source], output: Path) -> None:
