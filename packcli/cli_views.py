@@ -21,7 +21,7 @@ STATS_EPILOG = """Examples:
 
   packcli stats first-packed second-packed
 
-  packcli stats data-packed --html report.html
+  packcli stats data-packed other-packed --html report.html
 
   packcli stats data.jsonl --max-len 2048,4096,8192 --tokenizer ./my-model
 
@@ -238,12 +238,10 @@ def _show_reports(
     reports = [read_report(directory) for directory in directories]
     recounts = [recounting.recount(report) for report in reports] if recount else []
     if html is not None:
-        if len(reports) > 1:
-            raise UsageError("--html takes one directory", "run it once for each")
         from packcli.pages import write_page
 
         try:
-            write_page(html, reports[0], tokenizer)
+            write_page(html, reports, tokenizer)
         except OSError as error:
             raise StorageError(
                 f"{html}: {error.strerror or error}", "--html takes a file that can be written"

@@ -129,7 +129,7 @@ def report_tables(reports: Sequence[Report], *, max_sources: int | None = None) 
         max_sources: Most rows of the table of sources; the rest is summed up in one row.
     """
     several = len(reports) > 1
-    names = tuple(report.output.name or str(report.output) for report in reports)
+    names = report_names(reports)
     tables = [_settings(reports, names), _figures(reports, names), _layouts(reports, names)]
     for report, name in zip(reports, names, strict=True):
         of = f": {name}" if several else ""
@@ -138,6 +138,12 @@ def report_tables(reports: Sequence[Report], *, max_sources: int | None = None) 
             tables.append(_splits(report, of))
         tables.append(_sources(report, of, max_sources))
     return tables
+
+
+def report_names(reports: Sequence[Report]) -> tuple[str, ...]:
+    """What the reports are called: the names of their directories, or the whole paths where names are alike."""
+    names = tuple(report.output.name or str(report.output) for report in reports)
+    return names if len(set(names)) == len(names) else tuple(str(report.output) for report in reports)
 
 
 def _settings(reports: Sequence[Report], names: tuple[str, ...]) -> Table:
