@@ -126,32 +126,32 @@ def show_what_if(console: Console, found: WhatIf) -> None:
     """What packing would give: what was read, then the tables."""
     told = found.as_dict()
     part = "" if told["sample"] >= 1 else f", {told['num_documents_measured']:,} of them measured"
-    lines = [f"{told['num_documents']:,} documents, {told['num_tokens']:,} tokens{part}; tokenizer {told['tokenizer']}"]
+    lines = {"documents": f"{told['num_documents']:,}{part}", "tokens": f"{told['num_tokens']:,}"}
     if found.is_masked:
         share = told["num_loss_tokens"] / max(told["num_tokens"], 1)
-        lines.append(describe_records(found.lengths.text))
-        lines.append(
-            f"loss {told['loss']}: {told['num_loss_tokens']:,} tokens, {share:.2%}; overlong {told['overlong_policy']}"
-        )
+        lines["records"] = describe_records(found.lengths.text)
+        lines["loss"] = f"{told['loss']}: {told['num_loss_tokens']:,} tokens, {share:.2%}"
         if told["tokens_by_role"]:
-            lines.append(
-                "words: " + ", ".join(f"{role} {each:,} tokens" for role, each in told["tokens_by_role"].items())
-            )
-        for key, what in NOTICES.items():
-            if told[key]:
-                lines.append(f"{told[key]:,} {what}")
-    for line in lines:
-        console.print(escape(visible(line)))
+            lines["words"] = ", ".join(f"{role} {count:,} tokens" for role, count in told["tokens_by_role"].items())
+    lines["overlong"] = told["overlong_policy"]
+    lines["tokenizer"] = told["tokenizer"]
+    lines |= {name: f"{told[key]:,} {what}" for key, (name, what) in NOTICES.items() if told[key]}
+    grid = Grid(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, line in lines.items():
+        grid.add_row(name, escape(visible(line)))
+    console.print(grid)
     show_tables(console, what_if_tables(found, max_sources=MAX_SOURCES))
 
 
 NOTICES = {
-    "num_documents_empty": "documents are empty, and not among them",
-    "num_prompts_cut": "prompts end inside a token, or are rendered otherwise on their own",
-    "num_documents_literals": "documents spell a control token, which stays text",
-    "num_tokens_padding_in": "tokens of padding in the input are left out",
+    "num_documents_empty": ("empty", "documents, which are not among the others"),
+    "num_prompts_cut": ("warning", "prompts end inside a token, or are rendered otherwise on their own"),
+    "num_documents_literals": ("control text", "documents: what spells a control token stays text"),
+    "num_tokens_padding_in": ("padding in", "tokens of padding in the input are left out"),
 }
-"""Key of the what-if -> what it says, where there are any."""
+"""Key of the what-if -> title and what it says, where there are any."""
 
 
 def show_written(console: Console, path: Path) -> None:
