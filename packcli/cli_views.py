@@ -56,7 +56,10 @@ def stats(
     recount: Annotated[
         bool, _option("--recount", help="Count again from the rows; exit code 3 on a difference.")
     ] = False,
-    html: Annotated[Path | None, _option("--html", metavar="FILE", help="Write a page: figures, plots, packs.")] = None,
+    html: Annotated[
+        Path | None,
+        _option("--html", metavar="FILE", help="Write a page: figures, plots, packs; several DIR compared."),
+    ] = None,
     markdown: Annotated[bool, _option("--markdown", help="Print the tables as Markdown on stdout.")] = False,
     csv: Annotated[bool, _option("--csv", help="Print every figure as CSV on stdout.")] = False,
     json_: Annotated[bool, _option("--json", help="Print the report as JSON on stdout.")] = False,

@@ -49,17 +49,20 @@ class PartLengths:
     stats: Stats = field(default_factory=Stats)
     """What was counted while the sampled documents were tokenized."""
 
-    @property
-    def offsets(self) -> NDArray[np.int64]:
-        """int64[D+1]: where each document begins and ends, in tokens of the part."""
-        offsets = np.zeros(len(self.lengths) + 1, dtype=np.int64)
-        np.cumsum(self.lengths, out=offsets[1:])
-        return offsets
 
-    @property
-    def docs_of_splits(self) -> tuple[NDArray[np.int64], ...]:
-        """Indices of the documents of each split."""
-        return self.splits if self.splits is not None else (np.arange(len(self.lengths)),)
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The documents of all parts as one."""
+
+    lengths: NDArray[np.int64]
+    """int64[D]."""
+    offsets: NDArray[np.int64]
+    """int64[D+1]: where each document begins and ends."""
+    source: NDArray[np.int32]
+    """int32[D]."""
+    loss: Runs | None
+    together: tuple[tuple[NDArray[np.int64], tuple[int, int, int]], ...]
+    """Indices of documents that `pack` plans together, and the unit, part and split that seed the plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +103,22 @@ class Lengths:
         return np.concatenate([part.lengths for part in self.parts])
 
     @property
-    def joined(self) -> PartLengths:
-        """All parts as one, without splits."""
-        first = np.cumsum([0, *(int(part.lengths.sum()) for part in self.parts)]).tolist()
-        masks = [
-            each.loss.moved(start) for each, start in zip(self.parts, first, strict=False) if each.loss is not None
-        ]
-        return PartLengths(
-            0,
-            0,
-            self.all,
-            np.concatenate([part.source for part in self.parts]),
-            sum(part.num_read for part in self.parts),
-            Runs.join(masks) if masks else None,
-        )
+    def joined(self) -> Joined:
+        """All parts as one."""
+        lengths = self.all
+        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        masks: list[Runs] = []
+        together = []
+        first = 0
+        for part in self.parts:
+            if part.loss is not None:
+                masks.append(part.loss.moved(int(offsets[first])))
+            splits = part.splits if part.splits is not None else (np.arange(len(part.lengths)),)
+            together += [(docs + first, (part.unit, part.part, number)) for number, docs in enumerate(splits)]
+            first += len(part.lengths)
+        source = np.concatenate([part.source for part in self.parts])
+        return Joined(lengths, offsets, source, Runs.join(masks) if masks else None, tuple(together))
 
 
 def measure(

@@ -18,7 +18,7 @@ from packcli.assemble import rows_per_batch
 from packcli.config import CANNOT_CAP_DOCS, PackConfig
 from packcli.counting import count_loss, loss_between, loss_of, with_loss
 from packcli.errors import UsageError
-from packcli.measuring import Lengths, PartLengths
+from packcli.measuring import Joined, Lengths
 from packcli.overlong import OverlongDocumentError, kept_lengths
 from packcli.planner import Plan, make_plan
 from packcli.strategies import STRATEGIES
@@ -121,7 +121,7 @@ class WhatIf:
     def as_dict(self) -> dict[str, Any]:
         """The object under "what_if" of --json."""
         lengths, stats, scale = self.lengths, self.lengths.stats, self.lengths.scale
-        num_loss = sum(int(loss_of(each, np.arange(len(each.lengths)), self.config).sum()) for each in lengths.parts)
+        num_loss = int(loss_of(lengths.joined, np.arange(len(lengths.all)), self.config).sum())
         return {
             "num_documents": lengths.num_documents,
             "num_documents_empty": round(stats.num_documents_empty * scale),
@@ -162,13 +162,15 @@ def compare(lengths: Lengths, max_lens: Sequence[int], strategies: Sequence[str]
     names = list(strategies) or [
         name for name in STRATEGIES if not (config.max_docs_per_pack and name in CANNOT_CAP_DOCS)
     ]
-    outcomes = [_outcome(lengths, dataclasses.replace(each, strategy=name)) for each in wanted for name in names]
+    joined = lengths.joined
+    outcomes = [
+        _outcome(lengths, joined, dataclasses.replace(each, strategy=name)) for each in wanted for name in names
+    ]
     caps = [
-        _outcome(lengths, dataclasses.replace(each, strategy="next-fit", max_docs_per_pack=cap), False)
+        _outcome(lengths, joined, dataclasses.replace(each, strategy="next-fit", max_docs_per_pack=cap), False)
         for each in wanted
         for cap in (*DOCUMENT_CAPS, 0)
     ]
-    joined = lengths.joined
     return WhatIf(
         lengths,
         config,
@@ -198,29 +200,21 @@ def _plan(lengths: NDArray[np.int64], config: PackConfig, *place: int) -> Plan:
         ) from None
 
 
-def _outcome(lengths: Lengths, config: PackConfig, intervals: bool = True) -> Outcome:
+def _outcome(lengths: Lengths, joined: Joined, config: PackConfig, intervals: bool = True) -> Outcome:
     scale = lengths.scale
-    planned = [
-        (part, docs, (part.unit, part.part, number))
-        for part in lengths.parts
-        for number, docs in enumerate(part.docs_of_splits)
-    ]
-    outcome = _sum_up(planned, config, scale)
-    if lengths.sample >= 1.0 or not intervals:
+    outcome = _sum_up(joined, joined.together, config, scale)
+    num_docs = len(joined.lengths)
+    half_docs = num_docs // 2
+    if lengths.sample >= 1.0 or not intervals or not half_docs:
         return outcome
     generator = np.random.Generator(np.random.PCG64(mix(config.seed, 8)))
     fast = dataclasses.replace(config, effort="fast")
-    num_docs = sum(len(docs) for _, docs, _ in planned)
-    half_docs = num_docs // 2
-    if not half_docs:
-        return outcome
     drawn = []
     for _ in range(RESAMPLES):
         is_drawn = np.zeros(num_docs, dtype=np.bool_)
         is_drawn[generator.permutation(num_docs)[:half_docs]] = True
-        chosen = np.split(is_drawn, np.cumsum([len(docs) for _, docs, _ in planned])[:-1])
-        again = [(part, docs[mine], place) for (part, docs, place), mine in zip(planned, chosen, strict=True)]
-        drawn.append(_sum_up(again, fast, scale * num_docs / half_docs))
+        again = [(docs[is_drawn[docs]], place) for docs, place in joined.together]
+        drawn.append(_sum_up(joined, again, fast, scale * num_docs / half_docs))
     # Halves vary as much as the sample does (a little more or less when it is odd), and no document is in one twice,
     # as in resamples of a bootstrap: next to its twin it would pack otherwise.
     # A sample of F of all documents knows F of them: the correction for a finite population.
@@ -234,18 +228,19 @@ def _outcome(lengths: Lengths, config: PackConfig, intervals: bool = True) -> Ou
     return dataclasses.replace(outcome, intervals=found)
 
 
-Planned = tuple[PartLengths, NDArray[np.int64], tuple[int, int, int]]
-"""A part, indices of its documents that are planned together, and the unit, part and split that seed the plan."""
-
-
-def _sum_up(planned: Sequence[Planned], config: PackConfig, scale: float) -> Outcome:
+def _sum_up(
+    joined: Joined,
+    together: Sequence[tuple[NDArray[np.int64], tuple[int, int, int]]],
+    config: PackConfig,
+    scale: float,
+) -> Outcome:
     """Plans what stands together, as work.run_unit does, and adds up what comes out."""
     max_len = config.max_len
     num_packs = 0.0
     num_cut = num_dropped = num_no_loss = num_lost = above = num_packed = num_bytes = num_loss = whole_loss = 0
-    for part, docs, place in planned:
-        kept_docs, dropped = with_loss(part, docs, config)
-        lengths = part.lengths[kept_docs]
+    for docs, place in together:
+        kept_docs, dropped = with_loss(joined, docs, config)
+        lengths = joined.lengths[kept_docs]
         plan = _plan(lengths, config, *place)
         kept = kept_lengths(lengths, max_len, str(config.overlong))
         pieces = np.bincount(plan.segments.doc, minlength=len(lengths))
@@ -260,8 +255,8 @@ def _sum_up(planned: Sequence[Planned], config: PackConfig, scale: float) -> Out
         above += plan.num_packs - plan.lower_bound
         num_packed += plan.num_tokens
         num_bytes += shard_bytes(plan)
-        num_loss += count_loss(plan, part, kept_docs, config).num_tokens_loss
-        whole_loss += int(loss_of(part, docs, config).sum())
+        num_loss += count_loss(plan, joined, kept_docs, config).num_tokens_loss
+        whole_loss += int(loss_of(joined, docs, config).sum())
     positions = num_packs * max_len
     utilisation = num_packed / positions if positions else 0.0
     return Outcome(
@@ -292,7 +287,7 @@ def shard_bytes(plan: Plan) -> int:
     return values + SOURCE_BYTES * len(plan.segments) + offsets + headers
 
 
-def _overlong(docs: PartLengths, config: PackConfig, scale: float) -> dict[str, Any]:
+def _overlong(docs: Joined, config: PackConfig, scale: float) -> dict[str, Any]:
     """What becomes of documents that are too long, by each policy; of truncation also if it kept their ends."""
     max_len = config.max_len
     over = np.flatnonzero(docs.lengths > max_len)
@@ -327,7 +322,7 @@ def _overlong(docs: PartLengths, config: PackConfig, scale: float) -> dict[str, 
     }
 
 
-def _sources(lengths: Lengths, docs: PartLengths, configs: Sequence[PackConfig]) -> Iterator[dict[str, Any]]:
+def _sources(lengths: Lengths, docs: Joined, configs: Sequence[PackConfig]) -> Iterator[dict[str, Any]]:
     scale = lengths.scale
     order = np.argsort(docs.source, kind="stable")
     ends = np.cumsum(np.bincount(docs.source, minlength=len(lengths.names)))
@@ -364,7 +359,7 @@ def _sources(lengths: Lengths, docs: PartLengths, configs: Sequence[PackConfig])
             }
 
 
-def _orders(docs: PartLengths, config: PackConfig) -> dict[str, Any]:
+def _orders(docs: Joined, config: PackConfig) -> dict[str, Any]:
     """Utilisation of next-fit in the order of the input, in random orders, and with the longest first."""
     config = dataclasses.replace(config, strategy="next-fit")
     lengths = docs.lengths[with_loss(docs, np.arange(len(docs.lengths)), config)[0]]
