@@ -21,9 +21,11 @@ STATS_EPILOG = """Examples:
 
   packcli stats first-packed second-packed
 
-  packcli stats data-packed --html report.html
+  packcli stats data-packed other-packed --html report.html
 
   packcli stats data.jsonl --max-len 2048,4096,8192 --tokenizer ./my-model
+
+  packcli stats chats.jsonl --max-len 4096,8192 --tokenizer ./my-model --sample 0.1
 
 packcli/json.md describes the keys of --json and the columns of --csv."""
 
@@ -54,7 +56,10 @@ def stats(
     recount: Annotated[
         bool, _option("--recount", help="Count again from the rows; exit code 3 on a difference.")
     ] = False,
-    html: Annotated[Path | None, _option("--html", metavar="FILE", help="Write a page: figures, plots, packs.")] = None,
+    html: Annotated[
+        Path | None,
+        _option("--html", metavar="FILE", help="Write a page: figures, plots, packs; several DIR compared."),
+    ] = None,
     markdown: Annotated[bool, _option("--markdown", help="Print the tables as Markdown on stdout.")] = False,
     csv: Annotated[bool, _option("--csv", help="Print every figure as CSV on stdout.")] = False,
     json_: Annotated[bool, _option("--json", help="Print the report as JSON on stdout.")] = False,
@@ -65,7 +70,7 @@ def stats(
         str | None, _option("--strategy", metavar="NAME,NAME...", help="INPUT: strategies to plan [default: all].")
     ] = None,
     overlong: Annotated[
-        str | None, _option("--overlong", metavar="POLICY", help=f"INPUT: {', '.join(OVERLONG)} [default: split].")
+        str | None, _option("--overlong", metavar="POLICY", help=f"INPUT: {', '.join(OVERLONG)} [default: as of pack].")
     ] = None,
     max_docs_per_pack: Annotated[
         int | None, _option("--max-docs-per-pack", help="INPUT: most documents in a pack; 0 is no limit [default: 0].")
@@ -76,6 +81,13 @@ def stats(
     tokenizer: Annotated[
         str | None, _option("--tokenizer", metavar="T", help="As of pack; for --html, when it is not where it was.")
     ] = None,
+    format: Annotated[str | None, _option("--format", metavar="SHAPE", help="INPUT: as of pack.")] = None,
+    field: Annotated[
+        list[str] | None, _option("--field", metavar="PART=FIELD", help="INPUT: as of pack; may be repeated.")
+    ] = None,
+    loss: Annotated[str | None, _option("--loss", metavar="WHAT", help="INPUT: as of pack.")] = None,
+    loss_on_eot: Annotated[bool | None, _option("--loss-on-eot/--no-loss-on-eot", help="INPUT: as of pack.")] = None,
+    chat_template: Annotated[str | None, _option("--chat-template", metavar="T", help="INPUT: as of pack.")] = None,
     text_field: Annotated[str | None, _option("--text-field", metavar="NAME", help="INPUT: as of pack.")] = None,
     text_template: Annotated[str | None, _option("--text-template", metavar="T", help="INPUT: as of pack.")] = None,
     split_on: Annotated[str | None, _option("--split-on", metavar="STRING", help="INPUT: as of pack.")] = None,
@@ -96,6 +108,11 @@ def stats(
         "--overlong": overlong,
         "--max-docs-per-pack": max_docs_per_pack,
         "--sample": sample if sample != 1.0 else None,
+        "--format": format,
+        "--field": field,
+        "--loss": loss,
+        "--loss-on-eot": loss_on_eot,
+        "--chat-template": chat_template,
         "--text-field": text_field,
         "--text-template": text_template,
         "--split-on": split_on,
@@ -119,6 +136,11 @@ def stats(
         "overlong": overlong,
         "max_docs_per_pack": max_docs_per_pack,
         "tokenizer": tokenizer,
+        "format": format,
+        "field": tuple(unescape(pair) or "" for pair in field) if field else None,
+        "loss": loss,
+        "loss_on_eot": loss_on_eot,
+        "chat_template": chat_template,
         "text_field": text_field,
         "text_template": unescape(text_template),
         "split_on": unescape(split_on),
@@ -224,12 +246,10 @@ def _show_reports(
     reports = [read_report(locate(directory)) for directory in directories]
     recounts = [recounting.recount(report) for report in reports] if recount else []
     if html is not None:
-        if len(reports) > 1:
-            raise UsageError("--html takes one directory", "run it once for each")
         from packcli.pages import write_page
 
         try:
-            write_page(html, reports[0], tokenizer)
+            write_page(html, reports, tokenizer)
         except OSError as error:
             raise StorageError(
                 f"{html}: {error.strerror or error}", "--html takes a file that can be written"
@@ -264,18 +284,18 @@ def _show_what_if(
     options = {name: settings.pop(name) for name in RunOptions.__dataclass_fields__ if name in settings}
     for name in ("max_len", "strategy", "balance"):
         settings.pop(name, None)  # every strategy at every max_len is planned
-    made = PackConfig(**{**settings, "strategy": "best-fit"})
+    made = PackConfig(**settings)
 
     from packcli import console, console_stats, exporting
     from packcli.measuring import measure
     from packcli.report import SCHEMA_VERSION
-    from packcli.tables import what_if_tables
     from packcli.what_if import compare
+    from packcli.what_if_tables import what_if_tables
 
     shown = console.make_console()
     with console.ProgressDisplay(shown, quiet=False, doing="measuring") as display:
         lengths = measure(inputs, made, RunOptions(**options), sample=sample, emit=display)
-    found: WhatIf = compare(lengths, made, max_lens, strategies)
+    found: WhatIf = compare(lengths, max_lens, strategies)
     if json_:
         console.print_json({"schema_version": SCHEMA_VERSION, "what_if": found.as_dict()})
     elif markdown or csv:

@@ -222,7 +222,7 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
         row("rejected", f"{stats.num_rows_rejected:,} of {stats.num_rows_read:,} rows ({named}): rejected.jsonl")
     if stats.num_rows_repaired:
         row("repaired", f"{count(stats.num_rows_repaired, 'row')}: U+FFFD stands for what is no text")
-    row("records", _describe_records(manifest["text"]))
+    row("records", describe_records(manifest["text"]))
     row("tokens", f"{stats.num_tokens_in:,} of text + {stats.num_tokens_special:,} special")
     if manifest["text"]["format"] != "text":
         row("loss", f"{config['loss']}: {stats.num_tokens_loss:,} tokens, {figures['loss_ratio']:.2%} of those packed")
@@ -297,7 +297,7 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
     console.print(table)
 
 
-def _describe_records(text: Mapping[str, Any]) -> str:
+def describe_records(text: Mapping[str, Any]) -> str:
     """'prompt-completion (prompt from question, completion from answer)'."""
     fields = text["fields"]
     if text["format"] == "text":

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from packcli.console import show_report
+from packcli.console import describe_records, show_report
 from packcli.recount import Recount
 from packcli.report import Report
-from packcli.tables import Chart, Table, report_charts, report_tables, what_if_tables
+from packcli.tables import Chart, Table, report_charts, report_tables
 from packcli.visible import visible
 from packcli.what_if import WhatIf
+from packcli.what_if_tables import what_if_tables
 
 MAX_SOURCES = 20
 """Rows of the table of sources on a terminal; --csv, --markdown and --json have them all."""
@@ -122,14 +123,35 @@ def _short(value: object) -> str:
 
 
 def show_what_if(console: Console, found: WhatIf) -> None:
-    """What packing would give: a line about the input, then the tables."""
+    """What packing would give: what was read, then the tables."""
     told = found.as_dict()
     part = "" if told["sample"] >= 1 else f", {told['num_documents_measured']:,} of them measured"
-    name = escape(visible(told["tokenizer"]))
-    console.print(
-        f"{told['num_documents']:,} documents, {told['num_tokens']:,} tokens{part}; tokenizer {name}", soft_wrap=False
-    )
+    lines = {"documents": f"{told['num_documents']:,}{part}", "tokens": f"{told['num_tokens']:,}"}
+    if found.is_masked:
+        share = told["num_loss_tokens"] / max(told["num_tokens"], 1)
+        lines["records"] = describe_records(found.lengths.text)
+        lines["loss"] = f"{told['loss']}: {told['num_loss_tokens']:,} tokens, {share:.2%}"
+        if told["tokens_by_role"]:
+            lines["words"] = ", ".join(f"{role} {count:,} tokens" for role, count in told["tokens_by_role"].items())
+    lines["overlong"] = told["overlong_policy"]
+    lines["tokenizer"] = told["tokenizer"]
+    lines |= {name: f"{told[key]:,} {what}" for key, (name, what) in NOTICES.items() if told[key]}
+    grid = Grid(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, line in lines.items():
+        grid.add_row(name, escape(visible(line)))
+    console.print(grid)
     show_tables(console, what_if_tables(found, max_sources=MAX_SOURCES))
+
+
+NOTICES = {
+    "num_documents_empty": ("empty", "documents, which are not among the others"),
+    "num_prompts_cut": ("warning", "prompts end inside a token, or are rendered otherwise on their own"),
+    "num_documents_literals": ("control text", "documents: what spells a control token stays text"),
+    "num_tokens_padding_in": ("padding in", "tokens of padding in the input are left out"),
+}
+"""Key of the what-if -> title and what it says, where there are any."""
 
 
 def show_written(console: Console, path: Path) -> None:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 from packcli.config import PackConfig
 from packcli.layouts import measure_layouts
+from packcli.masks import Runs
 from packcli.overlong import kept_lengths
 from packcli.planner import Plan
 from packcli.stats import Stats, bucketed, histogram
 from packcli.strategies.balancing import group_costs
-from packcli.tokens import TokenBatch
+
+
+class Measured(Protocol):
+    """Documents of which is known where they begin and end, and which tokens carry loss: a TokenBatch, or lengths."""
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """int64[D+1]."""
+
+    @property
+    def loss(self) -> NDArray[np.bool_] | Runs | None:
+        """bool[T], or runs; None: every token carries loss."""
 
 
 def count_plan(plan: Plan, unbalanced: Plan, lengths: NDArray[np.int64], config: PackConfig, split: str) -> Stats:
@@ -51,7 +65,7 @@ def count_plan(plan: Plan, unbalanced: Plan, lengths: NDArray[np.int64], config:
     )
 
 
-def with_loss(batch: TokenBatch, docs: NDArray[np.int64], config: PackConfig) -> tuple[NDArray[np.int64], Stats]:
+def with_loss(batch: Measured, docs: NDArray[np.int64], config: PackConfig) -> tuple[NDArray[np.int64], Stats]:
     """The documents that have a label: a first token has none. The others are counted, by cause."""
     if batch.loss is None:
         return docs, Stats()
@@ -70,20 +84,37 @@ def with_loss(batch: TokenBatch, docs: NDArray[np.int64], config: PackConfig) ->
     )
 
 
-def count_loss(plan: Plan, batch: TokenBatch, docs: NDArray[np.int64], config: PackConfig) -> Stats:
+def loss_of(batch: Measured, docs: NDArray[np.int64], config: PackConfig) -> NDArray[np.int64]:
+    """Labels that each of these documents would have as a whole, int64[D]."""
+    return loss_between(batch, batch.offsets[docs], batch.offsets[docs + 1], config)
+
+
+def loss_between(
+    batch: Measured, starts: NDArray[np.int64], ends: NDArray[np.int64], config: PackConfig
+) -> NDArray[np.int64]:
+    """Labels that the segments starts[i]..ends[i]-1 have, int64: the first token of an isolated one has none."""
+    starts = np.minimum(starts + config.isolate, ends)
+    return ends - starts if batch.loss is None else _count_true(batch.loss, starts, ends)
+
+
+def count_loss(plan: Plan, batch: Measured, docs: NDArray[np.int64], config: PackConfig) -> Stats:
     """Labels that are not -100, and tokens with loss that the overlong policy takes away."""
     if batch.loss is None:
         return Stats(num_tokens_loss=plan.num_tokens - (len(plan.segments) if config.isolate else 0))
     starts = batch.offsets[docs][plan.segments.doc] + plan.segments.start
     ends = starts + plan.segments.length
     kept = int(_count_true(batch.loss, starts, ends).sum())
-    on_first = int(batch.loss[starts].sum()) if config.isolate else 0
+    on_first = int(_count_true(batch.loss, starts, starts + 1).sum()) if config.isolate else 0
     whole = int(_count_true(batch.loss, batch.offsets[docs], batch.offsets[docs + 1]).sum())
     return Stats(num_tokens_loss=kept - on_first, num_tokens_loss_cut=whole - kept)
 
 
-def _count_true(mask: NDArray[np.bool_], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+def _count_true(
+    mask: NDArray[np.bool_] | Runs, starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """How many of mask[starts[i]:ends[i]] are true, int64; no array as long as the mask is made."""
+    if isinstance(mask, Runs):
+        return mask.count(starts, ends)
     is_full = starts < ends
     edges = np.stack((starts[is_full], ends[is_full]), axis=1)
     out = np.zeros(len(starts), dtype=np.int64)

@@ -167,3 +167,34 @@ def unit_sizes(described: probe.Described) -> list[int]:
     return [
         sum(sources[span.source].num_bytes // num_spans[span.source] for span in unit.spans) for unit in described.units
     ]
+
+
+class _Nowhere(Output):
+    """No output: nothing is there already, and nothing is written."""
+
+    def recorded_date(self) -> str | None:
+        return None
+
+
+def foresee(
+    sources: list[readers.Source], config: PackConfig, options: RunOptions, warn: Warn, *, guard_chars: int
+) -> tuple[probe.Described, PackConfig, tokenizing.Choice]:
+    """What `pack` would make of these sources in a new output; nothing is written.
+
+    Args:
+        sources: What is to be read.
+        config: Its settings.
+        options: Workers, engine of tokenization, network.
+        warn: Takes what the user should know.
+        guard_chars: Characters of the first texts that both engines encode, at most.
+
+    Returns:
+        The run, the config with its defaults filled in, and the engine of tokenization.
+    """
+    config, described = describe(config, options, _Nowhere(Path()), sources)
+    workers = options.workers or num_cpus()
+    threads = max(1, workers // max(1, min(workers, len(described.units))))
+    texts, rows = probe.sample(described, config, most_chars=guard_chars)
+    chosen = tokenizing.choose_engine(described.tokenizer, options.tokenizer_engine, texts, threads=threads)
+    compare_first(described, config, rows[: probe.GUARD_ROWS], chosen, warn)
+    return described, config, chosen

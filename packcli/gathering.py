@@ -20,21 +20,36 @@ from packcli.tokens import TokenBuffer
 
 
 class Documents:
-    """The documents of one part: tokens, where they come from, and to which split they go."""
+    """The documents of one part: tokens, where they come from, and to which split they go.
+
+    Args:
+        job: The job.
+        engine: The engine of tokenization.
+        spot_check: What looks at its work.
+        bad_rows: Takes rows that cannot be used.
+        tokens: Where the tokens go; None makes a TokenBuffer.
+    """
 
     def __init__(
-        self, job: Job, engine: tokenizing.Engine, spot_check: tokenizing.SpotCheck, bad_rows: readers.BadRows
+        self,
+        job: Job,
+        engine: tokenizing.Engine,
+        spot_check: tokenizing.SpotCheck,
+        bad_rows: readers.BadRows,
+        tokens: TokenBuffer | None = None,
     ) -> None:
         self._engine, self._spot_check = engine, spot_check
         self._config = job.config
         self._bad_rows = bad_rows
         self._eos = job.tokenizer.eos_id
         self._num_extra = (job.tokenizer.bos_id is not None) + (job.tokenizer.eos_id is not None)
-        # Rather too large: pages that are never written take no memory.
-        capacity = job.config.unit_bytes // 3
-        self.tokens = TokenBuffer(
-            bos=job.tokenizer.bos_id, eos=job.tokenizer.eos_id, capacity=capacity, masked=job.config.masked
-        )
+        if tokens is None:
+            # Rather too large: pages that are never written take no memory.
+            capacity = job.config.unit_bytes // 3
+            tokens = TokenBuffer(
+                bos=job.tokenizer.bos_id, eos=job.tokenizer.eos_id, capacity=capacity, masked=job.config.masked
+            )
+        self.tokens = tokens
         self.stats = Stats()
         self._sources: list[NDArray[np.int32]] = []
         self._rows: list[NDArray[np.int64]] = []
@@ -123,9 +138,14 @@ class MaskedDocuments(Documents):
     """The documents of one part, with a loss mask."""
 
     def __init__(
-        self, job: Job, engine: tokenizing.Engine, spot_check: tokenizing.SpotCheck, bad_rows: readers.BadRows
+        self,
+        job: Job,
+        engine: tokenizing.Engine,
+        spot_check: tokenizing.SpotCheck,
+        bad_rows: readers.BadRows,
+        tokens: TokenBuffer | None = None,
     ) -> None:
-        super().__init__(job, engine, spot_check, bad_rows)
+        super().__init__(job, engine, spot_check, bad_rows, tokens)
         self._sources_of_run = job.sources
         self._make = DocumentMaker(Marker(job.config, job.fields, job.tokenizer, job.template), engine, spot_check)
 

@@ -1,31 +1,35 @@
-"""Lengths of documents: one pass over an input, read and tokenized in parts as `pack` would; nothing else is kept."""
+"""Lengths and loss masks of documents: one pass over an input, read and tokenized in parts as `pack` would.
+
+No token is kept. `what_if` plans what comes out, by as many settings as it likes.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from packcli import readers, tokenizing
 from packcli.config import PackConfig, RunOptions
-from packcli.describing import num_cpus
+from packcli.describing import foresee, num_cpus
 from packcli.engine import Emit, get_engine
 from packcli.errors import NoInputError, UsageError
-from packcli.job import Job
+from packcli.gathering import Documents, MaskedDocuments
+from packcli.job import Job, splits_of
+from packcli.masks import LengthBuffer, Runs
 from packcli.pipeline import Started, Warned
-from packcli.probe import GUARD_TEXT_CHARS
+from packcli.rejects import reading_rules
+from packcli.stats import Stats
 from packcli.strategies.random import mix
-from packcli.work import ENCODERS, Progress, load_encoder
-
-ANY_DATE = "1970-01-01"
-"""Text asks for no day."""
+from packcli.work import ENCODERS, Progress, load_encoder, make_extractor
 
 GUARD_CHARS = 1 << 14
-"""Characters of the input that both engines encode at start. There are no spot checks: no id is kept."""
+"""Characters of the input that both engines encode at start: no id is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,29 @@ class PartLengths:
     """int64[D]: tokens, special ones included."""
     source: NDArray[np.int32]
     """int32[D]: index of the input file."""
-    num_documents: int
-    """Read, empty and not sampled ones included."""
-    num_empty: int
-    num_rejected: int = 0
-    """Rows that cannot be used."""
+    num_read: int
+    """Documents read, empty and not sampled ones included."""
+    loss: Runs | None = None
+    """Which of the tokens of all documents carry loss; None: every one."""
+    splits: tuple[NDArray[np.int64], ...] | None = None
+    """Indices of the documents of each split, as in job.splits_of; None: all are in the first."""
+    stats: Stats = field(default_factory=Stats)
+    """What was counted while the sampled documents were tokenized."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The documents of all parts as one."""
+
+    lengths: NDArray[np.int64]
+    """int64[D]."""
+    offsets: NDArray[np.int64]
+    """int64[D+1]: where each document begins and ends."""
+    source: NDArray[np.int32]
+    """int32[D]."""
+    loss: Runs | None
+    together: tuple[tuple[NDArray[np.int64], tuple[int, int, int]], ...]
+    """Indices of documents that `pack` plans together, and the unit, part and split that seed the plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +74,30 @@ class Lengths:
     parts: list[PartLengths]
     names: list[str]
     """Names of the input files."""
+    config: PackConfig
+    """What it was tokenized with; resolved."""
     sample: float
     """Share of the documents that were tokenized, 0..1."""
     tokenizer: str
     engine: str
+    text: dict[str, Any] = field(default_factory=dict)
+    """Record shape, fields and template, as in manifest.json."""
 
     @property
     def num_documents(self) -> int:
-        """Documents read that are not empty."""
-        return sum(part.num_documents - part.num_empty for part in self.parts)
+        """Documents read that are not empty; of a sample, about."""
+        return round(len(self.all) * self.scale)
 
     @property
     def scale(self) -> float:
-        """Documents for one that was tokenized."""
-        measured = sum(len(part.lengths) for part in self.parts)
-        return self.num_documents / measured if measured else 0.0
+        """Documents read for one that was tokenized."""
+        taken = sum(part.stats.num_documents for part in self.parts)
+        return sum(part.num_read for part in self.parts) / taken if taken else 0.0
+
+    @property
+    def stats(self) -> Stats:
+        """What was counted while the sampled documents were tokenized."""
+        return sum((part.stats for part in self.parts), Stats())
 
     @property
     def all(self) -> NDArray[np.int64]:
@@ -74,15 +105,28 @@ class Lengths:
         return np.concatenate([part.lengths for part in self.parts])
 
     @property
-    def sources(self) -> NDArray[np.int32]:
-        """Sources of all parts, int32[D]."""
-        return np.concatenate([part.source for part in self.parts])
+    def joined(self) -> Joined:
+        """All parts as one."""
+        lengths = self.all
+        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        masks: list[Runs] = []
+        together = []
+        first = 0
+        for part in self.parts:
+            if part.loss is not None:
+                masks.append(part.loss.moved(int(offsets[first])))
+            splits = part.splits if part.splits is not None else (np.arange(len(part.lengths)),)
+            together += [(docs + first, (part.unit, part.part, number)) for number, docs in enumerate(splits)]
+            first += len(part.lengths)
+        source = np.concatenate([part.source for part in self.parts])
+        return Joined(lengths, offsets, source, Runs.join(masks) if masks else None, tuple(together))
 
 
 def measure(
     inputs: Sequence[str], config: PackConfig, options: RunOptions, *, sample: float = 1.0, emit: Emit
 ) -> Lengths:
-    """Reads and tokenizes an input, and keeps the lengths.
+    """Reads and tokenizes an input, and keeps the lengths and the loss masks.
 
     Args:
         inputs: Files, directories, globs.
@@ -99,34 +143,23 @@ def measure(
     if "-" in inputs:
         raise NoInputError("stats cannot read standard input", "name a file, a directory or a quoted glob")
     warnings: list[str] = []
-    sources = readers.find_sources(list(inputs), warnings, skip_bad=config.on_error == "skip", lenient=config.lenient)
+    sources = readers.find_sources(list(inputs), warnings, **reading_rules(config, options))
     for message in warnings:
         emit(Warned(message))
-    fields = readers.find_fields(
-        sources, config.text_field, config.text_template, format_=config.format, mapped=config.field
+    described, config, chosen = foresee(
+        sources, config, options, lambda message: emit(Warned(message)), guard_chars=GUARD_CHARS
     )
-    if fields.format != "text":
-        raise UsageError(
-            f"stats on raw input measures text, and these records are of format {fields.format}",
-            "pack them, then `packcli stats` on the output; or name a field with --text-field",
-        )
-    config = config.resolved(fields.format, ANY_DATE)
-    tokenizer = tokenizing.find_tokenizer(config, allow_network=options.allow_network)
-    units = readers.cut_units(sources, config.unit_bytes)
     workers = options.workers or num_cpus()
-    num_processes = max(1, min(workers, len(units)))
-    threads = max(1, workers // num_processes)
-    first = _first_texts(units, sources, fields, config)
-    chosen = tokenizing.choose_engine(tokenizer, options.tokenizer_engine, first, threads=threads)
+    num_processes = max(1, min(workers, len(described.units)))
     job = Job(
         config=config,
         root=Path(),
         sources=tuple(sources),
-        fields=fields,
-        tokenizer=tokenizer,
-        template=None,
+        fields=described.fields,
+        tokenizer=described.tokenizer,
+        template=described.template,
         engine=chosen.engine.name,
-        threads=threads,
+        threads=max(1, workers // num_processes),
         committed=frozenset(),
     )
     emit(Started(sum(source.num_bytes for source in sources), 0, num_processes))
@@ -135,45 +168,32 @@ def measure(
     try:
         engine = get_engine("serial" if num_processes == 1 else "processes")
         work = functools.partial(measure_unit, job, sample)
-        parts = [part for parts in engine(work, units, workers=num_processes, emit=emit) for part in parts]
+        parts = [part for parts in engine(work, described.units, workers=num_processes, emit=emit) for part in parts]
     finally:
         ENCODERS.clear()
-    rejected = sum(part.num_rejected for part in parts)
+    rejected = sum(part.stats.num_rows_rejected for part in parts)
     if rejected:
         emit(Warned(f"{rejected:,} rows cannot be used, and are left out"))
-    lengths = Lengths(parts, [source.name for source in sources], sample, tokenizer.name, chosen.engine.name)
+    lengths = Lengths(
+        parts,
+        [source.name for source in sources],
+        config,
+        sample,
+        described.tokenizer.name,
+        chosen.engine.name,
+        described.run["text"],
+    )
     if not parts or not len(lengths.all):
-        raise NoInputError(f"no document to measure: {sum(part.num_documents for part in parts)} read")
+        raise NoInputError(f"no document to measure: {sum(part.num_read for part in parts)} read")
     return lengths
-
-
-def _first_texts(
-    units: Sequence[readers.Unit], sources: Sequence[readers.Source], fields: readers.Fields, config: PackConfig
-) -> list[str]:
-    """Texts from the beginning of the input for the guard, cut, GUARD_CHARS in all."""
-    extract = readers.TextExtractor(fields, sources)
-    texts: list[str] = []
-    left = GUARD_CHARS
-    for unit in units[:1]:
-        for part in readers.read_parts(
-            unit, sources, fields, unit_bytes=config.unit_bytes, split_on=config.split_on, hashed=False
-        ):
-            for chunk in part.chunks():
-                for text in extract(chunk)[0]:
-                    texts.append(text[: min(left, GUARD_TEXT_CHARS)])
-                    left -= len(texts[-1])
-                    if left <= 0:
-                        return texts
-    return texts
 
 
 def measure_unit(job: Job, sample: float, unit: readers.Unit, emit: Callable[[Progress], None]) -> list[PartLengths]:
     """The lengths of a unit, part by part."""
-    engine, _ = load_encoder(job)
-    bad_rows = readers.BadRows(job.sources)
-    extract = readers.TextExtractor(job.fields, job.sources, bad_rows)
+    engine, spot_check = load_encoder(job)
+    if not job.config.masked:
+        spot_check = _Unchecked(job.tokenizer, engine)
     meter = readers.Meter()
-    extra = (job.tokenizer.bos_id is not None) + (job.tokenizer.eos_id is not None)
     found = []
     for part in readers.read_parts(
         unit,
@@ -184,39 +204,37 @@ def measure_unit(job: Job, sample: float, unit: readers.Unit, emit: Callable[[Pr
         hashed=False,
         meter=meter,
     ):
-        lengths: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
-        sources: list[NDArray[np.int32]] = [np.empty(0, dtype=np.int32)]
-        num_documents = num_empty = 0
-        rejected_before = bad_rows.num_rejected
+        bad_rows = readers.BadRows(job.sources)
+        extract = make_extractor(job.fields, job.sources, bad_rows)
+        tokens = LengthBuffer(bos=job.tokenizer.bos_id, eos=job.tokenizer.eos_id, masked=job.config.masked)
+        documents = (MaskedDocuments if job.config.masked else Documents)(job, engine, spot_check, bad_rows, tokens)
+        num_read = 0
         seen = meter.file_bytes
         for chunk in part.chunks():
             texts, rows = extract(chunk)
-            num_documents += len(texts)
-            num_empty += sum(not text for text in texts)
-            if sample < 1.0:
-                taken = _sampled(rows, chunk.source, job.config.seed, sample).tolist()
-                texts = [text for text, take in zip(texts, taken, strict=True) if take and text]
-            else:
-                texts = [text for text in texts if text]
-            for first in range(0, len(texts), tokenizing.BATCH_DOCUMENTS):
-                batch = texts[first : first + tokenizing.BATCH_DOCUMENTS]
-                _, offsets = engine.encode(batch)
-                lengths.append(np.diff(offsets).astype(np.int64) + extra)
-            sources.append(np.full(len(texts), chunk.source, dtype=np.int32))
-            emit(Progress(meter.file_bytes - seen, len(rows)))
+            num_read += len(texts)
+            emit(Progress(meter.file_bytes - seen, len(texts)))
             seen = meter.file_bytes
-        found.append(
-            PartLengths(
-                unit.index,
-                part.index,
-                np.concatenate(lengths),
-                np.concatenate(sources),
-                num_documents,
-                num_empty,
-                bad_rows.num_rejected - rejected_before,
-            )
-        )
+            if sample < 1.0:
+                taken = np.flatnonzero(_sampled(rows, chunk.source, job.config.seed, sample))
+                texts, rows = [texts[index] for index in taken.tolist()], rows[taken]
+            documents.add(chunk, texts, rows)
+        spot_check.settle()
+        documents.stats.num_rows_rejected = bad_rows.num_rejected
+        lengths, loss = tokens.measured()
+        splits = None
+        if len(splits_of(job.config)) > 1:
+            splits = tuple(documents.of_split(split, len(lengths)) for split in splits_of(job.config))
+        source = documents.origin().source
+        found.append(PartLengths(unit.index, part.index, lengths, source, num_read, loss, splits, documents.stats))
     return found
+
+
+class _Unchecked(tokenizing.SpotCheck):
+    """No spot check: of plain text nothing but lengths is kept, and the guard has seen the engine."""
+
+    def look(self, texts: Sequence[str], ids: NDArray[np.uint32], offsets: NDArray[np.integer]) -> None:
+        """Looks at nothing."""
 
 
 def _sampled(rows: NDArray[np.int64], source: int, seed: int, share: float) -> NDArray[np.bool_]:

@@ -44,7 +44,9 @@ def marker_of(described: Described, config: PackConfig) -> Marker:
     return Marker(config, described.fields, described.tokenizer, described.template)
 
 
-def sample(described: Described, config: PackConfig) -> tuple[list[str], list[tuple[readers.Row, Callable[[], str]]]]:
+def sample(
+    described: Described, config: PackConfig, *, most_chars: int = GUARD_MAX_CHARS
+) -> tuple[list[str], list[tuple[readers.Row, Callable[[], str]]]]:
     """Texts from the beginning of the input for the guard, long ones cut, about 1/500 of the input.
 
     Of records with a loss mask they are the pieces between control tokens, and the rows that gave them come as well,
@@ -53,7 +55,7 @@ def sample(described: Described, config: PackConfig) -> tuple[list[str], list[tu
     if config.format == "tokenized":
         return [], []
     size = sum(source.num_bytes * (1 if source.compression is None else 4) for source in described.sources)
-    left = min(max(size // GUARD_SHARE, GUARD_MIN_CHARS), GUARD_MAX_CHARS)
+    left = min(max(size // GUARD_SHARE, GUARD_MIN_CHARS), most_chars)
     extract = make_extractor(described.fields, described.sources)
     marker = marker_of(described, config) if config.masked else None
     texts: list[str] = []

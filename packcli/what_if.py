@@ -1,6 +1,7 @@
 """What packing would give: lengths, planned by every strategy at every max_len, part by part as `pack` would.
 
-The figures are those that `pack` would report. With a sample they are estimates, with 95 % bootstrap intervals.
+The figures are those that `pack` would report. With a sample they are estimates, with 95 % intervals
+from the spread of random halves of it.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from numpy.typing import NDArray
 from packcli.assemble import rows_per_batch
 from packcli.carrying import divide, may_carry
 from packcli.config import CANNOT_CAP_DOCS, PackConfig
+from packcli.counting import count_loss, loss_between, loss_of, with_loss
 from packcli.errors import UsageError
-from packcli.measuring import ANY_DATE, Lengths
-from packcli.overlong import kept_lengths
+from packcli.measuring import Joined, Lengths
+from packcli.overlong import OverlongDocumentError, kept_lengths
 from packcli.planner import Plan, make_plan
 from packcli.strategies import STRATEGIES
 from packcli.strategies.random import mix
 
 RESAMPLES = 40
-"""Resamples of the bootstrap: enough for the ends of a 95 % interval to two digits."""
+"""Random halves of a sample: enough for the ends of a 95 % interval to two digits."""
 
 DOCUMENT_CAPS = (1, 2, 4, 8, 16, 32, 64, 128)
 """Limits of documents a pack that the table of caps tries."""
@@ -57,8 +59,13 @@ class Outcome:
     num_documents_cut: float
     """Split or truncated."""
     num_documents_dropped: float
+    """Too long, or without loss. Empty ones are not among them."""
+    num_documents_no_loss: float
+    """Of those, dropped because no token carries loss, or truncation left none."""
     num_tokens_lost: float
     """Truncated, or dropped with their document."""
+    num_loss_tokens: float
+    """Labels that are not -100."""
     num_loss_tokens_lost: float
     """Labels that whole documents would have and packs have not: tokens lost, and the first of each further piece."""
     num_bytes: float
@@ -74,7 +81,18 @@ class Outcome:
         }
 
 
-ESTIMATED = ("num_packs", "utilisation", "padding_ratio", "num_documents_cut", "num_tokens_lost", "num_bytes")
+ESTIMATED = (
+    "num_packs",
+    "utilisation",
+    "padding_ratio",
+    "num_documents_cut",
+    "num_documents_dropped",
+    "num_documents_no_loss",
+    "num_tokens_lost",
+    "num_loss_tokens",
+    "num_loss_tokens_lost",
+    "num_bytes",
+)
 """Figures that get an interval."""
 
 
@@ -83,26 +101,43 @@ class WhatIf:
     """All that the lengths of an input say; JSON values but for outcomes."""
 
     lengths: Lengths
+    config: PackConfig
+    """What the plans have in common."""
     outcomes: list[Outcome]
     """Strategy x max_len."""
     caps: list[Outcome]
     """Limits of documents a pack, for next-fit: whether the limit or the packing leaves padding."""
     overlong: list[dict[str, Any]]
-    """By max_len: what truncate and drop would lose."""
+    """By max_len: what truncate and drop would lose of the documents that are too long."""
     sources: list[dict[str, Any]]
     """By source and max_len: lengths, what is too long, and how it would pack on its own."""
     orders: list[dict[str, Any]]
     """Greedy packing (next-fit) on other orders of the input, by max_len."""
 
+    @property
+    def is_masked(self) -> bool:
+        """Whether some tokens carry no loss."""
+        return self.config.masked
+
     def as_dict(self) -> dict[str, Any]:
         """The object under "what_if" of --json."""
+        lengths, stats, scale = self.lengths, self.lengths.stats, self.lengths.scale
+        num_loss = int(loss_of(lengths.joined, np.arange(len(lengths.all)), self.config).sum())
         return {
-            "num_documents": self.lengths.num_documents,
-            "num_documents_empty": sum(part.num_empty for part in self.lengths.parts),
-            "num_documents_measured": len(self.lengths.all),
-            "num_tokens": round(int(self.lengths.all.sum()) * self.lengths.scale),
-            "sample": self.lengths.sample,
-            "tokenizer": self.lengths.tokenizer,
+            "num_documents": lengths.num_documents,
+            "num_documents_empty": round(stats.num_documents_empty * scale),
+            "num_documents_measured": len(lengths.all),
+            "num_tokens": round(int(lengths.all.sum()) * scale),
+            "num_loss_tokens": round(num_loss * scale),
+            "num_prompts_cut": round(stats.num_prompts_cut * scale),
+            "num_documents_literals": round(stats.num_documents_literals * scale),
+            "num_tokens_padding_in": round(stats.num_tokens_padding_in * scale),
+            "tokens_by_role": {role: round(count * scale) for role, count in stats.tokens_by_role.items()},
+            "sample": lengths.sample,
+            "format": self.config.format,
+            "loss": self.config.loss,
+            "overlong_policy": self.config.overlong,
+            "tokenizer": lengths.tokenizer,
             "outcomes": [each.as_dict() for each in self.outcomes],
             "caps": [each.as_dict() for each in self.caps],
             "overlong": self.overlong,
@@ -111,88 +146,80 @@ class WhatIf:
         }
 
 
-def compare(lengths: Lengths, config: PackConfig, max_lens: Sequence[int], strategies: Sequence[str] = ()) -> WhatIf:
+def compare(lengths: Lengths, max_lens: Sequence[int], strategies: Sequence[str] = (), **settings: Any) -> WhatIf:
     """Plans the lengths by every strategy at every max_len.
 
     Args:
-        lengths: From measure.
-        config: Overlong policy, max_docs_per_pack, effort, isolate, seed.
+        lengths: From measure. Its config has the overlong policy, max_docs_per_pack, effort, isolate and seed.
         max_lens: At least one.
         strategies: Names; all when empty.
+        settings: Fields of the config to replace: none that the tokens depend on.
 
     Raises:
         UsageError: the policy is `error` and a document is too long, or a strategy cannot keep max_docs_per_pack.
     """
-    config = config.resolved("text", ANY_DATE)
-    longest = int(lengths.all.max())
-    if config.overlong == "error" and longest > min(max_lens):
-        raise UsageError(
-            f"--overlong error: a document of {longest:,} tokens is over --max-len {min(max_lens)}",
-            "--overlong split, truncate or drop",
-        )
-    wanted = [dataclasses.replace(config, max_len=each, strategy="best-fit", balance=False) for each in max_lens]
+    config = dataclasses.replace(lengths.config, strategy="best-fit", balance=False, **settings)
+    wanted = [dataclasses.replace(config, max_len=each) for each in max_lens]
     names = list(strategies) or [
         name for name in STRATEGIES if not (config.max_docs_per_pack and name in CANNOT_CAP_DOCS)
     ]
-    outcomes = [_outcome(lengths, dataclasses.replace(each, strategy=name)) for each in wanted for name in names]
+    joined = lengths.joined
+    outcomes = [
+        _outcome(lengths, joined, dataclasses.replace(each, strategy=name)) for each in wanted for name in names
+    ]
     caps = [
-        _outcome(lengths, dataclasses.replace(each, strategy="next-fit", max_docs_per_pack=cap), False)
+        _outcome(lengths, joined, dataclasses.replace(each, strategy="next-fit", max_docs_per_pack=cap), False)
         for each in wanted
         for cap in (*DOCUMENT_CAPS, 0)
     ]
     return WhatIf(
         lengths,
+        config,
         outcomes,
         caps,
-        [_overlong(lengths, each.max_len) for each in wanted],
-        list(_sources(lengths, wanted)),
-        [_orders(lengths, each) for each in wanted],
+        [_overlong(joined, each, lengths.scale) for each in wanted],
+        list(_sources(lengths, joined, wanted)),
+        [_orders(joined, each) for each in wanted],
     )
 
 
 def _plan(lengths: NDArray[np.int64], config: PackConfig, *place: int) -> Plan:
-    return make_plan(
-        lengths,
-        config.max_len,
-        strategy=str(config.strategy),
-        overlong=str(config.overlong),
-        max_docs_per_pack=config.max_docs_per_pack,
-        effort=config.effort,
-        seed=mix(config.seed, *place),
-    )
+    try:
+        return make_plan(
+            lengths,
+            config.max_len,
+            strategy=str(config.strategy),
+            overlong=str(config.overlong),
+            max_docs_per_pack=config.max_docs_per_pack,
+            effort=config.effort,
+            seed=mix(config.seed, *place),
+        )
+    except OverlongDocumentError as error:
+        raise UsageError(
+            f"--overlong error: a document of {error.length:,} tokens is over --max-len {config.max_len}",
+            "--overlong split, truncate or drop",
+        ) from None
 
 
-def _plans(lengths: Lengths, config: PackConfig) -> Iterator[tuple[NDArray[np.int64], Plan]]:
-    """The lengths that each part packs, and their plan; documents are carried from part to part as in `pack`."""
-    waiting, moves = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint8)
-    for part, after in zip(lengths.parts, [*lengths.parts[1:], None], strict=True):
-        here = np.concatenate((waiting, part.lengths))
-        moves = np.concatenate((moves, np.zeros(len(part.lengths), dtype=np.uint8)))
-        plan = _plan(here, config, part.unit, part.part, 0)
-        goes = np.zeros(len(here), dtype=np.bool_)
-        if after is not None and after.unit == part.unit and may_carry(str(config.strategy)):
-            plan, goes = divide(plan, here, moves)
-        yield here[~goes], plan
-        waiting, moves = here[goes], moves[goes] + np.uint8(1)
-
-
-def _outcome(lengths: Lengths, config: PackConfig, intervals: bool = True) -> Outcome:
+def _outcome(lengths: Lengths, joined: Joined, config: PackConfig, intervals: bool = True) -> Outcome:
     scale = lengths.scale
-    parts = [part.lengths for part in lengths.parts]
-    packed, plans = zip(*_plans(lengths, config), strict=True)
-    outcome = _sum_up(packed, plans, config, scale)
-    if lengths.sample >= 1.0 or not intervals:
+    outcome = _sum_up(joined, joined.together, config, scale)
+    num_docs = len(joined.lengths)
+    half_docs = num_docs // 2
+    if lengths.sample >= 1.0 or not intervals or not half_docs:
         return outcome
     generator = np.random.Generator(np.random.PCG64(mix(config.seed, 8)))
+    fast = dataclasses.replace(config, effort="fast")
     drawn = []
     for _ in range(RESAMPLES):
-        # Sorted indices: documents stay in the order of the input.
-        again = [part[np.sort(generator.integers(0, len(part), len(part)))] if len(part) else part for part in parts]
-        fast = dataclasses.replace(config, effort="fast")
-        drawn.append(_sum_up(again, [_plan(each, fast, 0, 0, 0) for each in again], config, scale))
-    # The middle of resamples is biased: documents that are drawn twice pack worse. Their spread is not.
+        is_drawn = np.zeros(num_docs, dtype=np.bool_)
+        is_drawn[generator.permutation(num_docs)[:half_docs]] = True
+        again = [(docs[is_drawn[docs]], place) for docs, place in joined.together]
+        drawn.append(_sum_up(joined, again, fast, scale * num_docs / half_docs))
+    # Halves vary as much as the sample does (a little more or less when it is odd), and no document is in one twice,
+    # as in resamples of a bootstrap: next to its twin it would pack otherwise.
     # A sample of F of all documents knows F of them: the correction for a finite population.
-    shrink = float(np.sqrt(max(1.0 - 1.0 / scale, 0.0)))
+    shrink = float(np.sqrt(half_docs / (num_docs - half_docs) * max(1.0 - 1.0 / scale, 0.0)))
     found: dict[str, tuple[float, float]] = {}
     for name in ESTIMATED:
         value = getattr(outcome, name)
@@ -202,18 +229,37 @@ def _outcome(lengths: Lengths, config: PackConfig, intervals: bool = True) -> Ou
     return dataclasses.replace(outcome, intervals=found)
 
 
-def _sum_up(parts: Sequence[NDArray[np.int64]], plans: Sequence[Plan], config: PackConfig, scale: float) -> Outcome:
+def _sum_up(
+    joined: Joined,
+    together: Sequence[tuple[NDArray[np.int64], tuple[int, int, int]]],
+    config: PackConfig,
+    scale: float,
+) -> Outcome:
+    """Plans what stands together, as work.run_unit does, and adds up what comes out."""
     max_len = config.max_len
+    waiting: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.uint8]]] = {}
+    """Unit and split -> documents that wait for the next part, and how often each has been carried."""
+    last = {(unit, split): part for _, (unit, part, split) in together} if may_carry(str(config.strategy)) else {}
     num_packs = 0.0
-    num_cut = num_dropped = num_lost = num_kept = num_segments = above = num_packed = num_bytes = 0
-    for lengths, plan in zip(parts, plans, strict=True):
+    num_cut = num_dropped = num_no_loss = num_lost = above = num_packed = num_bytes = num_loss = whole_loss = 0
+    for docs, (unit, part, split) in together:
+        with_labels, dropped = with_loss(joined, docs, config)
+        nothing = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint8)
+        carried, moves = waiting.pop((unit, split), nothing)
+        kept_docs = np.concatenate((carried, with_labels))
+        lengths = joined.lengths[kept_docs]
+        plan = _plan(lengths, config, unit, part, split)
+        if part < last.get((unit, split), 0):
+            moves = np.concatenate((moves, np.zeros(len(with_labels), dtype=np.uint8)))
+            plan, goes = divide(plan, lengths, moves)
+            waiting[unit, split] = kept_docs[goes], moves[goes] + np.uint8(1)
+            kept_docs, lengths = kept_docs[~goes], lengths[~goes]
         kept = kept_lengths(lengths, max_len, str(config.overlong))
         pieces = np.bincount(plan.segments.doc, minlength=len(lengths))
         num_cut += int(((pieces > 1) | ((kept < lengths) & (kept > 0))).sum())
-        num_dropped += int((kept == 0).sum())
-        num_kept += int((kept > 0).sum())
-        num_lost += int((lengths - kept).sum())
-        num_segments += len(plan.segments)
+        num_no_loss += len(docs) - len(with_labels)
+        num_dropped += len(docs) - len(with_labels) + int((kept == 0).sum())
+        num_lost += dropped.num_tokens_no_loss + int((lengths - kept).sum())
         num_packs += plan.num_packs
         if scale > 1.0 and config.strategy != "pad" and plan.num_packs:
             # The one pack that is part-filled belongs to the sample: more documents would fill it.
@@ -221,11 +267,10 @@ def _sum_up(parts: Sequence[NDArray[np.int64]], plans: Sequence[Plan], config: P
         above += plan.num_packs - plan.lower_bound
         num_packed += plan.num_tokens
         num_bytes += shard_bytes(plan)
-    further = (num_segments - num_kept) if config.isolate else 0
+        num_loss += count_loss(plan, joined, kept_docs, config).num_tokens_loss
+        whole_loss += int(loss_of(joined, docs, config).sum())
     positions = num_packs * max_len
     utilisation = num_packed / positions if positions else 0.0
-    # The first token of a dropped document would have no label either.
-    lost_labels = num_lost - (num_dropped if config.isolate else 0)
     return Outcome(
         max_len=max_len,
         strategy=str(config.strategy),
@@ -236,8 +281,10 @@ def _sum_up(parts: Sequence[NDArray[np.int64]], plans: Sequence[Plan], config: P
         padding_ratio=1.0 - utilisation if positions else 0.0,
         num_documents_cut=num_cut * scale,
         num_documents_dropped=num_dropped * scale,
+        num_documents_no_loss=num_no_loss * scale,
         num_tokens_lost=num_lost * scale,
-        num_loss_tokens_lost=(lost_labels + further) * scale,
+        num_loss_tokens=num_loss * scale,
+        num_loss_tokens_lost=(whole_loss - num_loss) * scale,
         num_bytes=num_bytes * scale,
     )
 
@@ -252,59 +299,89 @@ def shard_bytes(plan: Plan) -> int:
     return values + SOURCE_BYTES * len(plan.segments) + offsets + headers
 
 
-def _overlong(lengths: Lengths, max_len: int) -> dict[str, Any]:
-    docs, scale = lengths.all, lengths.scale
-    over = docs[docs > max_len]
+def _overlong(docs: Joined, config: PackConfig, scale: float) -> dict[str, Any]:
+    """What becomes of documents that are too long, by each policy; of truncation also if it kept their ends."""
+    max_len = config.max_len
+    over = np.flatnonzero(docs.lengths > max_len)
+    lengths = docs.lengths[over]
+    ends = docs.offsets[over + 1]
+    begins = ends - lengths
+    whole = loss_between(docs, begins, ends, config)
+    first, last = (
+        loss_between(docs, begins, begins + max_len, config),
+        loss_between(docs, ends - max_len, ends, config),
+    )
+    num_tokens, num_loss = int(docs.lengths.sum()), int(loss_of(docs, np.arange(len(docs.lengths)), config).sum())
+
+    def share(part: int, all_: int) -> float:
+        return round(part / all_, 6) if all_ else 0.0
+
     return {
         "max_len": max_len,
         "num_documents_over": round(len(over) * scale),
-        "documents_over_ratio": round(len(over) / len(docs), 6),
-        "num_tokens_truncated": round(int((over - max_len).sum()) * scale),
-        "truncated_ratio": round(float((over - max_len).sum() / docs.sum()), 6),
-        "num_tokens_dropped": round(int(over.sum()) * scale),
-        "dropped_ratio": round(float(over.sum() / docs.sum()), 6),
+        "documents_over_ratio": share(len(over), len(docs.lengths)),
+        "num_tokens_truncated": round(int((lengths - max_len).sum()) * scale),
+        "truncated_ratio": share(int((lengths - max_len).sum()), num_tokens),
+        "num_tokens_dropped": round(int(lengths.sum()) * scale),
+        "dropped_ratio": share(int(lengths.sum()), num_tokens),
+        "num_loss_tokens_truncated": round(int((whole - first).sum()) * scale),
+        "loss_truncated_ratio": share(int((whole - first).sum()), num_loss),
+        "num_loss_tokens_left_truncated": round(int((whole - last).sum()) * scale),
+        "loss_left_truncated_ratio": share(int((whole - last).sum()), num_loss),
+        "num_loss_tokens_dropped": round(int(whole.sum()) * scale),
+        "loss_dropped_ratio": share(int(whole.sum()), num_loss),
+        "num_documents_no_loss_left": round(int(((whole > 0) & (first == 0)).sum()) * scale),
     }
 
 
-def _sources(lengths: Lengths, configs: Sequence[PackConfig]) -> Iterator[dict[str, Any]]:
-    docs, scale = lengths.all, lengths.scale
-    order = np.argsort(lengths.sources, kind="stable")
-    ends = np.cumsum(np.bincount(lengths.sources, minlength=len(lengths.names)))
-    groups = np.split(docs[order], ends[:-1])
+def _sources(lengths: Lengths, docs: Joined, configs: Sequence[PackConfig]) -> Iterator[dict[str, Any]]:
+    scale = lengths.scale
+    order = np.argsort(docs.source, kind="stable")
+    ends = np.cumsum(np.bincount(docs.source, minlength=len(lengths.names)))
+    groups = np.split(order, ends[:-1])
     there = [index for index, mine in enumerate(groups) if len(mine)]
-    largest = sorted(there, key=lambda index: -int(groups[index].sum()))[:MAX_SOURCES_ALONE]
+    largest = sorted(there, key=lambda index: -int(docs.lengths[groups[index]].sum()))[:MAX_SOURCES_ALONE]
+    offsets = docs.offsets
     for index in sorted(largest):
-        mine = groups[index]
+        mine = docs.lengths[groups[index]]
         p50, p95, p99 = np.percentile(mine, [50, 95, 99], method="inverted_cdf").tolist()
+        loss = loss_of(docs, groups[index], configs[0])
         for config in configs:
-            over = mine[mine > config.max_len]
-            alone = _plan(mine, dataclasses.replace(config, effort="fast"), 0).utilisation if len(largest) > 1 else None
+            is_over = mine > config.max_len
+            over = groups[index][is_over]
+            first = loss_between(docs, offsets[over], offsets[over] + config.max_len, config)
+            alone = None
+            if len(largest) > 1:
+                fitting = docs.lengths[with_loss(docs, groups[index], config)[0]]
+                alone = _plan(fitting, dataclasses.replace(config, effort="fast"), 0).utilisation
             yield {
                 "name": lengths.names[index],
                 "max_len": config.max_len,
                 "num_documents": round(len(mine) * scale),
                 "num_tokens": round(int(mine.sum()) * scale),
+                "num_loss_tokens": round(int(loss.sum()) * scale),
                 "length_p50": int(p50),
                 "length_p95": int(p95),
                 "length_p99": int(p99),
                 "length_max": int(mine.max()),
                 "num_documents_over": round(len(over) * scale),
-                "truncated_ratio": round(float((over - config.max_len).sum() / mine.sum()), 6),
+                "truncated_ratio": round(float((mine[is_over] - config.max_len).sum() / mine.sum()), 6),
+                "loss_truncated_ratio": round(float((loss[is_over] - first).sum() / max(int(loss.sum()), 1)), 6),
                 "utilisation_alone": None if alone is None else round(alone, 6),
             }
 
 
-def _orders(lengths: Lengths, config: PackConfig) -> dict[str, Any]:
+def _orders(docs: Joined, config: PackConfig) -> dict[str, Any]:
     """Utilisation of next-fit in the order of the input, in random orders, and with the longest first."""
     config = dataclasses.replace(config, strategy="next-fit")
-    docs = lengths.all
+    lengths = docs.lengths[with_loss(docs, np.arange(len(docs.lengths)), config)[0]]
     generator = np.random.Generator(np.random.PCG64(mix(config.seed, 9)))
-    shuffled = sorted(_plan(generator.permutation(docs), config, 0).utilisation for _ in range(ORDERS))
+    shuffled = sorted(_plan(generator.permutation(lengths), config, 0).utilisation for _ in range(ORDERS))
     return {
         "max_len": config.max_len,
         "strategy": "next-fit",
-        "utilisation": round(_plan(docs, config, 0).utilisation, 6),
+        "utilisation": round(_plan(lengths, config, 0).utilisation, 6),
         "shuffled_low": round(shuffled[0], 6),
         "shuffled_high": round(shuffled[-1], 6),
-        "longest_first": round(_plan(np.sort(docs)[::-1], config, 0).utilisation, 6),
+        "longest_first": round(_plan(np.sort(lengths)[::-1], config, 0).utilisation, 6),
     }

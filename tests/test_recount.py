@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import tokenizers
 from helpers import SAMPLE
-from slow_recount import differences
+from slow_recount import chat_of, differences, prompt_of
 from typer.testing import CliRunner
 
 import packcli
@@ -49,6 +49,59 @@ def test_every_figure_is_what_the_rows_say(tmp_path, tokenizer_dir, documents, s
     counted = recount(report)
     assert (counted.differences, counted.not_counted, counted.num_tokens_loss) == ({}, "", loss)
     assert len(counted.totals) == len(COUNTED)
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}{% generation %}"
+    "{{ m['content'] }}<|im_end|>{% endgeneration %}{% else %}{{ m['content'] }}<|im_end|>{% endif %}{% endfor %}"
+)
+
+
+def engine_of(tokenizer_dir):
+    engine = tokenizers.Tokenizer.from_file(str(tokenizer_dir / "tokenizer.json"))
+    engine.encode_special_tokens = True
+    return engine
+
+
+def words(number):
+    return " ".join(
+        ["the cat", "sat on", "12 mats,", "\u00e9t\u00e9", "<|im_end|>"][place % 5] for place in range(number)
+    )
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_masks_are_what_the_answers_say(tmp_path, tokenizer_dir, strategy):
+    """Every label of every row; labels, words and losses by cause; for chats, and for prompts cut inside a token."""
+    overlong = dict(zip(sorted(STRATEGIES), ["truncate", "split", "drop"] * 2, strict=True))[strategy]
+    engine, source = engine_of(tokenizer_dir), tmp_path / "chat.jsonl"
+    (tmp_path / "chatml.jinja").write_text(CHATML)
+    chats = []
+    for number in range(80):
+        turns = [("user", words(number)), ("assistant", words(number % 9)), ("user", "on"), ("assistant", words(3))]
+        chats.append([{"role": role, "content": text} for role, text in turns[: 1 if number % 8 == 7 else 4]])
+    source.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+    settings = {"strategy": strategy, "overlong": overlong, "max_len": 256}
+    report = pack(
+        tmp_path / "chats", tokenizer_dir, str(source), chat_template=str(tmp_path / "chatml.jinja"), **settings
+    )
+    documents = {(0, row): chat_of(engine, chat) for row, chat in enumerate(chats)}
+    wrong, num_compared, loss = differences(tmp_path / "chats", documents)
+    assert not wrong
+    assert num_compared > 40
+    assert report.stats.num_tokens_loss == loss > 500
+    assert report.stats.num_documents_no_loss == 10
+    assert set(report.stats.tokens_by_role) == {"user", "assistant"}
+    assert not recount(report).differences
+
+    rows = [{"prompt": f"{words(number)} th", "completion": f"e {words(number % 30)}"} for number in range(80)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = pack(tmp_path / "prompts", tokenizer_dir, str(tmp_path / "prompts.jsonl"), **settings)
+    eos = engine.token_to_id("<|endoftext|>")
+    documents = {(0, row): prompt_of(engine, each["prompt"], each["completion"], eos) for row, each in enumerate(rows)}
+    wrong, _, loss = differences(tmp_path / "prompts", documents)
+    assert not wrong
+    assert report.stats.num_tokens_loss == loss > 500
+    assert report.stats.num_prompts_cut > 40
 
 
 def test_units_and_splits_are_summed(tmp_path, tokenizer_dir, documents):

@@ -26,9 +26,9 @@ OPTIONS = {
         --strategy --text-field --text-template --tokenizer --tokenizer-engine --unit-bytes --val-fraction
         --workers -o -q -w""".split(),
     "stats": """
-        --config --csv --debug --help --html --json --markdown --max-docs-per-pack --max-len --overlong
-        --recount --sample --seed --split-on --strategy --text-field --text-template --tokenizer --workers
-        -w""".split(),
+        --chat-template --config --csv --debug --field --format --help --html --json --loss --loss-on-eot
+        --markdown --max-docs-per-pack --max-len --no-loss-on-eot --overlong --recount --sample --seed
+        --split-on --strategy --text-field --text-template --tokenizer --workers -w""".split(),
     "inspect": """
         --debug --doc --help --json --limit --pager --random --row --search --seed --split --tokenizer
         --tokens""".split(),

@@ -19,9 +19,10 @@ from packcli.config import PackConfig, RunOptions
 from packcli.console_stats import show_what_if
 from packcli.errors import UsageError
 from packcli.measuring import Lengths, PartLengths, measure
+from packcli.stats import Stats
 from packcli.strategies import STRATEGIES
-from packcli.tables import what_if_tables
 from packcli.what_if import DOCUMENT_CAPS, compare
+from packcli.what_if_tables import what_if_tables
 
 
 def invoke(*arguments):
@@ -31,8 +32,11 @@ def invoke(*arguments):
 def lengths_of(docs, *, sample=1.0, total=None, sources=None):
     docs = np.array(docs, dtype=np.int64)
     where = np.zeros(len(docs), dtype=np.int32) if sources is None else np.array(sources, dtype=np.int32)
-    part = PartLengths(0, 0, docs, where, len(docs) if total is None else total, 0)
-    return Lengths([part], [f"{index}.jsonl" for index in range(int(where.max()) + 1)], sample, "some", "fastokens")
+    stats = Stats(num_documents=len(docs))
+    part = PartLengths(0, 0, docs, where, len(docs) if total is None else total, stats=stats)
+    config = PackConfig().resolved("text", "2026-01-01")
+    names = [f"{index}.jsonl" for index in range(int(where.max()) + 1)]
+    return Lengths([part], names, config, sample, "some", "fastokens")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,7 @@ def measured(config):
 def test_the_figures_are_those_of_packing(tmp_path, config, measured, overlong):
     assert len(measured.parts) > 2
     max_lens = [256, 1024] if overlong == "split" else [512]
-    found = compare(measured, dataclasses.replace(config, overlong=overlong), max_lens)
+    found = compare(measured, max_lens, overlong=overlong)
     assert [(each.max_len, each.strategy) for each in found.outcomes] == [(n, s) for n in max_lens for s in STRATEGIES]
     for each in found.outcomes:
         out = tmp_path / f"{each.strategy}-{each.max_len}"
@@ -81,11 +85,11 @@ def test_processes_measure_the_same(config, measured):
     assert [part.lengths.tolist() for part in again.parts] == [part.lengths.tolist() for part in measured.parts]
 
 
-def test_the_questions_of_a_training_team(measured, config):
+def test_the_questions_of_a_training_team():
     """marin-community/marin#4426: baseline, lengths, caps, length by subset, truncation, order, subsets alone."""
     docs = np.random.default_rng(0).integers(1, 3000, 600)
     sources = np.repeat([0, 1, 2], 200)
-    found = compare(lengths_of(docs, sources=sources), config, [512, 2048])
+    found = compare(lengths_of(docs, sources=sources), [512, 2048])
     assert {each.max_len for each in found.outcomes} == {512, 2048}
     for max_len in (512, 2048):
         caps = {each.max_docs_per_pack: each.num_packs for each in found.caps if each.max_len == max_len}
@@ -126,14 +130,13 @@ def test_a_sample_is_the_same_whatever_the_workers_and_near_the_whole(config, me
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     """40 populations of 4000 documents, a tenth of each: 95 % intervals should hold packs and padding in most."""
-    config = PackConfig(max_len=1024)
     held = {"num_packs": 0, "utilisation": 0, "num_documents_cut": 0}
     for seed in range(40):
         generator = np.random.default_rng(seed)
         docs = np.minimum(np.exp(generator.normal(5.0, 1.0, 4000)).astype(np.int64) + 1, 4000)
         taken = np.sort(generator.choice(4000, 400, replace=False))
-        (truth,) = compare(lengths_of(docs), config, [1024], ["next-fit"]).outcomes
-        (told,) = compare(lengths_of(docs[taken], sample=0.1, total=4000), config, [1024], ["next-fit"]).outcomes
+        (truth,) = compare(lengths_of(docs), [1024], ["next-fit"]).outcomes
+        (told,) = compare(lengths_of(docs[taken], sample=0.1, total=4000), [1024], ["next-fit"]).outcomes
         for name in held:
             low, high = told.intervals[name]
             held[name] += low <= getattr(truth, name) <= high
@@ -174,8 +177,8 @@ def test_tables_json_csv_and_markdown_tell_the_same(tokenizer_dir):
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
-def test_tables_fit_any_terminal_and_nothing_is_cut(measured, config, width):
-    found = compare(measured, config, [512], ["best-fit"])
+def test_tables_fit_any_terminal_and_nothing_is_cut(measured, width):
+    found = compare(measured, [512], ["best-fit"])
     out = io.StringIO()
     show_what_if(Console(file=out, width=width, color_system=None, highlight=False), found)
     assert max(len(line.rstrip()) for line in out.getvalue().splitlines()) <= width
@@ -188,7 +191,7 @@ def test_a_sample_shows_its_intervals(tokenizer_dir):
     result = invoke("stats", SAMPLE, "--sample", 0.5, "--tokenizer", tokenizer_dir, "-w", 1)
     assert "of them measured" in result.stderr
     assert "95 % intervals" in result.stderr
-    tables = what_if_tables(compare(lengths_of([5, 6, 7] * 50, sample=0.5, total=300), PackConfig(max_len=16), [16]))
+    tables = what_if_tables(compare(lengths_of([5, 6, 7] * 50, sample=0.5, total=300), [16]))
     assert "intervals" in [table.name for table in tables]
 
 

@@ -17,13 +17,11 @@ COLOURS = {
     "#040404": "var(--two)",
     "#050505": "var(--three)",
     "#060606": "var(--four)",
+    "#070707": "var(--five)",
 }
 """What matplotlib is told -> what the page says. Greys that nobody would choose, so that no other is meant."""
 
-INK, LINE, ONE, TWO, THREE, FOUR = COLOURS
-READ_COLOURS = (LINE, FOUR)
-BECAME_COLOURS = (ONE, FOUR, TWO, THREE)
-"""Of text and special tokens; of tokens packed with loss, without, truncated, dropped."""
+INK, LINE, ONE, TWO, THREE, FOUR, FIVE = COLOURS
 
 WIDTH, HEIGHT = 5.4, 2.6
 """Inches: at 72 points to the inch, letters of 10 points are readable when a phone shows the plot at its width."""
@@ -34,7 +32,8 @@ XLINK = "{http://www.w3.org/1999/xlink}href"
 ElementTree.register_namespace("", SVG[1:-1])
 
 
-def _matplotlib() -> Any:
+def load_matplotlib() -> Any:
+    """matplotlib; raises UsageError where it is not installed."""
     try:
         import matplotlib
     except ImportError:
@@ -45,7 +44,7 @@ def _matplotlib() -> Any:
 
 
 def _figure(height: float = HEIGHT) -> tuple[Any, Any]:
-    _matplotlib()
+    load_matplotlib()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
@@ -61,9 +60,9 @@ def _figure(height: float = HEIGHT) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any, name: str, description: str) -> str:
+def to_svg(figure: Any, name: str, description: str) -> str:
     """The figure as an <svg> element that says what it shows; ids begin with `name`, which the page has once."""
-    matplotlib = _matplotlib()
+    matplotlib = load_matplotlib()
     out = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -107,7 +106,7 @@ def histogram(name: str, bars: Sequence[tuple[int, int, int]], *, unit: str, of:
     axes.grid(axis="y", color=LINE, linewidth=0.5, alpha=0.4)
     most = max(bars, key=lambda bar: bar[2])
     total = sum(count for *_, count in bars)
-    return _svg(
+    return to_svg(
         figure,
         name,
         f"Histogram of {total:,} {of} by {unit}; most, {most[2]:,}, are between {most[0]:,} and {most[1]:,}.",
@@ -126,42 +125,26 @@ def utilisation(name: str, shares: Sequence[float], num_packs: int) -> str:
     axes.set_ylabel("utilisation, %", color=INK)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(axis="y", color=LINE, linewidth=0.5, alpha=0.4)
-    return _svg(
+    return to_svg(
         figure, name, f"Utilisation of {num_packs:,} packs in row order, {min(shares):.1%} to {max(shares):.1%}."
     )
 
 
-def comparison(name: str, names: Sequence[str], padding: Sequence[float]) -> str:
-    """Padding ratio of each way to lay documents out."""
+def comparison(
+    name: str, names: Sequence[str], shares: Sequence[float], of: str = "padding, % of positions", *, first: bool = True
+) -> str:
+    """Shares of each way to lay documents out, 0..1; `first` has a colour of its own."""
     figure, axes = _figure(0.38 * len(names) + 0.7)
-    colours = [TWO if place == 0 else ONE for place in range(len(names))]
+    colours = [TWO if first and place == 0 else ONE for place in range(len(names))]
     places = range(len(names))
-    axes.barh(places, [100 * share for share in padding], color=colours, height=0.7)
-    for place, share in zip(places, padding, strict=True):
+    axes.barh(places, [100 * share for share in shares], color=colours, height=0.7)
+    for place, share in zip(places, shares, strict=True):
         axes.annotate(
             f"{share:.2%}", (100 * share, place), (4, 0), textcoords="offset points", va="center", color=INK, fontsize=9
         )
     axes.set_yticks(list(places), names)
     axes.invert_yaxis()
-    axes.set_xlim(0, max(100 * max(padding) * 1.2, 1))
-    axes.set_xlabel("padding, % of positions", color=INK)
-    told = "; ".join(f"{each}: {share:.2%}" for each, share in zip(names, padding, strict=True))
-    return _svg(figure, name, f"Padding ratio: {told}.")
-
-
-def flow(name: str, read: Sequence[int], became: Sequence[int], description: str) -> str:
-    """Two bars of the same length: the tokens that came in, and what became of them. The page names the colours."""
-    figure, axes = _figure(1.5)
-    total = max(sum(read), 1)
-    for place, (counts, colours) in enumerate(((read, READ_COLOURS), (became, BECAME_COLOURS))):
-        left = 0.0
-        for colour, count in zip(colours, counts, strict=True):
-            if not count:
-                continue
-            axes.barh(place, 100 * count / total, left=left, height=0.6, color=colour)
-            left += 100 * count / total
-    axes.set_yticks([0, 1], ["read", "became"])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("% of tokens", color=INK)
-    return _svg(figure, name, description)
+    axes.set_xlim(0, max(100 * max(shares) * 1.2, 1))
+    axes.set_xlabel(of, color=INK)
+    told = "; ".join(f"{each}: {share:.2%}" for each, share in zip(names, shares, strict=True))
+    return to_svg(figure, name, f"{of.capitalize()}: {told}.")

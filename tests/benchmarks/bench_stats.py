@@ -2,38 +2,65 @@
 
     python tests/benchmarks/bench_stats.py INPUT.jsonl[.zst] --tokenizer DIR [--packed-gb 1.0] [--repeat N]
 
-encode   the fast engine on texts that are in memory, nothing else
+encode   the fast engine on texts that are in memory, nothing else; its tables are cold, as in a run
+unpack   decompresses the file, nothing else
+rows     decompresses it, splits it into lines and decodes the text of each, nothing else: what no reader can do without
 floor    reads the rows and encodes them (see bench_pack)
 stats    `packcli stats INPUT --max-len 2048`: every table, one worker
 
-CPU seconds, user + system, on one core, start-up (the same on the first ten documents) taken off, least of the repeats.
+CPU seconds, user + system, on one core, start-up (the same on the first ten documents) taken off, least of the repeats;
+of floor and stats then also with it: loading the engine, and of stats also the reference that it is compared with.
 Then `packcli stats DIR` on INPUT packed as often as it takes for --packed-gb: wall seconds, start-up included.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from bench_pack import BUILTIN, command, cpu_seconds, lines_of, texts_of
+from bench_pack import BUILTIN, CODECS, command, cpu_seconds, lines_of, texts_of
 
 
-def encode(path: Path, tokenizer: Path) -> float:
-    """CPU seconds of the engine on all texts, warmed up."""
+def seconds_of(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def unpack(path: Path) -> int:
+    import pyarrow as pa
+
+    raw = pa.OSFile(str(path))
+    stream = pa.CompressedInputStream(raw, CODECS[path.suffix]) if path.suffix in CODECS else raw
+    num_bytes = 0
+    while block := stream.read(1 << 20):
+        num_bytes += len(block)
+    return num_bytes
+
+
+def pieces(path: Path, tokenizer: Path) -> dict[str, float]:
+    """CPU seconds of the pieces that a run is made of, each alone; the libraries are loaded."""
     import fastokens
 
     engine = fastokens.Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    found = {"unpack": seconds_of(lambda: unpack(path))}
+    found["rows"] = seconds_of(lambda: collections.deque(texts_of(path), maxlen=0))
     batches = [texts[first : first + 64] for texts in texts_of(path) for first in range(0, len(texts), 64)]
     engine.encode_batch_flat(batches[0][:10], add_special_tokens=False, split_special_tokens=True)
-    began = time.process_time()
-    for batch in batches:
-        engine.encode_batch_flat(batch, add_special_tokens=False, split_special_tokens=True)
-    return time.process_time() - began
+
+    def encode() -> None:
+        for batch in batches:
+            engine.encode_batch_flat(batch, add_special_tokens=False, split_special_tokens=True)
+
+    return {**found, "encode": seconds_of(encode)}
 
 
 def stats_command(path: Path, tokenizer: Path) -> list[str]:
@@ -72,7 +99,7 @@ def main() -> None:
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        print(encode(args.input, args.tokenizer))
+        print(json.dumps(pieces(args.input, args.tokenizer)))
         return
     everywhere = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     if everywhere:
@@ -82,13 +109,12 @@ def main() -> None:
         ten = folder / "ten.jsonl"
         ten.write_bytes(b"\n".join(next(lines_of(args.input))[:10]) + b"\n")
         best: dict[tuple[str, Path], float] = {}
-        encoding = float("inf")
+        alone: dict[str, float] = {}
         child = [sys.executable, __file__, str(args.input), "--tokenizer", str(args.tokenizer), "--child"]
         one_thread = {**os.environ, "RAYON_NUM_THREADS": "1", "FASTOKENS_BPE_THREADS": "1"}
         for _ in range(args.repeat):
-            encoding = min(
-                encoding, float(subprocess.run(child, env=one_thread, capture_output=True, check=True).stdout)
-            )
+            told = json.loads(subprocess.run(child, env=one_thread, capture_output=True, check=True).stdout)
+            alone = {name: min(alone.get(name, 1e9), seconds) for name, seconds in told.items()}
             for path in (ten, args.input):
                 for name in ("floor", "stats"):
                     arguments = (
@@ -98,9 +124,20 @@ def main() -> None:
                     )
                     seconds, _ = cpu_seconds(arguments, folder)
                     best[name, path] = min(best.get((name, path), 1e9), seconds)
-        floor, stats = (best[name, args.input] - best[name, ten] for name in ("floor", "stats"))
-        print(f"encode {encoding:.3f} s, floor {floor:.3f} s, stats {stats:.3f} s CPU")
-        print(f"stats is {stats / encoding:.2f} times encode, {stats / floor:.2f} times floor")
+        whole = {name: best[name, args.input] for name in ("floor", "stats")}
+        net = {name: whole[name] - best[name, ten] for name in whole}
+        encode = alone["encode"]
+        print("CPU s: " + ", ".join(f"{name} {seconds:.3f}" for name, seconds in {**alone, **net}.items()))
+        print(f"net: stats is {net['stats'] / encode:.2f} times encode, {net['stats'] / net['floor']:.2f} times floor")
+        least = 1 + alone["rows"] / encode
+        print(
+            f"rows and encode, with nothing between them, are {least:.2f} times encode: unpack is "
+            f"{alone['unpack'] / encode:.2f} of it, lines and JSON {(alone['rows'] - alone['unpack']) / encode:.2f}"
+        )
+        print(
+            f"with start-up: stats {whole['stats']:.3f}, floor {whole['floor']:.3f}: "
+            f"{whole['stats'] / whole['floor']:.2f} times"
+        )
         if everywhere:
             os.sched_setaffinity(0, everywhere)
         if not args.packed_gb:
