@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packcli import chat, probe, readers, space, tokenizing
+from packcli import chat, hooks, probe, readers, space, tokenizing
 from packcli.config import PackConfig, RunOptions
 from packcli.documents import DocumentMaker
 from packcli.engine import RETRIES, Emit, LostWorkerError, get_engine
@@ -140,7 +140,7 @@ class _Line:
             sources, config.text_field, config.text_template, format_=config.format, mapped=config.field
         )
         seen = self.target.recorded_date()
-        config = config.resolved(fields.format, seen or time.strftime("%Y-%m-%d"))
+        config = hooks.pin_strategy(config.resolved(fields.format, seen or time.strftime("%Y-%m-%d")))
         tokenizer = tokenizing.find_tokenizer(config, allow_network=self.options.allow_network)
         template = None
         if fields.has_messages:

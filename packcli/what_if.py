@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli.assemble import rows_per_batch
-from packcli.config import CANNOT_CAP_DOCS, PackConfig
+from packcli.config import CANNOT_CAP_DOCS, PackConfig, strategy_label
 from packcli.errors import UsageError
+from packcli.hooks import find_strategy
 from packcli.measuring import ANY_DATE, Lengths
 from packcli.overlong import kept_lengths
 from packcli.planner import Plan, make_plan
@@ -153,7 +154,7 @@ def _plan(lengths: NDArray[np.int64], config: PackConfig, *place: int) -> Plan:
     return make_plan(
         lengths,
         config.max_len,
-        strategy=str(config.strategy),
+        strategy=find_strategy(config),
         overlong=str(config.overlong),
         max_docs_per_pack=config.max_docs_per_pack,
         effort=config.effort,
@@ -213,7 +214,7 @@ def _sum_up(parts: Sequence[NDArray[np.int64]], plans: Sequence[Plan], config: P
     lost_labels = num_lost - (num_dropped if config.isolate else 0)
     return Outcome(
         max_len=max_len,
-        strategy=str(config.strategy),
+        strategy=strategy_label(str(config.strategy)),
         max_docs_per_pack=config.max_docs_per_pack,
         num_packs=num_packs * scale,
         num_packs_above_lower_bound=above * scale,

@@ -19,6 +19,7 @@ from packcli.assemble import Assembler, Layout, Origin
 from packcli.counting import count_loss, count_plan, with_loss
 from packcli.errors import BadRowError
 from packcli.gathering import Documents, MaskedDocuments
+from packcli.hooks import find_strategy
 from packcli.job import Job, folder_of, run_schema, splits_of
 from packcli.manifest import Output
 from packcli.overlong import OverlongDocumentError
@@ -161,7 +162,7 @@ def _write_part(
             plan = make_plan(
                 lengths,
                 config.max_len,
-                strategy=str(config.strategy),
+                strategy=find_strategy(config),
                 overlong=str(config.overlong),
                 max_docs_per_pack=config.max_docs_per_pack,
                 effort=config.effort,

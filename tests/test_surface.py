@@ -72,7 +72,7 @@ def test_options_and_their_help(name):
 
 def test_every_setting_has_an_option():
     """A field of the config that no flag reaches, or a flag that reaches nothing."""
-    renamed = {"add_eos": "eos", "add_bos": "bos"}
+    renamed = {"add_eos": "eos", "add_bos": "bos", "strategy_sha256": "strategy"}
     flags = {option.lstrip("-").replace("-", "_") for option in OPTIONS["pack"]}
     for name in [*PackConfig.__dataclass_fields__, *RunOptions.__dataclass_fields__]:
         assert renamed.get(name, name) in flags
