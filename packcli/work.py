@@ -76,7 +76,11 @@ def make_extractor(fields: readers.Fields, sources: Sequence[readers.Source]) ->
 
 
 def _read_documents(
-    job: Job, part: readers.Part, extract: Extractor, meter: readers.Meter, emit: Callable[[Progress], None]
+    job: Job,
+    part: readers.Part | readers.PickedRows,
+    extract: Extractor,
+    meter: readers.Meter,
+    emit: Callable[[Progress], None],
 ) -> Documents:
     """Reads and tokenizes the rows of a part."""
     engine, spot_check = load_encoder(job)
@@ -126,6 +130,12 @@ def tokenize_unit(job: Job, unit: readers.Unit) -> Iterator[TokenizedPart]:
         has_loss = np.zeros(len(tokens), dtype=np.bool_)
         has_loss[with_loss(tokens, np.arange(len(tokens)), job.config)[0]] = True
         yield TokenizedPart(part.index, part.digest, tokens, documents.origin(), documents.empty, of_split, has_loss)
+
+
+def tokenize_rows(job: Job, rows: readers.PickedRows) -> tuple[TokenBatch, Origin]:
+    """Some documents and where they come from, as `run_unit` would tokenize them; empty ones are not among them."""
+    documents = _read_documents(job, rows, make_extractor(job.fields, job.sources), readers.Meter(), lambda event: None)
+    return documents.tokens.finish(), documents.origin()
 
 
 ENCODERS: dict[object, tuple[tokenizing.Engine, tokenizing.SpotCheck]] = {}

@@ -569,7 +569,8 @@ def test_the_command_shows_what_is_wrong_and_exits_with_3(output):
     assert result.exit_code == 3
     found = json.loads(result.stdout)
     keys = (
-        "output sound problems num_shards num_rows num_tokens num_bytes num_documents_compared absent same_as seconds"
+        "output sound problems num_shards num_rows num_tokens num_bytes num_documents_compared absent same_as"
+        " restored seconds"
     )
     assert list(found) == keys.split()
     assert (found["sound"], found["problems"][0]["file"]) == (False, SHARD)
