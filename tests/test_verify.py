@@ -611,6 +611,15 @@ def test_a_dataset_with_a_loss_mask_is_sound(tmp_path, name, columns):
     assert len(verdict.absent) == stats.num_documents_no_loss + stats.num_documents_no_loss_left
 
 
+def test_chats_that_got_bos_because_it_was_asked_for_are_sound(tmp_path, monkeypatch):
+    """Whether it was asked for is no setting in the manifest; without it every chat would seem to have changed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plain.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    chats = SAMPLE.with_name("chat.jsonl")
+    output = pack(tmp_path / "out", chats, chat_template="plain.jinja", add_bos=True, add_eos=True)
+    assert verify(output, deep=True).problems == []
+
+
 def test_a_label_that_the_text_does_not_give_is_found(tmp_path, monkeypatch):
     """A mask that moved by one token trains on the prompt."""
     packcli.pack(SAMPLE.with_name("chat.jsonl"), tmp_path / "out", max_len=512, workers=1)
