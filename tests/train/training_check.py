@@ -169,11 +169,10 @@ def test_documents_of_a_pack_are_as_if_alone(attention, batch_size, rows):
         assert furthest(gradients(model), alone_gradients) / count < 1e-6
 
 
-@pytest.mark.parametrize("layout", ["batch of 1", "batch of 3", "three rows as one"])
-def test_gradients_of_flex(layout, rows, monkeypatch):
-    """On a CPU torch has flex_attention's backward in its dense form only, and refuses to be asked for it. Here it is
-    asked, with the mask_mod that Transformers makes of our positions, in float32; and the blocks that kernels would
-    pass over hold nothing that the mask lets through. What a GPU's kernels make of both is not tested."""
+@pytest.fixture
+def dense_flex(monkeypatch):
+    """flex_attention in its dense form, which is all that torch has of its backward on a CPU, and refuses to be asked
+    for; the masks that it was called with."""
     from torch.nn.attention import flex_attention as module
 
     masks = []
@@ -185,6 +184,15 @@ def test_gradients_of_flex(layout, rows, monkeypatch):
     monkeypatch.setattr(module, "_validate_device", lambda *tensors: None)
     monkeypatch.setattr("transformers.integrations.flex_attention.compile_friendly_flex_attention", dense_form)
     torch._dynamo.reset()
+    return masks
+
+
+@pytest.mark.parametrize("layout", ["batch of 1", "batch of 3", "three rows as one"])
+def test_gradients_of_flex(layout, rows, dense_flex):
+    """With the mask_mod that Transformers makes of our positions, in float32; and the blocks that kernels would pass
+    over hold nothing that the mask lets through. What a GPU's kernels make of both is not tested."""
+    from torch.nn.attention.flex_attention import create_mask
+
     model = make_model("eager")
     expected, total, count = alone(model, rows)
     total.backward()
@@ -204,14 +212,14 @@ def test_gradients_of_flex(layout, rows, monkeypatch):
     assert worst(model, rows, torch.cat(logits), expected) < 1e-5
     assert furthest(gradients(model), alone_gradients) / count < 1e-6
     num_passed_over = 0
-    for mask in masks:
+    for mask in dense_flex:
         batch_size, _, length, _ = mask.shape
-        lets_through = module.create_mask(mask.mask_mod, batch_size, 1, length, length, device="cpu")
+        lets_through = create_mask(mask.mask_mod, batch_size, 1, length, length, device="cpu")
         blocks = mask.to_dense().bool()
         in_block = blocks.repeat_interleave(mask.BLOCK_SIZE[0], 2).repeat_interleave(mask.BLOCK_SIZE[1], 3)
         assert not (lets_through & ~in_block[:, :, :length, :length]).any()
         num_passed_over += int((~blocks).sum())
-    assert len(masks) == 2 * len(logits)  # a layer each
+    assert len(dense_flex) == 2 * len(logits)  # a layer each
     assert (num_passed_over > 0) == (layout == "three rows as one")
 
 
@@ -269,9 +277,9 @@ def in_order(trainer):
     return trainer
 
 
-@pytest.mark.parametrize("attention", ["eager", "flash", "sdpa"])
+@pytest.mark.parametrize("attention", sorted(IMPLEMENTATIONS))
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_two_lines_train_a_transformers_model(attention, batch_size, packed, tmp_path):
+def test_two_lines_train_a_transformers_model(attention, batch_size, packed, tmp_path, dense_flex):
     """Full and compact directories; the Trainer takes away the columns that the model does not know."""
     model = make_model("eager")
     stored = list(load_from_disk(str(packed / "all")).select(range(6)))
