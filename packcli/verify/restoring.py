@@ -208,6 +208,8 @@ def _assembled(opened: Inputs, record: Record, entry: dict[str, Any], stored: Co
     """The row from the documents that its sources name, which alone are read."""
     job, config = opened.job, record.config
     source, row, start, end = stored["sources"]
+    if (start < 0).any() or (start >= end).any() or (row < 0).any():
+        raise StorageError(f"{entry['file']}: a row names documents that cannot be")  # and yet it is sealed
     places = list(zip(source.tolist(), row.tolist(), strict=True))
     wanted: dict[int, list[int]] = {}
     for at, number in places:
