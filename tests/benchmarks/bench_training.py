@@ -18,10 +18,13 @@ computes, and seconds are those of the CPU: what else the machine does hardly ma
 nano-patch-sequence-pack publishes, for 7B models, how much faster packed training is: ORCA-MATH 1.38 times, FLAN 1.89.
 The ratio hangs on the lengths (a padded batch of few, alike documents wastes little), so compare orders of magnitude.
 
-There was no GPU at hand when this was written. On a CPU core, the first line with --max-len 1024 --positions 4096
---steps 8, the second without the template:
+There was no GPU at hand when this was written. On a CPU core of a busy machine, the first line with --max-len 512
+--positions 2048 --steps 4 --attention sdpa, tokens and positions for each second of the CPU:
 
-FIGURES
+    7,473 documents, 2,411 packs of 512, utilisation 99.67%; tiny on cpu, 2,048 positions a batch, 4 steps
+    sdpa   padded           848 tokens/s         1,409 positions/s    1.34 GiB
+    sdpa   packed         1,298 tokens/s         1,303 positions/s    1.30 GiB
+    sdpa   packed is 1.53 times as fast
 """
 
 from __future__ import annotations
