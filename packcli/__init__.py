@@ -3,6 +3,7 @@
     packcli.pack("data.jsonl", "out", max_len=2048)   a Report; the same as `packcli pack`
     packcli.plan(lengths, 2048)                       a Plan: pure NumPy, no file is opened
     packcli.load("out")                               datasets.Dataset or DatasetDict, mapped
+    packcli.restore("out", 17)                        one row, made again from the inputs
     packcli.export("out", "parquet")                  the same packs in the formats of other stacks
     packcli.pack_sequences(rows, 2048, 0)             lists, arrays or tensors in memory; also concatenate_and_pack
     packcli.stream_packs(samples, 2048)               a stream, window by window, with hooks; stops and goes on
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from packcli.planner import make_plan as plan
     from packcli.sequences import concatenate_and_pack, pack_sequences
     from packcli.streaming import stream_packs
+    from packcli.verify import restore
 
 __version__ = "0.1.0"
 
@@ -39,6 +41,7 @@ __all__ = [
     "pack",
     "pack_sequences",
     "plan",
+    "restore",
     "stream_packs",
 ]
 
@@ -51,6 +54,7 @@ _HOMES = {
     "pack": ("packcli.pipeline", "pack"),
     "pack_sequences": ("packcli.sequences", "pack_sequences"),
     "plan": ("packcli.planner", "make_plan"),
+    "restore": ("packcli.verify", "restore"),
     "stream_packs": ("packcli.streaming", "stream_packs"),
 }
 

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli.assemble import Origin
+from packcli.config import is_own_strategy
 from packcli.overlong import Segments
 from packcli.planner import Plan, lower_bound
 from packcli.strategies import get_strategy
@@ -149,7 +150,7 @@ class Onward:
 
 def may_carry(strategy: str) -> bool:
     """Whether a strategy pairs documents freely; the others keep the order of the input, or one document a pack."""
-    return get_strategy(strategy).shuffles_packs
+    return not is_own_strategy(strategy) and get_strategy(strategy).shuffles_packs
 
 
 def divide(plan: Plan, lengths: NDArray[np.int64], moves: NDArray[np.uint8]) -> tuple[Plan, NDArray[np.bool_]]:

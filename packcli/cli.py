@@ -94,7 +94,8 @@ def pack(
         _text_option(
             "--strategy",
             metavar="NAME",
-            help="concat, best-fit, shuffle-fit, first-fit, next-fit, pad [default: concat for text, else best-fit].",
+            help="concat, best-fit, shuffle-fit, first-fit, next-fit, pad [default: concat for text, else best-fit]; "
+            "or a function of yours: module:function, file.py:function.",
         ),
     ] = None,
     overlong: Annotated[

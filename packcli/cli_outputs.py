@@ -8,6 +8,7 @@ import typer
 
 from packcli.config import TOKENIZER_ENGINES, RunOptions
 from packcli.ending import Ending
+from packcli.errors import UsageError
 
 EXPORT_FORMATS = (
     "parquet",
@@ -28,6 +29,8 @@ VERIFY_EPILOG = """Examples:
   packcli verify data-packed --deep --sample 1/10
 
   packcli verify data-packed --against data.jsonl
+
+  packcli verify data-packed --row 17
 
   packcli verify data-packed --same-as other-packed"""
 
@@ -56,6 +59,24 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    row: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Make this row again and compare it; -1 is the last.", show_default=False),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="With --row: train or validation [default: train].", show_default=False)
+    ] = "train",
+    replay: Annotated[
+        bool, typer.Option("--replay", help="With --row: pack its unit again, which a lost shard takes anyway.")
+    ] = False,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --row: the function of yours that planned the packs, as of pack. No other code is run.",
+            show_default=False,
+        ),
+    ] = None,
     same_as: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="Another output, which must hold the same rows.", show_default=False),
@@ -76,15 +97,28 @@ def verify(
         from packcli.stores import locate
 
         shown = errors.console
-        verdict = verifying.verify(
-            locate(directory),
-            deep=deep,
-            sample=verifying.parse_sample(sample),
-            against=against or (),
-            same_as=None if same_as is None else locate(same_as),
-            tokenizer_engine=tokenizer_engine,
-            warn=lambda message: None if quiet else console.show_warning(shown, message),
-        )
+        chosen = verifying.parse_sample(sample)
+        common: dict[str, Any] = {
+            "against": against or (),
+            "tokenizer_engine": tokenizer_engine,
+            "warn": lambda message: None if quiet else console.show_warning(shown, message),
+        }
+        if row is not None:
+            if same_as is not None or chosen != (1, 1):
+                raise UsageError("--row looks at one row: --same-as and --sample have no say", "give one of them")
+            verdict = verifying.verify_row(
+                locate(directory), row, split=split, replay=replay, strategy=strategy, **common
+            )
+        elif replay or strategy is not None or split != "train":
+            raise UsageError("--replay, --strategy and --split say how a row is made again", "name one with --row")
+        else:
+            verdict = verifying.verify(
+                locate(directory),
+                deep=deep,
+                sample=chosen,
+                same_as=None if same_as is None else locate(same_as),
+                **common,
+            )
         if json_:
             console.print_json(verdict.as_dict())
         if not (quiet and verdict.is_sound):

@@ -67,8 +67,32 @@ CONFIG_FILE = "packcli.toml"
 """Where settings are looked for when no file is named."""
 
 
+OWN_STRATEGY = re.compile(r"(?P<place>.+\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*)", re.DOTALL)
+"""A function of the user's own: `module:function` or `path/to/file.py:function`."""
+
+
+def is_own_strategy(name: str | None) -> bool:
+    """Whether a strategy is code that packcli does not bring along."""
+    return name is not None and ":" in name
+
+
+def strategy_label(name: str) -> str:
+    """A strategy as reports and manifests name it: without the directory of its file."""
+    found = OWN_STRATEGY.fullmatch(name)
+    return f"{Path(found['place']).name}:{found['function']}" if found else name
+
+
 def canonical_strategy(name: str) -> str:
-    """Our name for a strategy: `bfd` -> `best-fit`. Raises UnknownNameError, naming the nearest."""
+    """Our name for a strategy: `bfd` -> `best-fit`; one of the user's own stays as it is.
+
+    Raises:
+        UnknownNameError: no such name; names the nearest.
+        UsageError: a colon, and yet neither module:function nor file.py:function.
+    """
+    if is_own_strategy(name):
+        if OWN_STRATEGY.fullmatch(name) is None:
+            raise UsageError(f"strategy {name!r} is no function", "module:function, or path/to/file.py:function")
+        return name
     if name.lower() not in STRATEGY_ALIASES:
         raise unknown_name("strategy", name, STRATEGY_ALIASES)
     return STRATEGY_ALIASES[name.lower()]
@@ -97,7 +121,10 @@ class PackConfig:
     max_len: int = 2048
     """Tokens a pack; at least 2."""
     strategy: str | None = None
-    """Which segments share a pack, stored under our own name; None: concat for text, best-fit for the other formats."""
+    """Which segments share a pack, stored under our own name; None: concat for text, best-fit for the other formats.
+    module:function or file.py:function is one of the user's own."""
+    strategy_sha256: str | None = None
+    """Of a strategy of the user's own: sha256 of its source file. The run fills it in, and refuses another."""
     overlong: str | None = None
     """Documents over max_len: split, truncate, drop, error; None: split for text, truncate for the other formats."""
     max_docs_per_pack: int = 0
@@ -157,6 +184,8 @@ class PackConfig:
         put = object.__setattr__
         if self.strategy is not None:
             put(self, "strategy", canonical_strategy(self.strategy))
+        if self.strategy_sha256 is not None and not is_own_strategy(self.strategy):
+            raise UsageError("strategy_sha256 is for a strategy of your own", "leave it out")
         put(self, "columns", resolve_columns(self.columns))
         put(self, "field", (self.field,) if isinstance(self.field, str) else tuple(self.field))
         if self.max_len < 2:
@@ -354,6 +383,13 @@ def read_settings(path: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
         settings: dict[str, Any] = {}
     else:
         settings = read_toml(Path(path or CONFIG_FILE))
+    if path is None and given.get("strategy") is None and is_own_strategy(settings.get("strategy")):
+        raise UsageError(
+            f"{CONFIG_FILE} asks for the strategy {settings['strategy']}, which is code, and nobody named this file",
+            f"if you trust it: --config {CONFIG_FILE}, or --strategy {settings['strategy']}",
+        )
+    if given.get("strategy") is not None:
+        settings.pop("strategy_sha256", None)
     settings |= {name: value for name, value in given.items() if value is not None}
     for one, other in (("text_field", "text_template"), ("text_template", "text_field")):
         if given.get(one) is not None and given.get(other) is None:  # a flag replaces either one of the file

@@ -82,10 +82,19 @@ ABSENT_SHOWN = 10
 
 
 def show_verdict(console: Console, verdict: Verdict) -> None:
-    """What `packcli verify` found: one line a problem, then what was looked at."""
+    """What `packcli verify` found: one line a problem, then what was looked at, or what became of a row."""
     for problem in verdict.problems:
         place = f"{problem.file}: " if problem.file else ""
         console.print(f"[bold red]wrong:[/] {escape(_clean(place + problem.what))}", soft_wrap=True)
+    if verdict.restored is not None:
+        row = verdict.restored
+        way = "from its sources" if row.way == "sources" else f"by packing its unit again ({row.reason})"
+        differs = any(problem.what.startswith("row ") for problem in verdict.problems)
+        same = ("not " if differs else "") + f"the same bytes in {len(row)} columns"
+        state = same if row.is_compared else "not compared: --json prints it"
+        line = f"{verdict.output}: row {row.row} of {row.split} made again {way}: {state} ({verdict.seconds:.2f} s)"
+        console.print(escape(_clean(line)), soft_wrap=True)
+        return
     by_cause: dict[str, list[Absent]] = {}
     for document in verdict.absent:
         by_cause.setdefault(document.cause.split(":")[0], []).append(document)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from packcli import chat, probe, readers, stores, tokenizing
+from packcli import chat, hooks, probe, readers, stores, tokenizing
 from packcli.collecting import read_unit
 from packcli.config import PackConfig, RunOptions
 from packcli.documents import DocumentMaker
@@ -58,7 +58,7 @@ def describe(
         sources, config.text_field, config.text_template, format_=config.format, mapped=config.field
     )
     seen = target.recorded_date()
-    config = config.resolved(fields.format, seen or time.strftime("%Y-%m-%d"))
+    config = hooks.pin_strategy(config.resolved(fields.format, seen or time.strftime("%Y-%m-%d")))
     tokenizer = tokenizing.find_tokenizer(config, allow_network=options.allow_network)
     template = None
     if fields.has_messages:

@@ -31,7 +31,7 @@ import filelock
 
 from packcli import stores
 from packcli.carry_files import drop_carries
-from packcli.config import FORMAT_VERSION, PackConfig
+from packcli.config import FORMAT_VERSION, PackConfig, strategy_label
 from packcli.errors import LockedError, MismatchError, OutputError, UsageError
 from packcli.presence import SILENCE_S, Presence, Seen, look, look_around
 from packcli.readers import Source
@@ -82,6 +82,10 @@ def describe_run(
         del settings[name]  # resolved: they stand under "tokenizer" and "text"
     for name in ("add_eos", "add_bos", "chat_template", "date"):
         del settings[name]  # so are these
+    sha256 = settings.pop("strategy_sha256")
+    if sha256 is not None:  # code of the user's own: what it says counts, not where it lies
+        settings["strategy"] = label = strategy_label(str(config.strategy))
+        settings["strategy_sha256"] = {label: sha256}
     # Where a row over the limit ends the run, the limit decides no byte of the output.
     limit = sources[0].max_row_bytes if config.on_error == "skip" else None
     run = {
@@ -424,12 +428,16 @@ def _shown(value: Any) -> str:
 def config_of(manifest: Mapping[str, Any]) -> PackConfig:
     """The settings of a manifest, whose columns are those written: a mask may have added labels.
 
+    A strategy of the user's own is there by its label: nobody knows from a manifest where its code is.
+
     Raises:
         ValueError: they contradict one another.
     """
     settings = dict(manifest["config"])
     written, ragged = settings.pop("columns"), settings.pop("ragged")
     columns = tuple(name for name in written if not (ragged and name == "labels"))
+    if "strategy_sha256" in settings:
+        settings["strategy_sha256"] = dict(settings["strategy_sha256"])[settings["strategy"]]
     config = PackConfig(**settings, columns=columns, format=manifest["text"]["format"])
     if config.ragged is not ragged or list(config.written_columns) != written:
         raise ValueError(f"columns {written} and ragged {ragged}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from packcli.config import CANNOT_CAP_DOCS, EFFORTS, KEEPS_ORDER, OVERLONG, canonical_strategy
 from packcli.errors import UsageError, unknown_name
 from packcli.overlong import Segments, cut_stream, kept_lengths, split_documents
-from packcli.strategies import get_strategy
+from packcli.strategies import Strategy, get_strategy, own_strategy
 from packcli.strategies.balancing import balanced_order
 from packcli.strategies.bounds import count_bound
 from packcli.strategies.patterns import count_lengths
@@ -27,7 +28,7 @@ REORDERED = 1 << 16
 
 
 class PlanError(AssertionError):
-    """A plan breaks an invariant: a bug in a strategy, never a user's mistake."""
+    """A plan breaks an invariant: a bug in a strategy. (One of the user's own makes it a UsageError.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def make_plan(
     lengths: ArrayLike,
     max_len: int,
     *,
-    strategy: str = "best-fit",
+    strategy: str | Strategy | Callable[..., Any] = "best-fit",
     overlong: str = "split",
     max_docs_per_pack: int = 0,
     effort: str = "normal",
@@ -121,7 +122,8 @@ def make_plan(
     Args:
         lengths: Tokens of each document, integers [D]; 0 gives no segment.
         max_len: Capacity of a pack.
-        strategy: Name or alias, as on the command line.
+        strategy: Name or alias, as on the command line; or a function (lengths, capacity, *, max_docs, seed, effort)
+            -> (order, pack_offsets), whose answers are checked.
         overlong: What becomes of documents longer than max_len.
         max_docs_per_pack: Most segments in one pack; 0 means no limit.
         effort: How much work best-fit may take for fewer packs: fast, normal, max.
@@ -129,11 +131,16 @@ def make_plan(
         seed: Seed of every random choice.
 
     Raises:
-        UsageError: an unknown name, a negative length or limit, or an option that the strategy cannot keep.
+        UsageError: an unknown name, a negative length or limit, an option that the strategy cannot keep, or what a
+            function of the user's own raises or gets wrong.
         OverlongDocumentError: overlong is "error" and a document is too long.
     """
-    name = canonical_strategy(strategy)
-    chosen = get_strategy(name)
+    if isinstance(strategy, str):
+        name = canonical_strategy(strategy)
+        chosen = get_strategy(name)
+    else:
+        chosen = strategy if isinstance(strategy, Strategy) else own_strategy(strategy)
+        name = chosen.own_name
     if max_docs_per_pack and name in CANNOT_CAP_DOCS:
         raise UsageError(f"strategy {name!r} cannot keep max_docs_per_pack")
     if balance and name in KEEPS_ORDER:
@@ -160,6 +167,14 @@ def make_plan(
     bound = packs.lower_bound or lower_bound(segments.length, max_len, max_docs_per_pack)
     found_by = f"{name}: {packs.found_by}" if packs.found_by else name
     plan = Plan(max_len, segments, packs.order, packs.pack_offsets, bound, found_by, max_docs_per_pack)
+    if chosen.own_name:
+        try:
+            check_plan(plan, kept.astype(np.int64, copy=False))
+        except PlanError as error:
+            raise UsageError(
+                f"strategy {name}: {error}",
+                "order holds every segment once; pack p is order[pack_offsets[p]:pack_offsets[p+1]], within capacity",
+            ) from None
     if chosen.shuffles_packs and not chosen.deals_packs:
         plan = _reorder(plan, permutation(plan.num_packs, mix(seed, 2)))
     return balance_plan(plan, seed) if balance else plan
@@ -208,9 +223,9 @@ def check_plan(plan: Plan, kept: NDArray[np.int64]) -> None:
     must(offsets[0] == 0 and offsets[-1] == len(plan.order), "pack_offsets do not cover the segments")
     must((np.diff(offsets) > 0).all(), "a pack is empty")
     must((segments.length > 0).all(), "a segment is empty")
-    must((plan.pack_tokens <= plan.max_len).all(), "a pack is over max_len")
+    must(*_within("max_len", plan.pack_tokens, plan.max_len))
     if plan.max_docs_per_pack:
-        must((plan.docs_per_pack <= plan.max_docs_per_pack).all(), "a pack is over max_docs_per_pack")
+        must(*_within("max_docs_per_pack", plan.docs_per_pack, plan.max_docs_per_pack))
     # Segments tile the documents: each starts where the one before it ends, or at 0 in the next document.
     ends = segments.start + segments.length
     same = np.diff(segments.doc) == 0
@@ -220,3 +235,9 @@ def check_plan(plan: Plan, kept: NDArray[np.int64]) -> None:
     covered = np.bincount(segments.doc, weights=segments.length, minlength=len(kept)).astype(np.int64)
     must(np.array_equal(covered, kept), "segments do not cover the documents")
     must(plan.num_packs >= plan.lower_bound, "the lower bound is above the plan: the bound is wrong")
+
+
+def _within(limit: str, values: NDArray[np.int64], most: int) -> tuple[bool, str]:
+    """Whether no pack is over the limit, and what to say about the first that is."""
+    over = np.flatnonzero(values > most)[:1].tolist()
+    return not over, "".join(f"a pack is over {limit}: pack {pack} has {values[pack]:,} of {most:,}" for pack in over)

@@ -6,7 +6,7 @@ pack_sequences([[1, 2, 3], [4, 5], [6, 7, 8, 9], [10, 11, 12]], max_length=8, pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from packcli.errors import UsageError
 from packcli.planner import Plan, make_plan
+
+Strategy = str | Callable[..., Any]
+"""A name, or a function of the user's own, as of packcli.plan."""
 
 
 class Boundary(NamedTuple):
@@ -31,7 +34,7 @@ def pack_sequences(
     max_length: int,
     pad_token_id: int,
     *,
-    strategy: str = "next-fit",
+    strategy: Strategy = "next-fit",
     overlong: str = "split",
     seed: int = 0,
     return_boundaries: bool = False,
@@ -42,7 +45,7 @@ def pack_sequences(
         sequences: Flat lists, 1-D arrays or 1-D tensors of integers; empty ones give nothing.
         max_length: L, positions of a row.
         pad_token_id: What fills rows.
-        strategy: Which sequences share a row, as on the command line; next-fit keeps their order.
+        strategy: Which sequences share a row, as of packcli.plan; next-fit keeps their order.
         overlong: What becomes of sequences longer than a row: split, truncate, drop, error.
         seed: Seed of every random choice.
         return_boundaries: Whether to return (rows, boundaries), a Boundary for each piece, row by row.
@@ -68,7 +71,7 @@ def concatenate_and_pack(
     pad_token_id: int,
     label_pad_id: int = -100,
     *,
-    strategy: str = "next-fit",
+    strategy: Strategy = "next-fit",
     overlong: str = "split",
     seed: int = 0,
 ) -> tuple[Any, Any, Any]:
@@ -105,7 +108,7 @@ def concatenate_and_pack(
     return ids, packed_labels, masks
 
 
-def _plan(arrays: list[NDArray[Any]], max_length: int, strategy: str, overlong: str, seed: int) -> Plan:
+def _plan(arrays: list[NDArray[Any]], max_length: int, strategy: Strategy, overlong: str, seed: int) -> Plan:
     lengths = np.array([len(array) for array in arrays], dtype=np.int64)
     return make_plan(lengths, max_length, strategy=strategy, overlong=overlong, seed=seed)
 

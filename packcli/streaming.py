@@ -55,7 +55,7 @@ def stream_packs(
     select: Select | None = None,
     pack: Pack | None = None,
     carry: bool = False,
-    strategy: str = "best-fit",
+    strategy: str | Callable[..., Any] = "best-fit",
     pad_id: int = 0,
     workers: tuple[int, int] | None = None,
 ) -> StreamPacker:
@@ -69,7 +69,7 @@ def stream_packs(
         pack: A group -> a pack, or an iterator of packs. By default a dict of arrays with the columns of a packed row.
         carry: Whether samples that no group took wait for the next window. The default select then also holds
             back groups that are not full.
-        strategy: For the default select.
+        strategy: For the default select; as of packcli.plan.
         pad_id: For the default pack.
         workers: (this one, how many): group g is packed by worker g modulo their number. By default torch's data
             loader says. All of them read the whole stream; with batch_size=None, a data loader of any number of
@@ -280,7 +280,7 @@ class _Plan:
     """The default select: a strategy plans the window."""
 
     max_len: int
-    strategy: str
+    strategy: str | Callable[..., Any]
     carry: bool
 
     def __call__(self, samples: list[Any]) -> list[list[Any]]:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from packcli.assemble import rows_per_batch
 from packcli.carrying import divide, may_carry
-from packcli.config import CANNOT_CAP_DOCS, PackConfig
+from packcli.config import CANNOT_CAP_DOCS, PackConfig, strategy_label
 from packcli.counting import count_loss, loss_between, loss_of, with_loss
 from packcli.errors import UsageError
+from packcli.hooks import find_strategy
 from packcli.measuring import Joined, Lengths
 from packcli.overlong import OverlongDocumentError, kept_lengths
 from packcli.planner import Plan, make_plan
@@ -188,7 +189,7 @@ def _plan(lengths: NDArray[np.int64], config: PackConfig, *place: int) -> Plan:
         return make_plan(
             lengths,
             config.max_len,
-            strategy=str(config.strategy),
+            strategy=find_strategy(config),
             overlong=str(config.overlong),
             max_docs_per_pack=config.max_docs_per_pack,
             effort=config.effort,
@@ -273,7 +274,7 @@ def _sum_up(
     utilisation = num_packed / positions if positions else 0.0
     return Outcome(
         max_len=max_len,
-        strategy=str(config.strategy),
+        strategy=strategy_label(str(config.strategy)),
         max_docs_per_pack=config.max_docs_per_pack,
         num_packs=num_packs * scale,
         num_packs_above_lower_bound=above * scale,

@@ -21,6 +21,7 @@ from packcli.carry_files import LostCarryError, drop_carry, keep_carry, read_car
 from packcli.carrying import Carried, Onward, may_carry
 from packcli.counting import count_loss, count_plan, with_loss
 from packcli.gathering import Documents, MaskedDocuments
+from packcli.hooks import find_strategy
 from packcli.job import Job, folder_of, run_schema, splits_of
 from packcli.manifest import STATE_DIRECTORY, Output
 from packcli.planner import balance_plan, make_plan
@@ -100,12 +101,12 @@ def make_extractor(
 
 def _read_documents(
     job: Job,
-    part: readers.Part,
+    part: readers.Part | readers.PickedRows,
     bad_rows: readers.BadRows,
     meter: readers.Meter,
     emit: Callable[[Progress], None],
     carried: Carried,
-    only: Choice | None = None,
+    only: Callable[[int, NDArray[np.int64]], NDArray[np.bool_]] | None = None,
 ) -> Documents:
     """Reads and tokenizes the rows of a part; what the part before hands over comes first."""
     engine, spot_check = load_encoder(job)
@@ -116,7 +117,7 @@ def _read_documents(
     for chunk in part.chunks():
         records, rows = extract(chunk)
         if only is not None:
-            taken = only(part.index, chunk.source, rows)
+            taken = only(chunk.source, rows)
             records, rows = list(itertools.compress(records, taken.tolist())), rows[taken]
         num_documents = documents.add(chunk, records, rows)
         bad_rows.flush()
@@ -173,7 +174,8 @@ def tokenize_unit(
         carried = handed(part.index) if handed is not None else Carried.nothing()
         rejected: list[readers.Rejected] = []
         bad_rows = readers.BadRows(job.sources, rejected.append)
-        documents = _read_documents(job, part, bad_rows, meter, lambda event: None, carried, only)
+        chosen = None if only is None else functools.partial(only, part.index)
+        documents = _read_documents(job, part, bad_rows, meter, lambda event: None, carried, chosen)
         tokens = documents.tokens.finish()
         of_split = functools.partial(documents.of_split, num_documents=len(tokens))
         has_loss = np.zeros(len(tokens), dtype=np.bool_)
@@ -181,6 +183,13 @@ def tokenize_unit(
         yield TokenizedPart(
             part.index, part.digest, tokens, documents.origin(), documents.empty, of_split, has_loss, rejected
         )
+
+
+def tokenize_rows(job: Job, rows: readers.PickedRows) -> tuple[TokenBatch, Origin]:
+    """Some documents and where they come from, as `run_unit` would tokenize them; empty ones are not among them."""
+    bad_rows = readers.BadRows(job.sources)
+    documents = _read_documents(job, rows, bad_rows, readers.Meter(), lambda event: None, Carried.nothing())
+    return documents.tokens.finish(), documents.origin()
 
 
 ENCODERS: dict[object, tuple[tokenizing.Engine, tokenizing.SpotCheck]] = {}
@@ -221,7 +230,7 @@ def _write_part(
         plan = make_plan(
             lengths,
             config.max_len,
-            strategy=str(config.strategy),
+            strategy=find_strategy(config),
             overlong=str(config.overlong),
             max_docs_per_pack=config.max_docs_per_pack,
             effort=config.effort,

@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "packcli"
 
 LINE = """errors visible formats bad_rows config tokens masks overlong strategies planner assemble carrying rows
           sequences streaming layouts stats invariants stores readers tokenizing chat documents shards sidecars
-          rejects carry_files presence manifest job counting gathering loading training work report exports space
-          probe engine collecting describing ledger finishing pipeline plans ranks ranks_status verify contents
+          rejects carry_files presence manifest job counting gathering hooks loading training work report exports
+          space probe engine collecting describing ledger finishing pipeline plans ranks ranks_status verify contents
           recount inspecting measuring what_if tables what_if_tables exporting pages signals console console_stats
           console_inspect console_units ending cli_outputs cli_views cli_units cli __main__""".split()
 """Modules and packages from the bottom up: each imports only what stands before it."""

@@ -21,6 +21,7 @@ from packcli.config import (
     RunOptions,
     canonical_strategy,
     parse_size,
+    read_settings,
     read_toml,
     resolve_columns,
 )
@@ -35,6 +36,8 @@ BAD_PACK_CONFIGS = {
         "strategy 'bestfit' is not known; did you mean 'best-fit'?",
         "known: best-fit",
     ),
+    "strategy of one's own": ({"strategy": "x.py:"}, "strategy 'x.py:' is no function", "path/to/file.py:function"),
+    "sha256 of a strategy of ours": ({"strategy": "pad", "strategy_sha256": "a"}, "strategy_sha256 is for", "leave"),
     "column": ({"columns": "input_ids,lables"}, "column 'lables' is not known; did you mean 'labels'?", "known: all"),
     "columns without tokens": ({"columns": "labels"}, "the columns lack 'input_ids'", "--columns"),
     "max_len below 2": ({"max_len": 1}, "--max-len 1: a pack holds at least 2 tokens", "--max-len 2048"),
@@ -188,13 +191,15 @@ def test_read_toml_names_a_file_that_is_not_there(tmp_path):
     assert "--config" in caught.value.hint
 
 
-def test_every_raise_of_config_fires_in_a_test_above(tmp_path):
+def test_every_raise_of_config_fires_in_a_test_above(tmp_path, monkeypatch):
     """A check without a row in a table could be wrong and nobody would know."""
     calls = [lambda wrong=row[0]: PackConfig(**wrong) for row in BAD_PACK_CONFIGS.values()]
     calls += [lambda wrong=row[0]: RunOptions(**wrong) for row in BAD_RUN_OPTIONS.values()]
     calls += [lambda text=row[0]: read_toml(write(tmp_path, text)) for row in BAD_TOMLS.values()]
     calls += [lambda: PackConfig(loss="completion").resolved("chat", "2026-01-31")]
     calls += [lambda: read_toml(tmp_path / "no.toml"), lambda: parse_size("many")]
+    monkeypatch.chdir(tmp_path)
+    calls += [lambda: read_settings(write(tmp_path, "[pack]\nstrategy = 'x.py:f'") and None, {})]
     fired = {config.__file__: set(), formats.__file__: set()}
     for call in calls:
         with pytest.raises(UsageError) as caught:
@@ -259,6 +264,7 @@ def test_the_defaults_are_part_of_the_promise():
     assert PackConfig().as_dict() == {
         "max_len": 2048,
         "strategy": None,
+        "strategy_sha256": None,
         "overlong": None,
         "max_docs_per_pack": 0,
         "effort": "normal",

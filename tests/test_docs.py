@@ -42,16 +42,19 @@ def test_every_key_is_described(tmp_path, tokenizer_dir):
     several = told("stats", tmp_path / "out", tmp_path / "out", "--json")
     found = told("stats", SAMPLE, "--sample", 0.5, "--tokenizer", tokenizer_dir, "-w", 1, "--json")
     (row,) = told("inspect", tmp_path / "out", "--json")["rows"]
+    verdict = told("verify", tmp_path / "out", "--row", 0, "--json")
     what_if = found["what_if"]
     groups = [report, report["derived"], report["totals"], report["recount"], report["sources"][0], several, found]
     groups += [report["derived"]["layouts"], report["derived"]["layouts"]["packed"], what_if, row, row["segments"][0]]
     groups += [what_if[name][0] for name in ("outcomes", "caps", "overlong", "sources", "orders")]
     groups.append(row["segments"][0]["runs"][0])
+    groups += [verdict, verdict["restored"]]
     groups += rank_groups(tmp_path / "ranks", tokenizer_dir)
     keys = {key for group in groups for key in group}
     described = set(re.findall(r"`([a-z][a-z_0-9-]*)`", DOCUMENT)) | set(re.findall(r'"([a-z_]+)"', DOCUMENT))
     assert keys - described == set()
-    others = {*CAUSES, *REJECTED_KEYS, "rows", "table", "row", "column", "value", "low", "high", "num_", "sum_"}
+    others = {"what", "cause", "replay"}  # a value, and of problems and absent documents, of which there are none
+    others |= {*CAUSES, *REJECTED_KEYS, "rows", "table", "row", "column", "value", "low", "high", "num_", "sum_"}
     assert described - keys - others == set()
     assert {*CAUSES, *REJECTED_KEYS} <= described
     assert report["schema_version"] == several["schema_version"] == found["schema_version"] == 1

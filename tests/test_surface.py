@@ -32,7 +32,9 @@ OPTIONS = {
     "inspect": """
         --debug --doc --help --json --limit --pager --random --row --search --seed --split --tokenizer
         --tokens""".split(),
-    "verify": "--against --debug --deep --help --json --quiet --same-as --sample --tokenizer-engine -q".split(),
+    "verify": """
+        --against --debug --deep --help --json --quiet --replay --row --same-as --sample --split --strategy
+        --tokenizer-engine -q""".split(),
     "export": "--debug --help --json --lossy --output --overwrite --quiet --to -o -q".split(),
     "units run": """
         --debug --help --input-root --json --quiet --rank --tokenizer-engine --workers --world-size -q -w""".split(),
@@ -56,7 +58,8 @@ def command(name):
 
 
 def test_public_names():
-    names = "PackConfig PackcliError __version__ concatenate_and_pack export load pack pack_sequences plan stream_packs"
+    names = "PackConfig PackcliError __version__ concatenate_and_pack export load pack pack_sequences plan restore"
+    names += " stream_packs"
     assert sorted(packcli.__all__) == names.split()
     for name in packcli.__all__:
         assert getattr(packcli, name) is not None
@@ -87,7 +90,7 @@ def test_options_and_their_help(name):
 
 def test_every_setting_has_an_option():
     """A field of the config that no flag reaches, or a flag that reaches nothing."""
-    renamed = {"add_eos": "eos", "add_bos": "bos"}
+    renamed = {"add_eos": "eos", "add_bos": "bos", "strategy_sha256": "strategy"}
     flags = {option.lstrip("-").replace("-", "_") for option in OPTIONS["pack"]}
     for name in [*PackConfig.__dataclass_fields__, *RunOptions.__dataclass_fields__]:
         assert renamed.get(name, name) in flags

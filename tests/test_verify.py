@@ -569,7 +569,8 @@ def test_the_command_shows_what_is_wrong_and_exits_with_3(output):
     assert result.exit_code == 3
     found = json.loads(result.stdout)
     keys = (
-        "output sound problems num_shards num_rows num_tokens num_bytes num_documents_compared absent same_as seconds"
+        "output sound problems num_shards num_rows num_tokens num_bytes num_documents_compared absent same_as"
+        " restored seconds"
     )
     assert list(found) == keys.split()
     assert (found["sound"], found["problems"][0]["file"]) == (False, SHARD)
@@ -608,6 +609,15 @@ def test_a_dataset_with_a_loss_mask_is_sound(tmp_path, name, columns):
     stats = report.read_report(tmp_path / "out").stats
     assert {each.cause for each in verdict.absent} <= {"no token that carries loss"}
     assert len(verdict.absent) == stats.num_documents_no_loss + stats.num_documents_no_loss_left
+
+
+def test_chats_that_got_bos_because_it_was_asked_for_are_sound(tmp_path, monkeypatch):
+    """Whether it was asked for is no setting in the manifest; without it every chat would seem to have changed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plain.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    chats = SAMPLE.with_name("chat.jsonl")
+    output = pack(tmp_path / "out", chats, chat_template="plain.jinja", add_bos=True, add_eos=True)
+    assert verify(output, deep=True).problems == []
 
 
 def test_a_label_that_the_text_does_not_give_is_found(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ that gives several parts, each about unit_bytes of text, because nobody knows it
 
 from packcli.readers.chunks import Chunk
 from packcli.readers.fields import TextExtractor, find_fields
+from packcli.readers.picking import PickedRows
 from packcli.readers.records import Meter, Part, digest_parts, read_parts
 from packcli.readers.rejecting import HINT, BadRows, Rejected, place_of
 from packcli.readers.rows import Row, RowExtractor
@@ -26,6 +27,7 @@ __all__ = [
     "Fields",
     "Meter",
     "Part",
+    "PickedRows",
     "Rejected",
     "Row",
     "RowExtractor",

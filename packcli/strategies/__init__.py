@@ -6,22 +6,25 @@ A strategy is a pure function of lengths, one a file:
 
 Pack p holds the segments order[pack_offsets[p]:pack_offsets[p+1]]. Every length is in 1..capacity. The
 result depends on the arguments only, on any machine and with any version of NumPy. A new strategy is one
-file and one line here; the tests of every invariant are parametrised over STRATEGIES.
+file and one line here; the tests of every invariant are parametrised over STRATEGIES. A function of the
+user's own is as good as one of ours (`own_strategy`), but that its answers are checked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from packcli.errors import unknown_name
+from packcli.errors import UsageError, unknown_name
 from packcli.strategies.best_fit import best_fit
 from packcli.strategies.concat import concat
 from packcli.strategies.first_fit import first_fit
 from packcli.strategies.next_fit import next_fit
+from packcli.strategies.own import adapt
 from packcli.strategies.pad import pad
 from packcli.strategies.patterns import Packs
 from packcli.strategies.shuffle_fit import shuffle_fit
@@ -47,6 +50,8 @@ class Strategy:
     """The packs come out sorted in some way, so their order is shuffled; else it is the input's."""
     deals_packs: bool = False
     """It shuffles them itself, by the seed `deal`: that takes a third less memory."""
+    own_name: str = ""
+    """Of a function of the user's own: its name. The plans of such a one are checked."""
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -61,6 +66,18 @@ STRATEGIES: dict[str, Strategy] = {
 
 def get_strategy(name: str) -> Strategy:
     """The strategy of that name; raises UnknownNameError, naming the nearest."""
+    if ":" in name:
+        raise UsageError(f"strategy {name!r} is code: its name does not bring it here", "give the function itself")
     if name not in STRATEGIES:
         raise unknown_name("strategy", name, STRATEGIES)
     return STRATEGIES[name]
+
+
+def own_strategy(function: Callable[..., Any], name: str = "") -> Strategy:
+    """A function of the user's own as a strategy; `name` is what messages and reports call it.
+
+    Raises:
+        UsageError: it takes other arguments than a strategy does.
+    """
+    name = name or getattr(function, "__qualname__", type(function).__name__)
+    return Strategy(adapt(function, name), own_name=name)

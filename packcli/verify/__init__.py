@@ -3,6 +3,7 @@
     files   every file is there, is the one the manifest knows by its sha256, and says what the others say
     rows    every shard: sha256 first, then the schema, and every invariant of every row and document
     deep    the inputs again: tokenized anew and compared; which documents are in no pack, and why
+    restoring  one row again, from its documents or by packing its unit again
     same    two outputs, row by row
 
 Nothing is written, and nothing in an output is trusted: names in it lead nowhere else, its buffers are validated
@@ -16,13 +17,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from packcli.errors import MismatchError
 from packcli.stores import Location
 from packcli.verify.deep import Absent, check_inputs, parse_sample
 from packcli.verify.files import Problem, check_files
+from packcli.verify.restoring import Restored, restore
 from packcli.verify.rows import check_shards
 from packcli.verify.same import check_same
 
-__all__ = ["Absent", "Problem", "Verdict", "parse_sample", "verify"]
+__all__ = ["Absent", "Problem", "Restored", "Verdict", "parse_sample", "restore", "verify", "verify_row"]
 
 
 @dataclass(slots=True)
@@ -42,6 +45,8 @@ class Verdict:
     absent: list[Absent] = field(default_factory=list)
     """Documents of the inputs that are in no pack; known with `against` only."""
     same_as: Location | None = None
+    restored: Restored | None = None
+    """The row that was made again, where one was asked for."""
     seconds: float = 0.0
 
     @property
@@ -62,6 +67,7 @@ class Verdict:
             "num_documents_compared": self.num_documents_compared,
             "absent": [asdict(each) for each in self.absent],
             "same_as": None if self.same_as is None else str(self.same_as),
+            "restored": None if self.restored is None else self.restored.as_dict(),
             "seconds": round(self.seconds, 3),
         }
 
@@ -110,6 +116,27 @@ def verify(
             verdict.problems += check_same(output, same_as)
         else:
             warn("the rows were not compared: an output is not sound")
+    verdict.seconds = time.perf_counter() - began
+    return verdict
+
+
+def verify_row(output: Location, row: int, **settings: Any) -> Verdict:
+    """Makes one row again and compares it, and looks at nothing else but the manifest and its shard.
+
+    Args:
+        output: A packed directory.
+        row: Counted from 0 in its split.
+        settings: As of `restore`. What it raises because inputs have changed is a problem here.
+    """
+    began = time.perf_counter()
+    verdict = Verdict(output)
+    try:
+        verdict.restored = restored = restore(output, row, **settings)
+    except MismatchError as error:
+        verdict.problems.append(Problem("", error.message))
+    else:
+        verdict.problems += restored.problems
+        verdict.num_rows, verdict.num_documents_compared = 1, len(restored.get("sources", ()))
     verdict.seconds = time.perf_counter() - began
     return verdict
 

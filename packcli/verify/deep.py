@@ -91,6 +91,59 @@ def check_inputs(
             f"--sample {sample[0]}/{sample[1]}: the output has {len(record.sidecars)} parts",
             "a part is the smallest sample",
         )
+    opened = open_inputs(root, record, against=against, tokenizer_engine=tokenizer_engine, warn=warn)
+    if isinstance(opened, Problem):
+        checked.problems.append(opened)
+        return checked
+    wanted = {(each.unit, each.part): each for each in chosen}
+    passed = parts_before(record, wanted)
+    sidecars = {(each.unit, each.part): each for each in record.sidecars}
+    job = dataclasses.replace(opened.job, committed=frozenset(sidecars.keys() - wanted.keys() - passed))
+    schema = run_schema(record.config, job.tokenizer)
+    try:
+        units = {each.unit for each in chosen}
+        for unit in opened.units:
+            if unit.index not in units:
+                continue
+            waiting = Waiting(root, record, schema)
+            only = waiting.chooser({at[1]: sidecars[at] for at in passed if at[0] == unit.index})
+            for part in tokenize_unit(job, unit, waiting.handed, only):
+                at = (unit.index, part.index)
+                if at in passed:
+                    waiting.pass_by(sidecars[at], part)
+                elif at in wanted:
+                    sidecar = wanted.pop(at)
+                    _check_part(root, record, sidecar, part, schema, job.sources, checked, waiting, bool(against))
+    finally:
+        ENCODERS.clear()
+    for sidecar in wanted.values():
+        checked.problems.append(Problem(sidecar.file, "the inputs do not have this part any more"))
+    return checked
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The inputs of an output, found again, and what to read them with."""
+
+    job: Job
+    units: list[readers.Unit]
+
+
+def open_inputs(
+    root: Location,
+    record: Record,
+    *,
+    against: Sequence[str],
+    tokenizer_engine: str,
+    warn: Callable[[str], None],
+) -> Inputs | Problem:
+    """Finds the inputs, the tokenizer and the template of a run again; a Problem when they are not what they were.
+
+    The engine is loaded; the caller clears ENCODERS when it is done.
+
+    Raises:
+        UsageError: nobody knows where the inputs or the settings are.
+    """
     config, tokenizer = _settings(root, record)
     problem = _tokenizer_problem(record, tokenizer)
     if problem is None:
@@ -108,32 +161,26 @@ def check_inputs(
             warn(message)
         problem = _sources_problem(record, sources)
     if problem is not None:
-        checked.problems.append(Problem("", problem))
-        return checked
+        return Problem("", problem)
     text = dict(record.manifest["text"])
     then = text.pop("chat_template")
     fields = readers.find_fields(
         sources, config.text_field, config.text_template, format_=config.format, mapped=config.field
     )
     if fields.identity() != text:
-        checked.problems.append(Problem("", f"the inputs have other fields: {', '.join(fields.names)}"))
-        return checked
+        return Problem("", f"the inputs have other fields: {', '.join(fields.names)}")
     template = None
     if then is not None:
         directory = Path(tokenizer.path).parent
         date = then["date"] or ANY_DATE
         template = chat.find_template(config.chat_template, directory, tokenizer.name, date)
         if template.identity() != then:
-            checked.problems.append(Problem("", f"the chat template {template.name} is not that of the run"))
-            return checked
-    schema = run_schema(record.config, tokenizer)
+            return Problem("", f"the chat template {template.name} is not that of the run")
     threads = os.cpu_count() or 1
     choice = tokenizing.choose_engine(tokenizer, tokenizer_engine, [], threads=threads)
-    wanted = {(each.unit, each.part): each for each in chosen}
-    passed = parts_before(record, wanted)
-    sidecars = {(each.unit, each.part): each for each in record.sidecars}
     job = Job(
-        config=record.config,
+        # Whether BOS was asked for stands under "tokenizer" in the manifest, and not among the settings.
+        config=dataclasses.replace(record.config, add_bos=config.add_bos),
         root=root,
         sources=tuple(sources),
         fields=fields,
@@ -141,28 +188,10 @@ def check_inputs(
         template=template,
         engine=choice.engine.name,
         threads=threads,
-        committed=frozenset(sidecars.keys() - wanted.keys() - passed),
+        committed=frozenset(),
     )
     ENCODERS[job.encoder_key] = choice.engine, choice.spot_check  # loaded already
-    try:
-        units = {each.unit for each in chosen}
-        for unit in readers.cut_units(sources, record.config.unit_bytes):
-            if unit.index not in units:
-                continue
-            waiting = Waiting(root, record, schema)
-            only = waiting.chooser({at[1]: sidecars[at] for at in passed if at[0] == unit.index})
-            for part in tokenize_unit(job, unit, waiting.handed, only):
-                at = (unit.index, part.index)
-                if at in passed:
-                    waiting.pass_by(sidecars[at], part)
-                elif at in wanted:
-                    sidecar = wanted.pop(at)
-                    _check_part(root, record, sidecar, part, schema, sources, checked, waiting, bool(against))
-    finally:
-        ENCODERS.clear()
-    for sidecar in wanted.values():
-        checked.problems.append(Problem(sidecar.file, "the inputs do not have this part any more"))
-    return checked
+    return Inputs(job, readers.cut_units(sources, record.config.unit_bytes))
 
 
 def _settings(root: Location, record: Record) -> tuple[PackConfig, tokenizing.TokenizerSpec]:

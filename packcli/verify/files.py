@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from packcli.config import FORMAT_VERSION, PackConfig
-from packcli.errors import OutputError, PackcliError
+from packcli.errors import OutputError, PackcliError, StorageError
 from packcli.job import folder_of, splits_of
-from packcli.manifest import MANIFEST, OUR_DIRECTORIES, PLAN, STATE_DIRECTORY, config_of, fingerprint
+from packcli.manifest import MANIFEST, OUR_DIRECTORIES, PLAN, STATE_DIRECTORY, config_of, fingerprint, read_manifest
 from packcli.rejects import REJECTED, count_causes, read_all
 from packcli.report import CARD, STATS, stats_file
 from packcli.shards import EMPTY_SHARD, INDEX_FILES, LEFT_OVER, SPLITS_FILE, features, file_sha256, to_json
@@ -88,6 +88,25 @@ def check_files(root: Location) -> tuple[Record | None, list[Problem]]:
     if foreign or len(sound) < len(sidecars) or any(each.file == MANIFEST for each in problems):
         return None, problems
     return Record(manifest, config, tokenizer, sound), problems
+
+
+def read_record(root: Location) -> Record:
+    """What a sound manifest says, whatever became of the other files: without sidecars.
+
+    Raises:
+        OutputError: there is no manifest.
+        StorageError: it is damaged.
+    """
+    manifest = read_manifest(root)
+    problem = _manifest_problem((root / MANIFEST).read_bytes(), manifest)
+    if problem is not None:
+        raise StorageError(f"{root / MANIFEST} {problem}", "nothing else says which rows there were: pack again")
+    try:
+        config = config_of(manifest)
+        tokenizer = TokenizerSpec(**manifest["tokenizer"], path="", allow_special=config.allow_special)
+    except (PackcliError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise StorageError(f"{root / MANIFEST} is not a manifest of format {FORMAT_VERSION}: {error!r}") from None
+    return Record(manifest, config, tokenizer, [])
 
 
 def _manifest_problem(raw: bytes, manifest: Any) -> str | None:

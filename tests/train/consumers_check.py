@@ -1,9 +1,30 @@
-"""Exports in the own readers of Megatron-LM, MosaicML Streaming, datatrove and TRL. `make test-consumers` runs it."""
+"""Exports in the own readers of other stacks. `make test-consumers` runs it, in the environment of `make test-train`.
 
+| export | reader |
+|---|---|
+| megatron | megatron-core, IndexedDataset |
+| mds | mosaicml-streaming, StreamingDataset |
+| flat | datatrove, DatatroveFileDataset |
+| unpacked | TRL, pack_dataset |
+| parquet | datasets, load_dataset |
+| automodel | nemo-automodel, packed_sequence_thd_collater and process_input_for_thd |
+| llama-factory | llamafactory, prepare_4d_attention_mask; what its package imports besides (torchaudio) is left out |
+| megatron-bridge | none: 0.3.1 on PyPI does not read packed Parquet; tests/test_exports.py has one by its layout |
+
+No set of versions has the dependencies of all of them (streaming wants numpy < 2.2 and transformers < 5, TRL
+transformers 5), so they are installed without, beside those few that their readers import.
+"""
+
+import ast
+import importlib.util
 import json
+import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from datasets import load_dataset, load_from_disk
 from helpers import SAMPLE
 
@@ -24,6 +45,7 @@ def packed(tokenizer_dir, tmp_path_factory):
     # concat: readers of mds know a document that goes on in the next row by the row, the others by EOS
     packcli.pack(folder / "docs.jsonl", folder / "out", max_len=MAX_LEN, strategy="concat", **given)
     packcli.pack(folder / "docs.jsonl", folder / "whole", max_len=8192, strategy="pad", **given)
+    packcli.pack(folder / "docs.jsonl", folder / "padded", max_len=MAX_LEN, strategy="next-fit", **given)
     return folder
 
 
@@ -37,7 +59,7 @@ def documents(packed):
 
 @pytest.fixture
 def export(packed, tmp_path):
-    return lambda name: exports.export(str(packed / "out"), name, str(tmp_path / name)).output
+    return lambda name, of="out": exports.export(str(packed / of), name, str(tmp_path / name)).output
 
 
 def test_megatron_core_reads_the_indexed_dataset(export, documents):
@@ -49,9 +71,27 @@ def test_megatron_core_reads_the_indexed_dataset(export, documents):
     assert data.get(7, offset=1, length=3).tolist() == documents[7][1:4]
 
 
-def test_streaming_reads_the_shards(export, packed):
-    import streaming
+def import_streaming():
+    """Its package imports two names of torchvision, for images only, and torchvision has no build for every torch."""
+    import transformers  # noqa: F401 - looks for torchvision at its first import, and shall not find what follows
 
+    made = {"torchvision.datasets": "VisionDataset", "torchvision.transforms.functional": "to_tensor"}
+    names = ["torchvision", "torchvision.transforms", *made]
+    if importlib.util.find_spec("torchvision") is None:
+        for name in names:
+            sys.modules[name] = types.ModuleType(name)
+            setattr(sys.modules[name], made.get(name, "nothing"), type("Absent", (), {}))
+    try:
+        import streaming
+    finally:
+        for name in names:  # Transformers would take it for the real one
+            if getattr(sys.modules.get(name), "__file__", None) is None:
+                sys.modules.pop(name, None)
+    return streaming
+
+
+def test_streaming_reads_the_shards(export, packed):
+    streaming = import_streaming()
     streaming.base.util.clean_stale_shared_memory()
     data = streaming.StreamingDataset(local=str(export("mds")), batch_size=1, shuffle=False)
     rows = load_from_disk(str(packed / "out"))
@@ -105,3 +145,65 @@ def test_datasets_reads_the_hub_layout(export, packed, tmp_path):
     rows = load_from_disk(str(packed / "out"))
     assert data.features == rows.features
     assert [json.dumps(row) for row in data] == [json.dumps(row) for row in rows]
+
+
+def documents_of(rows):
+    """(ids, targets) of every document of each stored row."""
+    for row in rows:
+        ends = np.cumsum([source["end"] - source["start"] for source in row["sources"]]).tolist()
+        yield [
+            (row["input_ids"][begin:end], [*row["labels"][begin + 1 : end], -100])
+            for begin, end in zip([0, *ends[:-1]], ends, strict=True)
+        ]
+
+
+def test_automodel_collates_the_packs(export, packed):
+    from nemo_automodel.components.datasets.utils import packed_sequence_thd_collater
+    from nemo_automodel.components.distributed.thd_utils import process_input_for_thd
+
+    exported = load_from_disk(str(export("automodel", "padded")))
+    stored = list(documents_of(load_from_disk(str(packed / "padded"))))
+    assert any(sum(row["seq_lens"]) < MAX_LEN for row in exported)
+    for first in range(0, len(exported) - 3, 4):
+        rows = [exported[at] for at in range(first, first + 4)]
+        batch = packed_sequence_thd_collater([dict(row) for row in rows])
+        assert batch["qkv_format"] == "thd"
+        assert batch["input_ids"].shape == (4, MAX_LEN)
+        found = []
+        for at in range(4):
+            lengths, room = (
+                batch[name][at][batch[name][at] != -1000].tolist() for name in ("seq_lens", "seq_lens_padded")
+            )
+            assert sum(room) == MAX_LEN
+            begins = np.cumsum([0, *room[:-1]]).tolist()
+            pieces = [slice(begin, begin + length) for begin, length in zip(begins, lengths, strict=True)]
+            found.append(
+                [(batch["input_ids"][at][each].tolist(), batch["labels"][at][each].tolist()) for each in pieces]
+            )
+        assert found == stored[first : first + 4]
+        # What its model gets: each row on its own, since real lengths are counted without the room between rows.
+        for at, row in enumerate(rows):
+            single = process_input_for_thd(packed_sequence_thd_collater([dict(row)]))
+            cu_seqlens = single["cu_seqlens"].tolist()
+            real = [length for length in np.diff(cu_seqlens).tolist() if length]
+            assert real[:-1] == [len(ids) for ids, _ in stored[first + at]][:-1]
+            assert cu_seqlens[-1] == MAX_LEN  # the last one takes the padding up, whose labels are -100
+
+
+def test_llama_factory_masks_the_packs(export, packed):
+    place = Path(importlib.util.find_spec("llamafactory").origin).parent / "data" / "collator.py"
+    tree = ast.parse(place.read_text(encoding="utf-8"))
+    tree.body = [each for each in tree.body if getattr(each, "name", "") == "prepare_4d_attention_mask"]
+    scope = {"torch": torch}
+    exec(compile(tree, str(place), "exec"), scope)
+    exported = load_from_disk(str(export("llama-factory", "padded")))
+    for row, stored in zip(exported, load_from_disk(str(packed / "padded")), strict=True):
+        mask = scope["prepare_4d_attention_mask"](torch.tensor([row["attention_mask"]]), torch.float32)[0, 0]
+        lengths = [source["end"] - source["start"] for source in stored["sources"]]
+        document = np.repeat(np.arange(len(lengths)), lengths)
+        size = len(document)
+        causal = np.tril(np.ones((size, size), dtype=bool))
+        assert np.array_equal((mask == 0).numpy()[:size, :size], causal & (document[:, None] == document))
+        assert not (mask == 0)[:size, size:].any()
+        assert row["labels"] == stored["labels"]
+        assert row["input_ids"] == stored["input_ids"]

@@ -151,7 +151,7 @@ def test_documents_of_a_pack_are_as_if_alone(attention, batch_size, rows):
     alone_gradients = gradients(model)
     model.config._attn_implementation = IMPLEMENTATIONS[attention]
     torch._dynamo.reset()  # a graph of flex for another batch size does not survive on a CPU
-    model.requires_grad_(attention != "flex")  # which has no backward pass on a CPU
+    model.requires_grad_(attention != "flex")  # compiled, it has no backward on a CPU: see test_gradients_of_flex
     collate = training.collator(attention)
     logits, loss = [], 0.0
     for first in range(0, len(rows), batch_size):
@@ -167,6 +167,60 @@ def test_documents_of_a_pack_are_as_if_alone(attention, batch_size, rows):
     assert abs(loss / count - float(total.detach()) / count) < 1e-5
     if attention != "flex":
         assert furthest(gradients(model), alone_gradients) / count < 1e-6
+
+
+@pytest.fixture
+def dense_flex(monkeypatch):
+    """flex_attention in its dense form, which is all that torch has of its backward on a CPU, and refuses to be asked
+    for; the masks that it was called with."""
+    from torch.nn.attention import flex_attention as module
+
+    masks = []
+
+    def dense_form(*tensors, training=False, **given):
+        masks.append(given["block_mask"])
+        return module.flex_attention(*tensors, **given)
+
+    monkeypatch.setattr(module, "_validate_device", lambda *tensors: None)
+    monkeypatch.setattr("transformers.integrations.flex_attention.compile_friendly_flex_attention", dense_form)
+    torch._dynamo.reset()
+    return masks
+
+
+@pytest.mark.parametrize("layout", ["batch of 1", "batch of 3", "three rows as one"])
+def test_gradients_of_flex(layout, rows, dense_flex):
+    """With the mask_mod that Transformers makes of our positions, in float32; and the blocks that kernels would pass
+    over hold nothing that the mask lets through. What a GPU's kernels make of both is not tested."""
+    from torch.nn.attention.flex_attention import create_mask
+
+    model = make_model("eager")
+    expected, total, count = alone(model, rows)
+    total.backward()
+    alone_gradients = gradients(model)
+    model.config._attn_implementation = "flex_attention"
+    given = rows
+    if layout == "three rows as one":  # more than a block of 128
+        given = [{name: sum((row[name] for row in rows), []) for name in ("input_ids", "labels", "position_ids")}]
+    size = 1 if layout == "batch of 1" else len(given)
+    logits = []
+    for first in range(0, len(given), size):
+        batch = training.collator("flex")(given[first : first + size])
+        training.check_batch(model, batch)
+        out = model(**batch)
+        logits.append(out.logits.detach())
+        (out.loss * int((batch["labels"][:, 1:] != -100).sum())).backward()
+    assert worst(model, rows, torch.cat(logits), expected) < 1e-5
+    assert furthest(gradients(model), alone_gradients) / count < 1e-6
+    num_passed_over = 0
+    for mask in dense_flex:
+        batch_size, _, length, _ = mask.shape
+        lets_through = create_mask(mask.mask_mod, batch_size, 1, length, length, device="cpu")
+        blocks = mask.to_dense().bool()
+        in_block = blocks.repeat_interleave(mask.BLOCK_SIZE[0], 2).repeat_interleave(mask.BLOCK_SIZE[1], 3)
+        assert not (lets_through & ~in_block[:, :, :length, :length]).any()
+        num_passed_over += int((~blocks).sum())
+    assert len(dense_flex) == 2 * len(logits)  # a layer each
+    assert (num_passed_over > 0) == (layout == "three rows as one")
 
 
 FORCED = {
@@ -223,9 +277,9 @@ def in_order(trainer):
     return trainer
 
 
-@pytest.mark.parametrize("attention", ["eager", "flash", "sdpa"])
+@pytest.mark.parametrize("attention", sorted(IMPLEMENTATIONS))
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_two_lines_train_a_transformers_model(attention, batch_size, packed, tmp_path):
+def test_two_lines_train_a_transformers_model(attention, batch_size, packed, tmp_path, dense_flex):
     """Full and compact directories; the Trainer takes away the columns that the model does not know."""
     model = make_model("eager")
     stored = list(load_from_disk(str(packed / "all")).select(range(6)))
