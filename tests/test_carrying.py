@@ -2,9 +2,11 @@
 
 import gzip
 import json
-import os
+import pickle
 import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -388,7 +390,24 @@ def test_restart_and_overwrite_leave_no_carry(pack, zipped, tmp_path, monkeypatc
     assert not carries(output)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+DYING_WORKER = """
+import os, pickle, signal, sys
+from packcli import work
+from packcli.manifest import Output
+
+job, unit, in_the_end = pickle.load(sys.stdin.buffer)
+commit = Output.commit
+
+def dying(self, sidecar):
+    commit(self, sidecar)
+    if sidecar.is_last if in_the_end else sidecar.part == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Output.commit = dying
+work.run_unit(job, unit, lambda event: None)
+"""
+
+
 @pytest.mark.parametrize("in_the_end", [False, True])
 def test_a_worker_that_takes_up_a_unit_begins_where_the_run_began(
     pack, zipped, whole, tmp_path, monkeypatch, in_the_end
@@ -399,19 +418,8 @@ def test_a_worker_that_takes_up_a_unit_begins_where_the_run_began(
     real = work.run_unit
 
     def twice(job, unit, emit):
-        child = os.fork()
-        if child == 0:
-            commit = Output.commit
-
-            def dying(self, sidecar):
-                commit(self, sidecar)
-                if sidecar.is_last if in_the_end else sidecar.part == 4:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-            Output.commit = dying
-            real(job, unit, emit)
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        told = pickle.dumps((job, unit, in_the_end))
+        assert subprocess.run([sys.executable, "-c", DYING_WORKER], input=told).returncode == -signal.SIGKILL
         return real(job, unit, emit)
 
     monkeypatch.setattr("packcli.pipeline.run_unit", twice)
