@@ -24,10 +24,10 @@ from packcli.config import PackConfig, RunOptions
 from packcli.documents import DocumentMaker
 from packcli.engine import RETRIES, Emit, LostWorkerError, get_engine
 from packcli.errors import MismatchError, NoInputError, OutputError, PackcliError, TokenizerError, UsageError
-from packcli.job import Job, folder_of, run_schema, splits_of
+from packcli.finishing import finish, total_of
+from packcli.job import Job, folder_of, splits_of
 from packcli.manifest import Output, describe_run
-from packcli.report import CARD, STATS, Report, write_report
-from packcli.shards import EMPTY_SHARD, INDEX_FILES, SPLITS_FILE, write_index, write_json, write_shard
+from packcli.report import Report
 from packcli.sidecars import Sidecar, whole_units
 from packcli.stats import Stats
 from packcli.work import ENCODERS, run_unit
@@ -183,7 +183,7 @@ class _Line:
         if target.is_finished and not todo:
             target.saw_inputs(described.sources)
             target.touch()
-            return Report(target.root, run, _total(sidecars, self.config), "up to date", target.last_run())
+            return Report(target.root, run, total_of(sidecars, self.config), "up to date", target.last_run())
         num_resumed = len(sidecars)
         workers = self.options.workers or num_cpus()
         num_processes = max(1, min(workers, len(todo)))
@@ -321,31 +321,10 @@ class _Line:
                     )
 
     def _finish(self, described: probe.Described, sidecars: list[Sidecar]) -> Stats:
-        """Checks that every part is there, and writes what makes the shards a dataset; manifest.json last."""
-        config, target, run = self.config, self.target, described.run
+        """Checks that every part is there, and finishes the output."""
         if whole_units(sidecars) != {unit.index for unit in described.units}:
             raise AssertionError("a unit is not done")
-        stats = _total(sidecars, config)
-        if stats.num_documents_packed == 0:
-            raise NoInputError(f"no document to pack: {stats.num_documents} read, {_drops(stats)}")
-        schema = run_schema(config, described.tokenizer)
-        files = [STATS, CARD]
-        for split in splits_of(config):
-            folder = folder_of(config, split)
-            shards = [each.shards[split].file for each in sidecars if split in each.shards]
-            if not shards:  # every split can be loaded
-                shards = [write_shard(target.root, f"{folder}{EMPTY_SHARD}", schema, []).file]
-                files += shards
-            names = [file.removeprefix(folder) for file in shards]
-            write_index(target.root / folder, split, names, config.written_columns, run["fingerprint"][:16])
-            files += [f"{folder}{name}" for name in INDEX_FILES]
-        if len(splits_of(config)) > 1:
-            write_json(target.root / SPLITS_FILE, {"splits": list(splits_of(config))})
-            files.append(SPLITS_FILE)
-        write_report(target, run, stats)
-        target.sweep()  # of workers that died and were done without
-        target.write_manifest(run, sidecars, files)
-        return stats
+        return finish(self.target, described.run, self.config, described.tokenizer, sidecars)
 
 
 def _refuse_inside(sources: Sequence[readers.Source], output: Path) -> None:
@@ -354,20 +333,6 @@ def _refuse_inside(sources: Sequence[readers.Source], output: Path) -> None:
     for source in sources:
         if os.path.realpath(source.path).startswith(os.path.join(root, "")):
             raise OutputError(f"{source.path} is an input, and lies in the output {output}", "choose another -o")
-
-
-def _total(sidecars: list[Sidecar], config: PackConfig) -> Stats:
-    total = Stats()
-    for sidecar in sidecars:
-        total += sidecar.stats
-    total.check(config.max_len)
-    return total
-
-
-def _drops(stats: Stats) -> str:
-    no_loss = stats.num_documents_no_loss + stats.num_documents_no_loss_left
-    with_loss = f", {no_loss} without a token that carries loss" if no_loss else ""
-    return f"{stats.num_documents_empty} of them empty, {stats.num_documents_overlong} too long{with_loss}"
 
 
 def _file_bytes(units: list[readers.Unit], described: probe.Described) -> int:

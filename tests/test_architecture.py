@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "packcli"
 
 LINE = """errors visible formats config tokens overlong strategies planner assemble rows sequences streaming layouts
           stats invariants readers tokenizing chat documents shards sidecars manifest job counting gathering loading
-          training work report exports space probe engine pipeline verify contents recount inspecting measuring
+          training work report finishing exports space probe engine pipeline verify contents recount inspecting measuring
           what_if tables exporting pages signals console console_stats console_inspect ending cli_outputs cli_views
           cli __main__""".split()
 """Modules and packages from the bottom up: each imports only what stands before it."""
