@@ -317,6 +317,7 @@ app.command(epilog=cli_outputs.VERIFY_EPILOG)(cli_outputs.verify)
 app.command(epilog=cli_views.STATS_EPILOG)(_guarded(cli_views.stats))
 app.command(epilog=cli_views.INSPECT_EPILOG)(_guarded(cli_views.inspect))
 app.command(epilog=cli_outputs.EXPORT_EPILOG)(cli_outputs.export)
+app.command(epilog=cli_outputs.MERGE_EPILOG)(cli_outputs.merge)
 
 
 def main() -> None:

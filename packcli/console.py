@@ -276,7 +276,10 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
     bos = f"BOS {tokenizer['bos_token']}, " if tokenizer["bos_token"] else ""
     row("tokenizer", f"{tokenizer['name']} ({tokenizer['vocab_size']:,} ids, {bos}{special}){own}")
     run = report.run
-    if run:
+    if "merged" in manifest:
+        links = f": {run['num_shards_linked']:,} shards linked, {run['num_shards_copied']:,} copied" if run else ""
+        row("merged", count(len(manifest["merged"]), "output") + links)
+    if "tokenizer_engine" in run:
         row("engine", f"{run['tokenizer_engine']} {run['tokenizer_engine_version']}: {run['tokenizer_engine_reason']}")
         speed = f"{run['tokens_per_second']:,} tokens/s"
         row(

@@ -33,7 +33,8 @@ class Rules:
     """Whether labels may be -100 also where a token stands that is not the first of its segment."""
     pad_id: int
     vocab_size: int
-    num_sources: int
+    sources: range
+    """Numbers that inputs have."""
     max_docs_per_pack: int
 
 
@@ -159,8 +160,9 @@ class _Look:
         self.of_rows(counts < 1, "sources is empty", stop=True)
         spans = column.end.astype(np.int64) - column.start
         self.of_lists(column, (spans < 1) | (column.start < 0), "a source begins below 0 or has no token", stop=True)
-        known = (column.source >= 0) & (column.source < rules.num_sources)
-        self.of_lists(column, ~known, f"a source is not in 0..{rules.num_sources - 1}")
+        first, last = rules.sources.start, rules.sources.stop - 1
+        known = (column.source >= first) & (column.source <= last)
+        self.of_lists(column, ~known, f"a source is not in {first}..{last}")
         self.of_lists(column, column.row < 0, "a row number of a source is below 0")
         if rules.max_docs_per_pack:
             self.of_rows(counts > rules.max_docs_per_pack, f"more than {rules.max_docs_per_pack} segments in a pack")

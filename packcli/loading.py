@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from packcli.assemble import IGNORE
 from packcli.errors import OutputError, UsageError, unknown_name
+from packcli.job import TRAIN
 from packcli.manifest import read_manifest
+from packcli.shards import shift_column
 
 if TYPE_CHECKING:
     import datasets
@@ -54,8 +56,27 @@ def load(directory: str | os.PathLike[str], *, row_type: str = "auto") -> datase
     manifest = read_manifest(root)
     data = datasets.load_from_disk(str(root))
     if isinstance(data, datasets.DatasetDict):
-        return datasets.DatasetDict({split: _formatted(each, manifest, row_type) for split, each in data.items()})
-    return _formatted(data, manifest, row_type)
+        return datasets.DatasetDict(
+            {
+                split: _formatted(_renumbered(each, manifest, split, row_type), manifest, row_type)
+                for split, each in data.items()
+            }
+        )
+    return _formatted(_renumbered(data, manifest, TRAIN, row_type), manifest, row_type)
+
+
+def _renumbered(data: datasets.Dataset, manifest: Mapping[str, Any], split: str, row_type: str) -> datasets.Dataset:
+    """The rows of a merged output, whose shards count inputs each from its own first one; see packcli.merged."""
+    shards = [(each["num_rows"], each.get("first_source", 0)) for each in manifest["splits"].get(split, ())]
+    if row_type != "list" or "sources" not in data.column_names or not any(first for _, first in shards):
+        return data
+    import datasets
+
+    table = datasets.table.InMemoryTable(shift_column(data.data.column("sources"), shards))
+    names = data.column_names
+    return datasets.concatenate_datasets(
+        [data.remove_columns("sources"), datasets.Dataset(table)], axis=1
+    ).select_columns(names)
 
 
 def _formatted(data: datasets.Dataset, manifest: Mapping[str, Any], row_type: str) -> datasets.Dataset:

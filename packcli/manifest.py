@@ -195,7 +195,7 @@ class Output:
             raise MismatchError(error.message, self.way_out) from None
         if recorded is None or recorded == run:
             return
-        place, then, now = _first_difference(recorded, run) or ("fingerprint", "another", "this one")
+        place, then, now = first_difference(recorded, run) or ("fingerprint", "another", "this one")
         raise MismatchError(f"{self.root} belongs to another run: {place} was {then}, now it is {now}", self.way_out)
 
     @property
@@ -309,7 +309,8 @@ def _mtime(source: Source) -> list[Any]:
     return [os.fsencode(os.path.realpath(source.path)).hex(), stat.st_mtime_ns, stat.st_size]
 
 
-def _first_difference(then: Any, now: Any, place: str = "") -> tuple[str, str, str] | None:
+def first_difference(then: Any, now: Any, place: str = "") -> tuple[str, str, str] | None:
+    """Where two descriptions of runs differ first, and both values as JSON; None when they are equal."""
     if isinstance(then, dict) and isinstance(now, dict):
         keys = [key for key in (*then, *(key for key in now if key not in then)) if key != "fingerprint"]
         steps = [(f"{place}.{key}" if place else key, then.get(key), now.get(key)) for key in keys]
@@ -318,7 +319,7 @@ def _first_difference(then: Any, now: Any, place: str = "") -> tuple[str, str, s
     else:
         return None if then == now else (place.removeprefix("config."), _shown(then), _shown(now))
     for step in steps:
-        different = _first_difference(step[1], step[2], step[0])
+        different = first_difference(step[1], step[2], step[0])
         if different is not None:
             return different
     return None

@@ -28,7 +28,7 @@ class Report:
     manifest: dict[str, Any]
     stats: Stats
     status: str
-    """packed, resumed or up to date; `recorded` when read from a directory."""
+    """packed, merged, resumed or up to date; `recorded` when read from a directory."""
     run: dict[str, Any]
     """How this run was carried out: seconds, workers, engine and why. Empty when nothing is known."""
 
@@ -119,6 +119,7 @@ def dataset_card(manifest: Mapping[str, Any], stats: Stats) -> str:
     )
     padding = figures["layouts"].get("batch-8", figures["layouts"]["padded"])["padding_ratio"]
     inputs = manifest["inputs"]
+    merged = f", merged from {len(manifest['merged']):,} outputs" if "merged" in manifest else ""
     return f"""{_card_head(config, stats)}
 # Packed training data
 
@@ -141,8 +142,8 @@ truncated {stats.num_documents_truncated:,} and split {stats.num_documents_split
 - tokenizer sha256 `{tokenizer["sha256"]}`; EOS {_code(tokenizer["eos_token"])} ({tokenizer["eos_id"]}), \
 BOS {_code(tokenizer["bos_token"])} ({tokenizer["bos_id"]}), pad {_code(tokenizer["pad_token"])} ({tokenizer["pad_id"]})
 - made from {stats.num_documents:,} documents in {len(inputs):,} {"file" if len(inputs) == 1 else "files"} \
-({sum(each["num_bytes"] for each in inputs):,} bytes); fingerprint `{manifest["fingerprint"]}`. manifest.json has the \
-settings, the inputs and the sha256 of every shard, stats.json every figure
+({sum(each["num_bytes"] for each in inputs):,} bytes){merged}; fingerprint `{manifest["fingerprint"]}`. manifest.json \
+has the settings, the inputs and the sha256 of every shard, stats.json every figure
 
 {_training(columns, config["isolate"], config["ragged"])}"""
 

@@ -32,6 +32,7 @@ OPTIONS = {
         --debug --doc --help --json --limit --pager --random --row --search --seed --split --tokenizer
         --tokens""".split(),
     "verify": "--against --debug --deep --help --json --quiet --same-as --sample --tokenizer-engine -q".split(),
+    "merge": "--debug --help --json --output --overwrite --quiet --verify -o -q".split(),
     "export": "--debug --help --json --lossy --output --overwrite --quiet --to -o -q".split(),
 }
 
@@ -41,7 +42,8 @@ def command(name):
 
 
 def test_public_names():
-    names = "PackConfig PackcliError __version__ concatenate_and_pack export load pack pack_sequences plan stream_packs"
+    names = """PackConfig PackcliError __version__ concatenate_and_pack export load merge pack pack_sequences plan
+               stream_packs"""
     assert sorted(packcli.__all__) == names.split()
     for name in packcli.__all__:
         assert getattr(packcli, name) is not None

@@ -61,6 +61,10 @@ class Packed:
         self.splits: dict[str, list[str]] = {
             split: [shard["file"] for shard in shards] for split, shards in self.manifest["splits"].items()
         }
+        self._first_source: dict[str, list[int]] = {
+            split: [shard.get("first_source", 0) for shard in shards]
+            for split, shards in self.manifest["splits"].items()
+        }
         self.shard_sha256 = [shard["sha256"] for shards in self.manifest["splits"].values() for shard in shards]
 
     def batches(self, split: str, index: int) -> Iterator[Rows]:
@@ -69,14 +73,14 @@ class Packed:
             described = json.loads(reader.schema.metadata[b"packcli"])
             for batch in reader:
                 if batch.num_rows:
-                    yield self._rows(batch, described["ragged"])
+                    yield self._rows(batch, described["ragged"], self._first_source[split][index])
 
     def whole(self, split: str, index: int) -> Rows:
         """All rows of a shard."""
         with self._open(split, index) as reader:
             described = json.loads(reader.schema.metadata[b"packcli"])
             table = reader.read_all().combine_chunks()
-        return self._rows(table.to_batches()[0], described["ragged"])
+        return self._rows(table.to_batches()[0], described["ragged"], self._first_source[split][index])
 
     def _open(self, split: str, index: int) -> Any:
         path = self.root / self.splits[split][index]
@@ -85,13 +89,13 @@ class Packed:
         except (OSError, pa.ArrowInvalid) as error:
             raise StorageError(f"{path}: missing or damaged: {error}", "pack again with --overwrite") from None
 
-    def _rows(self, batch: pa.RecordBatch, ragged: bool) -> Rows:
+    def _rows(self, batch: pa.RecordBatch, ragged: bool, first_source: int) -> Rows:
         columns = {name: batch.column(name) for name in batch.schema.names}
         lists = {name: _lists(columns[name]) if name in columns else None for name in _LISTS}
         ids = lists.pop("input_ids")
         if ids is None:
             raise AssertionError("a shard without input_ids")
-        sources = _sources(columns["sources"]) if "sources" in columns else None
+        sources = _sources(columns["sources"], first_source) if "sources" in columns else None
         return make_rows(
             ids,
             sources=sources,
@@ -159,12 +163,14 @@ def _lists(column: pa.ListArray) -> Lists:
     return Lists(column.values.to_numpy()[offsets[0] : offsets[-1]], offsets - offsets[0])
 
 
-def _sources(column: pa.ListArray) -> Sources:
+def _sources(column: pa.ListArray, first_source: int) -> Sources:
     offsets = column.offsets.to_numpy()
     values = column.values
     fields = {
         name: values.field(name).to_numpy()[offsets[0] : offsets[-1]] for name in ("source", "row", "start", "end")
     }
+    if first_source:
+        fields["source"] = fields["source"] + np.int32(first_source)
     return Sources(offsets=offsets - offsets[0], **fields)
 
 

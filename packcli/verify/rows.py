@@ -15,6 +15,7 @@ import numpy as np
 from packcli.errors import StorageError
 from packcli.invariants import Pieces, Rules, check_documents, check_rows
 from packcli.job import folder_of, run_schema, splits_of
+from packcli.merged import Member, member_of, members_of
 from packcli.shards import EMPTY_SHARD, Schema, ShardInfo, file_sha256, read_shard
 from packcli.sidecars import Sidecar
 from packcli.stats import bucketed, histogram
@@ -58,11 +59,14 @@ class _Span:
 def check_shards(root: Path, record: Record) -> CheckedShards:
     """Looks at every row, in as many threads as there are CPUs: hashing and NumPy leave the interpreter free."""
     schema = run_schema(record.config, record.tokenizer)
-    rules = rules_of(record)
+    members = members_of(record.manifest)
     checked = CheckedShards()
     spans: list[_Span] = []
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        jobs = (pool.submit(_check_part, root, record, sidecar, schema, rules) for sidecar in record.sidecars)
+        jobs = (
+            pool.submit(_check_part, root, record, each, schema, rules_of(record, member_of(members, each.unit)))
+            for each in record.sidecars
+        )
         for part, part_spans in (job.result() for job in list(jobs)):
             checked.problems += part.problems
             checked.num_shards += part.num_shards
@@ -75,9 +79,10 @@ def check_shards(root: Path, record: Record) -> CheckedShards:
     return checked
 
 
-def rules_of(record: Record) -> Rules:
-    """What the rows of a run are held to."""
+def rules_of(record: Record, member: Member | None = None) -> Rules:
+    """What the rows of a run are held to, or those of one of its members."""
     config = record.config
+    whole = members_of(record.manifest)
     return Rules(
         max_len=config.max_len,
         isolate=config.isolate,
@@ -85,7 +90,7 @@ def rules_of(record: Record) -> Rules:
         masked=config.masked,
         pad_id=record.tokenizer.pad_id,
         vocab_size=record.tokenizer.vocab_size,
-        num_sources=len(record.manifest["inputs"]),
+        sources=range((member or whole[0]).inputs.start, (member or whole[-1]).inputs.stop),
         max_docs_per_pack=config.max_docs_per_pack,
     )
 
@@ -149,17 +154,19 @@ def _check_shard(path: Path, info: ShardInfo, schema: Schema, rules: Rules, shar
     if sha256 != info.sha256:
         yield f"has changed: sha256 is {sha256[:12]}, was {info.sha256[:12]}"
         return
-    yield from check_rows_of(path, schema, rules, shard)
+    yield from check_rows_of(path, schema, rules, shard, info.first_source)
     if shard.num_rows != info.num_rows:
         yield f"has {shard.num_rows:,} rows, had {info.num_rows:,}"
 
 
-def check_rows_of(path: Path, schema: Schema, rules: Rules, shard: _Shard | None = None) -> Iterator[str]:
+def check_rows_of(
+    path: Path, schema: Schema, rules: Rules, shard: _Shard | None = None, first_source: int = 0
+) -> Iterator[str]:
     """Yields what is wrong with the rows of a shard, whose bytes may be anything."""
     shard = shard or _Shard()
     told: set[str] = set()
     try:
-        for batch in read_shard(path, schema):
+        for batch in read_shard(path, schema, first_source):
             if not batch.num_rows:
                 continue
             checked = check_rows(batch, rules)
