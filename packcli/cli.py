@@ -23,6 +23,7 @@ from packcli.config import (
 )
 from packcli.ending import Ending
 from packcli.formats import FORMATS
+from packcli.shares import parse_count
 
 DEFAULTS = PackConfig()
 
@@ -67,18 +68,30 @@ def _text_option(*names: str, metavar: str, help: str) -> Any:
 
   packcli pack gsm8k.jsonl --field prompt='Question: {question}\\n' --field completion=answer
 
+  packcli pack --mix web.jsonl.zst=0.7 --mix code/=0.3 --tokens 10B
+
   cat data.jsonl | packcli pack - -o packed --text-template '{question}\\n{answer}'"""
 )
 def pack(
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="INPUT...",
             help=".jsonl .ndjson .json .txt (also .gz .zst), .parquet, .arrow, save_to_disk directories, "
             "directories, quoted globs, or - for JSONL on standard input.",
             show_default=False,
         ),
-    ],
+    ] = None,
+    mix: Annotated[
+        list[str] | None,
+        _text_option(
+            "--mix", metavar="INPUT=WEIGHT", help="Instead of INPUT: an input and its share of tokens; repeatable."
+        ),
+    ] = None,
+    tokens: Annotated[
+        str | None,
+        _text_option("--tokens", metavar="N", help="Tokens of the mixture, such as 10B [default: no repeats]."),
+    ] = None,
     output: Annotated[
         str | None,
         _text_option("-o", "--output", metavar="DIR", help="Where to write [default: <first input>-packed]."),
@@ -255,6 +268,8 @@ def pack(
     """
     with Ending(debug, resumes=True) as errors:
         given = {
+            "mix": tuple(mix) if mix else None,
+            "tokens": None if tokens is None else parse_count(tokens),
             "max_len": max_len,
             "strategy": strategy,
             "overlong": overlong,
@@ -295,7 +310,7 @@ def pack(
         from packcli import console, pipeline
 
         with console.ProgressDisplay(errors.console, quiet=quiet) as display:
-            report = pipeline.pack(inputs, output, config=made_config, options=made_options, on_event=display)
+            report = pipeline.pack(inputs or (), output, config=made_config, options=made_options, on_event=display)
         if json_:
             console.print_json(report.as_dict())
         if not quiet:

@@ -323,7 +323,7 @@ class DocumentTable:
 
 
 def check_documents(
-    pieces: Pieces, *, bos_id: int | None, eos_id: int | None, cut_at: int | None
+    pieces: Pieces, *, bos_id: int | None, eos_id: int | None, cut_at: int | None, copies: Ints | None = None
 ) -> tuple[DocumentTable, Iterator[str]]:
     """Looks at the documents of one part.
 
@@ -331,15 +331,18 @@ def check_documents(
         pieces: All segments of the part, from all splits.
         bos_id: What every document begins with, or None.
         eos_id: What every document ends with, or None.
+        copies: int64[S], which copy of its document a segment belongs to; None: there is one of each.
         cut_at: Documents of this many tokens may have been truncated: they need no EOS. None when none is.
 
     Returns:
         The documents, and what is wrong, one line a kind with an example.
     """
-    order = np.lexsort((pieces.start, pieces.row, pieces.source))
+    copy = np.zeros(len(pieces.row), dtype=np.int64) if copies is None else copies
+    order = np.lexsort((pieces.start, copy, pieces.row, pieces.source))
+    copy = copy[order]
     source, row, start, end = (getattr(pieces, name)[order] for name in ("source", "row", "start", "end"))
     first = np.ones(len(order), dtype=np.bool_)
-    first[1:] = (source[1:] != source[:-1]) | (row[1:] != row[:-1])
+    first[1:] = (source[1:] != source[:-1]) | (row[1:] != row[:-1]) | (copy[1:] != copy[:-1])
     before = np.concatenate((np.zeros(1, dtype=np.int64), end[:-1])) if len(end) else end
     before = np.where(first, 0, before)
     heads = np.flatnonzero(first)

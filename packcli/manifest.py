@@ -31,6 +31,7 @@ from packcli.tokenizing import TokenizerSpec
 
 STATE_DIRECTORY = ".packcli"
 PLAN = "plan.json"
+MIX = "mix.json"
 OWNER = "owner.json"
 MANIFEST = "manifest.json"
 OURS = (
@@ -65,7 +66,7 @@ def describe_run(
     settings = {**config.as_dict(), "columns": list(config.written_columns), "ragged": config.ragged}
     for name in ("tokenizer", "eos_token", "pad_token", "text_field", "text_template", "format", "field"):
         del settings[name]  # resolved: they stand under "tokenizer" and "text"
-    for name in ("add_eos", "add_bos", "chat_template", "date"):
+    for name in ("add_eos", "add_bos", "chat_template", "date", "mix", "tokens"):
         del settings[name]  # so are these
     run = {
         "format_version": FORMAT_VERSION,
@@ -234,6 +235,17 @@ class Output:
         seen = _read_json(self._state / "inputs.json") or {}
         return [index for index, source in enumerate(sources) if seen.get(source.name) != _mtime(source)]
 
+    def remember_mix(self, asked: Mapping[str, Any], mix: Mapping[str, Any]) -> None:
+        """Keeps what was counted for a mixture: the same command need not count again."""
+        write_json(self._state / MIX, {"asked": asked, "mix": mix})
+
+    def remembered_mix(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What was counted for a mixture; None when that was another one."""
+        with contextlib.suppress(OutputError):
+            kept = _read_json(self._state / MIX) or {}
+            return kept.get("mix") if kept.get("asked") == asked else None
+        return None
+
     def clear(self) -> None:
         """Removes what packcli wrote here, and nothing else."""
         self.sweep()
@@ -246,7 +258,7 @@ class Output:
         for name in OUR_DIRECTORIES:
             with contextlib.suppress(OSError):  # it holds something else
                 (self.root / name).rmdir()
-        for name in ("inputs.json", PLAN):  # the plan last: until then the output is known for what it was
+        for name in ("inputs.json", MIX, PLAN):  # the plan last: until then the output is known for what it was
             (self._state / name).unlink(missing_ok=True)
 
     def commit(self, sidecar: Sidecar) -> None:

@@ -26,6 +26,9 @@ from packcli.manifest import STATE_DIRECTORY
 MERGED = "merged"
 """Key of a manifest: fingerprint, sha256 of the manifest, num_inputs and num_units of every member, in order."""
 
+MIX = "mix"
+"""Key of the manifest of a mixture: components with epochs and threshold, and bytes of text by source."""
+
 NO_LIMIT = 1 << 62
 """What was packed can be read."""
 
@@ -74,6 +77,8 @@ def cut_units(manifest: Mapping[str, Any], sources: Sequence[readers.Source], un
         unit_bytes: Of its settings.
     """
     units: list[readers.Unit] = []
+    if MIX in manifest:
+        return list(readers.cut_mixed(sources, manifest[MIX], unit_bytes, manifest["config"]["seed"]))
     for member in members_of(manifest):
         for unit in readers.cut_units(sources[member.inputs], unit_bytes):
             spans = (dataclasses.replace(span, source=span.source + member.first_source) for span in unit.spans)

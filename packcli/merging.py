@@ -26,7 +26,7 @@ from packcli.errors import MismatchError, OutputError, StorageError, UsageError
 from packcli.finishing import finish, total_of
 from packcli.job import folder_of, splits_of
 from packcli.manifest import PLAN, STATE_DIRECTORY, Output, fingerprint, first_difference, read_manifest
-from packcli.merged import MERGED, path_of, remembered_inputs
+from packcli.merged import MERGED, MIX, path_of, remembered_inputs
 from packcli.pipeline import Warned
 from packcli.report import Report
 from packcli.shards import adopt_shard, write_json
@@ -124,6 +124,10 @@ def _read_inputs(roots: Sequence[Path], output: Path, verify: bool) -> list[_Inp
             raise OutputError(f"{root} is to be merged into {output}: one lies in the other", "choose another -o")
         read_manifest(root)  # says what is not finished
         record = _sound(root, verify)
+        if MIX in record.manifest:
+            raise UsageError(
+                f"{root} is a mixture: how often it takes a document is said for all of it", "mix all of it at once"
+            )
         each = _Input(root, record, first_source, first_unit)
         if inputs:
             _refuse_other(inputs[0], each)

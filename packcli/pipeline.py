@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packcli import chat, probe, readers, space, tokenizing
+from packcli import chat, mixing, probe, readers, space, tokenizing
 from packcli.config import PackConfig, RunOptions
 from packcli.documents import DocumentMaker
 from packcli.engine import RETRIES, Emit, LostWorkerError, get_engine
 from packcli.errors import MismatchError, NoInputError, OutputError, PackcliError, TokenizerError, UsageError
 from packcli.finishing import finish, total_of
 from packcli.job import Job, folder_of, splits_of
-from packcli.manifest import Output, describe_run
+from packcli.manifest import Output, describe_run, fingerprint
 from packcli.report import Report
 from packcli.sidecars import Sidecar, whole_units
 from packcli.stats import Stats
@@ -41,6 +41,8 @@ class Started:
     done_bytes: int
     """Of units that an earlier run committed."""
     workers: int
+    doing: str = ""
+    """What is done, where it is not what the verb does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Warned:
 
 
 def pack(
-    inputs: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    inputs: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] = (),
     output: str | os.PathLike[str] | None = None,
     *,
     config: PackConfig | None = None,
@@ -65,7 +67,8 @@ def pack(
     `if __name__ == "__main__":`, or workers=1.
 
     Args:
-        inputs: One or several files, directories, globs, or `-` for JSONL on standard input.
+        inputs: One or several files, directories, globs, or `-` for JSONL on standard input. None where the setting
+            `mix` names inputs with their shares: `mix={"web.jsonl": 0.7, "code/": 0.3}`.
         output: The directory to write; by default named after the first input, in the current directory.
         config: What to make. Or give its fields as keyword arguments: `max_len=4096, strategy="best-fit"`.
         options: How to carry it out. Or give its fields as keyword arguments: `workers=4`.
@@ -76,9 +79,12 @@ def pack(
     """
     config, options = _settings(config, options, settings)
     names = [os.fspath(each) for each in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
-    if not names:
+    if names and config.mix:
+        raise UsageError(f"{names[0]}: inputs of a mixture have shares", "name all of them with --mix, or none")
+    if not names and not config.mix:
         raise NoInputError("no input", "name a file, a directory, a quoted glob, or - for standard input")
-    target = Output(Path(output if output is not None else readers.default_output_name(names)))
+    default = readers.default_output_name(names) if names else "mixture-packed"
+    target = Output(Path(output if output is not None else default))
     target.check_ours()
     target.refuse_locked()  # at once, not after a look at the input
     line = _Line(config, options, target, on_event or (lambda event: None))
@@ -95,11 +101,15 @@ def pack(
     if "-" in names:
         raise NoInputError("- is standard input and cannot be joined with other inputs", "pack it on its own")
     warnings: list[str] = []
-    sources = readers.find_sources(names, warnings, max_row_bytes=options.max_line_bytes)
+    components: list[mixing.Component] = []
+    if config.mix:
+        sources, components = mixing.find_components(config, warnings, max_row_bytes=options.max_line_bytes)
+    else:
+        sources = readers.find_sources(names, warnings, max_row_bytes=options.max_line_bytes)
     _refuse_inside(sources, target.root)
     for message in warnings:
         line.emit(Warned(message))
-    described = line.describe(sources)  # before the lock, which creates the directory
+    described = line.describe(sources, components)  # before the lock, which creates the directory
     with target.locked():
         return line.guarded(described)
 
@@ -129,8 +139,9 @@ class _Line:
         self._started = time.time()
         self._clock = time.perf_counter()
         self._needed = 0  # bytes of output still to be written, about
+        self._asked: dict[str, Any] = {}  # what a mixture was counted for
 
-    def describe(self, sources: list[readers.Source]) -> probe.Described:
+    def describe(self, sources: list[readers.Source], components: Sequence[mixing.Component] = ()) -> probe.Described:
         """Finds the record shape, the tokenizer and the template, cuts the units, and makes the fingerprint.
 
         From here on the config is resolved: what hangs on the record shape is filled in.
@@ -161,7 +172,50 @@ class _Line:
         units = readers.cut_units(sources, config.unit_bytes)
         text = {**fields.identity(), "chat_template": identity}
         run = describe_run(config, tokenizer, sources, text, len(units))
-        return probe.Described(sources, fields, units, tokenizer, template, run)
+        described = probe.Described(sources, fields, units, tokenizer, template, run)
+        return self._mixed(described, components) if components else described
+
+    def _mixed(self, described: probe.Described, components: Sequence[mixing.Component]) -> probe.Described:
+        """The run with its inputs mixed. Counts their tokens, unless this output knows them from an earlier run."""
+        config, sources = self.config, described.sources
+        asked = {
+            "run": described.run,
+            "tokens": config.tokens,
+            "components": [dataclasses.asdict(c) for c in components],
+        }
+        mix = self.target.remembered_mix(asked) if not self.target.changed_since(sources) else None
+        if mix is None:
+            workers = self.options.workers or num_cpus()
+            num_processes = max(1, min(workers, len(described.units)))
+            threads = max(1, workers // num_processes)
+            chosen = tokenizing.choose_engine(described.tokenizer, self.options.tokenizer_engine, [], threads=threads)
+            job = self._job(described, chosen, threads, [])
+            self.emit(Started(sum(source.num_bytes for source in sources), 0, num_processes, "counting"))
+            encoder = (chosen.engine, chosen.spot_check)
+            counts = mixing.count(job, described.units, num_processes, encoder, self.emit)
+            mix = mixing.plan_mix(components, counts, config.tokens)
+        self._asked = asked
+        units = readers.cut_mixed(sources, mix, config.unit_bytes, config.seed)
+        run = {name: value for name, value in described.run.items() if name != "fingerprint"}
+        run = {**run, "num_units": len(units), "mix": mix}
+        run["fingerprint"] = fingerprint(run)
+        return dataclasses.replace(described, units=list(units), run=run)
+
+    def _job(
+        self, described: probe.Described, chosen: tokenizing.Choice, threads: int, sidecars: Sequence[Sidecar]
+    ) -> Job:
+        """What workers are told."""
+        return Job(
+            config=self.config,
+            root=self.target.root,
+            sources=tuple(described.sources),
+            fields=described.fields,
+            tokenizer=described.tokenizer,
+            template=described.template,
+            engine=chosen.engine.name,
+            threads=threads,
+            committed=frozenset((each.unit, each.part) for each in sidecars),
+        )
 
     def guarded(self, described: probe.Described) -> Report:
         """`run`; when it fails no temporary file is left, and a full disk is called by its name."""
@@ -195,17 +249,9 @@ class _Line:
         target.begin(run, described.sources, self.config)
         for split in splits_of(self.config):
             (target.root / folder_of(self.config, split)).mkdir(exist_ok=True)
-        job = Job(
-            config=self.config,
-            root=target.root,
-            sources=tuple(described.sources),
-            fields=described.fields,
-            tokenizer=described.tokenizer,
-            template=described.template,
-            engine=chosen.engine.name,
-            threads=threads,
-            committed=frozenset((each.unit, each.part) for each in sidecars),
-        )
+        if "mix" in run:
+            target.remember_mix(self._asked, run["mix"])
+        job = self._job(described, chosen, threads, sidecars)
         total_bytes, left_bytes = sum(source.num_bytes for source in described.sources), _file_bytes(todo, described)
         if todo:
             self._look_for_room(described, chosen.engine, left_bytes)

@@ -10,6 +10,7 @@ from typing import Any
 
 from packcli.errors import OutputError
 from packcli.manifest import Output, read_manifest
+from packcli.repeats import reached
 from packcli.shards import features, to_json
 from packcli.stats import Stats, derived
 from packcli.visible import visible
@@ -66,6 +67,7 @@ def stats_file(manifest: Mapping[str, Any], stats: Stats) -> dict[str, Any]:
     config, tokenizer = manifest["config"], manifest["tokenizer"]
     totals = stats.as_dict()
     by_source = totals.pop("by_source")
+    mixture = {"mix": reached(manifest["mix"], stats.by_source)} if "mix" in manifest else {}
     return {
         "schema_version": SCHEMA_VERSION,
         "max_len": config["max_len"],
@@ -80,6 +82,7 @@ def stats_file(manifest: Mapping[str, Any], stats: Stats) -> dict[str, Any]:
             {"name": source["name"], **by_source.get(str(index), {"num_documents": 0, "num_tokens_in": 0})}
             for index, source in enumerate(manifest["inputs"])
         ],
+        **mixture,
     }
 
 
@@ -119,6 +122,11 @@ def dataset_card(manifest: Mapping[str, Any], stats: Stats) -> str:
     )
     padding = figures["layouts"].get("batch-8", figures["layouts"]["padded"])["padding_ratio"]
     inputs = manifest["inputs"]
+    mixed = "".join(
+        f"\n- {_code(each['name'])}: {each['reached_ratio']:.2%} of the tokens ({each['wanted_ratio']:.2%} wanted), "
+        f"{each['num_tokens']:,}, {each['epochs']:.2f} epochs"
+        for each in (reached(manifest["mix"], stats.by_source) if "mix" in manifest else ())
+    )
     merged = f", merged from {len(manifest['merged']):,} outputs" if "merged" in manifest else ""
     return f"""{_card_head(config, stats)}
 # Packed training data
@@ -143,7 +151,7 @@ truncated {stats.num_documents_truncated:,} and split {stats.num_documents_split
 BOS {_code(tokenizer["bos_token"])} ({tokenizer["bos_id"]}), pad {_code(tokenizer["pad_token"])} ({tokenizer["pad_id"]})
 - made from {stats.num_documents:,} documents in {len(inputs):,} {"file" if len(inputs) == 1 else "files"} \
 ({sum(each["num_bytes"] for each in inputs):,} bytes){merged}; fingerprint `{manifest["fingerprint"]}`. manifest.json \
-has the settings, the inputs and the sha256 of every shard, stats.json every figure
+has the settings, the inputs and the sha256 of every shard, stats.json every figure{mixed}
 
 {_training(columns, config["isolate"], config["ragged"])}"""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,12 @@ from packcli.errors import BadRowError
 from packcli.gathering import Documents, MaskedDocuments
 from packcli.job import Job, folder_of, run_schema, splits_of
 from packcli.manifest import Output
-from packcli.overlong import OverlongDocumentError
+from packcli.overlong import OverlongDocumentError, kept_lengths
 from packcli.planner import balance_plan, make_plan
 from packcli.shards import ShardInfo, write_shard
 from packcli.sidecars import Sidecar
 from packcli.stats import Stats
-from packcli.strategies.random import mix
+from packcli.strategies.random import mix, permutation
 from packcli.tokens import TokenBatch
 
 Extractor = Callable[[readers.Chunk], tuple[list[Any], NDArray[np.int64]]]
@@ -61,7 +61,7 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
         if (unit.index, part.index) in job.committed:
             part.skip()
             continue
-        documents = _read_documents(job, part, extract, meter, emit)
+        documents = read_documents(job, part, extract, meter, emit)
         shards, stats = _write_part(job, unit, part, documents)
         sidecar = Sidecar(unit.index, part.index, part.is_last, part.digest, shards, stats)
         Output(job.root).commit(sidecar)
@@ -71,11 +71,27 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
 
 def make_extractor(fields: readers.Fields, sources: Sequence[readers.Source]) -> Extractor:
     """Chunk -> the texts, or the rows of parts, of its documents, and the number of each row."""
-    return (readers.TextExtractor if fields.format == "text" else readers.RowExtractor)(fields, sources)
+    extract: Extractor = (readers.TextExtractor if fields.format == "text" else readers.RowExtractor)(fields, sources)
+
+    def taken(chunk: readers.Chunk) -> tuple[list[Any], NDArray[np.int64]]:
+        if not isinstance(chunk, readers.ThinnedChunk):
+            return extract(chunk)
+        found, rows = extract(chunk.chunk)
+        kept = chunk.taken(rows)
+        return [found[index] for index in kept.tolist()], rows[kept]
+
+    return taken
 
 
-def _read_documents(
-    job: Job, part: readers.Part, extract: Extractor, meter: readers.Meter, emit: Callable[[Progress], None]
+class HasChunks(Protocol):
+    """A part, as far as it is read."""
+
+    def chunks(self) -> Iterator[readers.Chunk]:
+        """The chunks, in order."""
+
+
+def read_documents(
+    job: Job, part: HasChunks, extract: Extractor, meter: readers.Meter, emit: Callable[[Progress], None]
 ) -> Documents:
     """Reads and tokenizes the rows of a part."""
     engine, spot_check = load_encoder(job)
@@ -119,7 +135,7 @@ def tokenize_unit(job: Job, unit: readers.Unit) -> Iterator[TokenizedPart]:
         if (unit.index, part.index) in job.committed:
             part.skip()
             continue
-        documents = _read_documents(job, part, extract, meter, lambda event: None)
+        documents = read_documents(job, part, extract, meter, lambda event: None)
         tokens = documents.tokens.finish()
         of_split = functools.partial(documents.of_split, num_documents=len(tokens))
         has_loss = np.zeros(len(tokens), dtype=np.bool_)
@@ -139,6 +155,18 @@ def load_encoder(job: Job) -> tuple[tokenizing.Engine, tokenizing.SpotCheck]:
     return ENCODERS[job.encoder_key]
 
 
+SHUFFLE_STREAM = 5
+"""Keeps the order of a mixture's documents apart from other uses of the seed."""
+
+
+def _count_sources(stats: Stats, origin: Origin, kept: NDArray[np.int64]) -> None:
+    """Adds the tokens that packs hold of every source."""
+    for source in np.unique(origin.source).tolist():
+        counts = stats.by_source[source]
+        num_tokens = int(kept[origin.source == source].sum())
+        counts["num_tokens_packed"] = counts.get("num_tokens_packed", 0) + num_tokens
+
+
 def _write_part(
     job: Job, unit: readers.Unit, part: readers.Part, documents: Documents
 ) -> tuple[dict[str, ShardInfo], Stats]:
@@ -153,6 +181,8 @@ def _write_part(
     shards = {}
     for number, split in enumerate(splits_of(config)):
         docs = documents.of_split(split, len(batch))
+        if config.mix:  # components lie one after the other, and shall meet in packs
+            docs = docs[permutation(len(docs), mix(config.seed, unit.index, part.index, number, SHUFFLE_STREAM))]
         docs, no_loss = with_loss(batch, docs, config)
         stats += no_loss
         lengths = batch.lengths[docs]
@@ -173,6 +203,8 @@ def _write_part(
                 f"{source.name}: row {row}: {error.length} tokens, over --max-len {config.max_len}",
                 "--overlong split, truncate or drop; or a larger --max-len",
             ) from None
+        if config.mix:
+            _count_sources(stats, here, kept_lengths(lengths, config.max_len, str(config.overlong)))
         unbalanced = plan
         if config.balance:
             plan = balance_plan(plan, seed)

@@ -10,11 +10,11 @@ from helpers import SAMPLE
 
 PACKAGE = Path(__file__).parents[1] / "packcli"
 
-LINE = """errors visible formats config tokens overlong strategies planner assemble rows sequences streaming layouts
-          stats invariants readers tokenizing chat documents shards sidecars manifest merged job counting gathering
-          loading training work report finishing exports space probe engine pipeline verify merging contents recount
-          inspecting measuring what_if tables exporting pages signals console console_stats console_inspect ending
-          cli_outputs cli_views cli __main__""".split()
+LINE = """errors visible formats shares config tokens overlong strategies planner assemble rows sequences streaming
+          layouts stats repeats invariants readers tokenizing chat documents shards sidecars manifest merged job
+          counting gathering loading training work report finishing exports space probe engine mixing pipeline
+          verify merging contents recount inspecting measuring what_if tables exporting pages signals console
+          console_stats console_inspect ending cli_outputs cli_views cli __main__""".split()
 """Modules and packages from the bottom up: each imports only what stands before it."""
 
 PURE = LINE[: LINE.index("readers")]

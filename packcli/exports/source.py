@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from packcli.assemble import IGNORE, Lists, Sources
 from packcli.errors import StorageError, UsageError
 from packcli.manifest import read_manifest
+from packcli.repeats import number_copies
 from packcli.report import read_report
 from packcli.rows import Rows, make_rows
 from packcli.stats import Stats
@@ -129,10 +130,14 @@ class Packed:
             labels = flat_labels[at]
             labels[offsets[:-1]] = IGNORE
             return Documents(flat_ids[at], labels, offsets, None)
-        order = np.lexsort((sources.start, sources.row, sources.source))
+        copy = np.zeros(len(sources.row), dtype=np.int64)
+        if "mix" in self.manifest:
+            copy = number_copies(sources.source, sources.row, sources.start, sources.end)
+        order = np.lexsort((sources.start, copy, sources.row, sources.source))
         source, row, start, end = (getattr(sources, name)[order] for name in ("source", "row", "start", "end"))
+        copy = copy[order]
         is_first = np.ones(len(order), dtype=np.bool_)
-        is_first[1:] = (source[1:] != source[:-1]) | (row[1:] != row[:-1])
+        is_first[1:] = (source[1:] != source[:-1]) | (row[1:] != row[:-1]) | (copy[1:] != copy[:-1])
         if (start[is_first] != 0).any() or (start[1:] != end[:-1])[~is_first[1:]].any():
             raise StorageError(f"{self.root / self.splits[split][index]}: a document lacks a piece", "pack it again")
         length = pieces.length[order]

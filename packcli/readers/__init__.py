@@ -10,8 +10,9 @@ A unit that is plain JSONL or Parquet is one part. A compressed or otherwise seq
 that gives several parts, each about unit_bytes of text, because nobody knows its size beforehand.
 """
 
-from packcli.readers.chunks import Chunk
+from packcli.readers.chunks import Chunk, ThinnedChunk
 from packcli.readers.fields import TextExtractor, find_fields
+from packcli.readers.mixed import MixedUnit, cut_mixed, hash_seed
 from packcli.readers.records import Meter, Part, digest_parts, read_parts
 from packcli.readers.rows import Row, RowError, RowExtractor, place_of
 from packcli.readers.shapes import Fields
@@ -22,6 +23,7 @@ __all__ = [
     "Chunk",
     "Fields",
     "Meter",
+    "MixedUnit",
     "Part",
     "Row",
     "RowError",
@@ -29,12 +31,15 @@ __all__ = [
     "Source",
     "Span",
     "TextExtractor",
+    "ThinnedChunk",
     "Unit",
+    "cut_mixed",
     "cut_units",
     "default_output_name",
     "digest_parts",
     "find_fields",
     "find_sources",
+    "hash_seed",
     "place_of",
     "read_parts",
     "spool_stdin",

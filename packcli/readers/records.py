@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from packcli.errors import BadRowError, FieldError, StorageError
-from packcli.readers.chunks import BytesChunk, Chunk, ColumnChunk, Digest, LineChunk, cut_chunk
+from packcli.readers.chunks import BytesChunk, Chunk, ColumnChunk, Digest, LineChunk, RawChunk, cut_chunk
+from packcli.readers.mixed import MixedReader, MixedUnit
 from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source
 from packcli.readers.units import Span, Unit, begins_array, open_parquet
@@ -43,7 +44,7 @@ class Meter:
 class Part:
     """The rows of one shard. Exhaust `chunks` (or `skip`) before the next part is asked for."""
 
-    def __init__(self, index: int, reader: _PartReader, hashed: bool) -> None:
+    def __init__(self, index: int, reader: _PartReader | MixedReader, hashed: bool) -> None:
         self.index = index
         self.is_last = False
         """Known once the chunks are exhausted."""
@@ -125,7 +126,12 @@ def read_parts(
     Raises:
         StorageError: a file is damaged or cannot be read.
     """
-    reader = _PartReader(_read_unit(unit, sources, fields, split_on, meter or Meter()), unit_bytes)
+    metered = meter or Meter()
+    reader: _PartReader | MixedReader
+    if isinstance(unit, MixedUnit):
+        reader = MixedReader(unit, lambda span: _read_unit(Unit(0, (span,)), sources, fields, split_on, metered))
+    else:
+        reader = _PartReader(_read_unit(unit, sources, fields, split_on, metered), unit_bytes)
     index = 0
     while index == 0 or reader.pending is not None:
         part = Part(index, reader, hashed)
@@ -146,7 +152,7 @@ def digest_parts(
 
 def _read_unit(
     unit: Unit, sources: Sequence[Source], fields: Fields, split_on: str | None, meter: Meter
-) -> Iterator[Chunk]:
+) -> Iterator[RawChunk]:
     for span in unit.spans:
         source = sources[span.source]
         for chunk in _read_span(span, source, fields, split_on, meter):
@@ -154,7 +160,7 @@ def _read_unit(
             yield chunk
 
 
-def _read_span(span: Span, source: Source, fields: Fields, split_on: str | None, meter: Meter) -> Iterator[Chunk]:
+def _read_span(span: Span, source: Source, fields: Fields, split_on: str | None, meter: Meter) -> Iterator[RawChunk]:
     try:
         if source.format == "parquet":
             yield from _read_parquet(span, source, fields, meter)
@@ -223,7 +229,7 @@ def _blocks(span: Span, source: Source, meter: Meter) -> Iterator[bytes]:
             yield block
 
 
-def _read_json(span: Span, source: Source, meter: Meter) -> Iterator[Chunk]:
+def _read_json(span: Span, source: Source, meter: Meter) -> Iterator[RawChunk]:
     pending: list[bytes] = []
     num_pending = 0
     row = span.first_row
@@ -251,7 +257,7 @@ def _read_json(span: Span, source: Source, meter: Meter) -> Iterator[Chunk]:
         yield LineChunk(span.source, row, b"".join(pending))
 
 
-def _read_array(span: Span, source: Source, meter: Meter) -> Iterator[Chunk]:
+def _read_array(span: Span, source: Source, meter: Meter) -> Iterator[RawChunk]:
     """The elements of one JSON array: the only format besides whole .txt files that is held in memory."""
     from packcli.readers.fields import split_array
 
@@ -261,7 +267,7 @@ def _read_array(span: Span, source: Source, meter: Meter) -> Iterator[Chunk]:
         yield BytesChunk(span.source, first, elements[first : first + BATCH_ROWS])
 
 
-def _read_txt(span: Span, source: Source, split_on: str | None, meter: Meter) -> Iterator[Chunk]:
+def _read_txt(span: Span, source: Source, split_on: str | None, meter: Meter) -> Iterator[RawChunk]:
     blocks = _blocks(span, source, meter)
     if split_on is None:
         yield BytesChunk(span.source, 0, [_whole(blocks, source, source.max_row_bytes, "the document")])
@@ -280,7 +286,7 @@ def _read_txt(span: Span, source: Source, split_on: str | None, meter: Meter) ->
         yield BytesChunk(span.source, row, [tail])
 
 
-def _read_parquet(span: Span, source: Source, fields: Fields, meter: Meter) -> Iterator[Chunk]:
+def _read_parquet(span: Span, source: Source, fields: Fields, meter: Meter) -> Iterator[RawChunk]:
     file = open_parquet(source)
     check_columns(source, file.schema_arrow, fields)
     present = [name for name in fields.names if file.schema_arrow.get_field_index(name) >= 0]
@@ -291,7 +297,7 @@ def _read_parquet(span: Span, source: Source, fields: Fields, meter: Meter) -> I
         yield chunk
 
 
-def _read_arrow(span: Span, source: Source, fields: Fields) -> Iterator[Chunk]:
+def _read_arrow(span: Span, source: Source, fields: Fields) -> Iterator[RawChunk]:
     reader, mapped = open_arrow(source)
     with reader:
         check_columns(source, reader.schema, fields)

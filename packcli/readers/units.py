@@ -61,7 +61,7 @@ def cut_units(sources: Sequence[Source], unit_bytes: int) -> list[Unit]:
         guess = source.num_bytes * (COMPRESSION_GUESS if source.compression or source.format == "parquet" else 1)
         if guess > unit_bytes:
             flush()
-            for span in _cut_source(index, source, unit_bytes):
+            for span in cut_source(index, source, unit_bytes):
                 units.append(Unit(len(units), (span,)))
             continue
         if weight + guess > unit_bytes:
@@ -72,7 +72,8 @@ def cut_units(sources: Sequence[Source], unit_bytes: int) -> list[Unit]:
     return units
 
 
-def _cut_source(index: int, source: Source, unit_bytes: int) -> list[Span]:
+def cut_source(index: int, source: Source, unit_bytes: int) -> list[Span]:
+    """Spans of about unit_bytes of a source; one where it can only be read from its beginning."""
     if source.format == "parquet":
         return _cut_parquet(index, source, unit_bytes)
     if source.format == "json" and source.compression is None and not is_json_array(source):

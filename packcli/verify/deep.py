@@ -229,6 +229,9 @@ def _check_part(
     if record.config.overlong == "truncate":
         kept = np.minimum(lengths, record.config.max_len)
     kept = np.where(part.has_loss, kept, 0)
+    # The copies of a document in a mixture have one key: what they hold was counted for the first of them.
+    first_copy = order[np.searchsorted(keys, _keys(part.origin.source, part.origin.row))] if len(order) else order
+    kept = np.bincount(first_copy, kept, len(kept)).astype(np.int64)
     missing = np.flatnonzero(packed != kept)
     for doc in missing[:PROBLEMS_A_PART].tolist():
         name, row = sources[part.origin.source[doc]].name, int(part.origin.row[doc])
@@ -236,7 +239,7 @@ def _check_part(
             Problem(sidecar.file, f"{name} row {row}: {packed[doc]} of its tokens are packed, {kept[doc]} should be")
         )
     if list_absent:
-        checked.absent += _absent(part, packed, kept, lengths, sources)
+        checked.absent += _absent(part, packed[first_copy], kept[first_copy], lengths, sources)
 
 
 def _differences(

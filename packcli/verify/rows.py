@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from packcli.errors import StorageError
 from packcli.invariants import Pieces, Rules, check_documents, check_rows
 from packcli.job import folder_of, run_schema, splits_of
-from packcli.merged import Member, member_of, members_of
+from packcli.merged import MIX, Member, member_of, members_of
+from packcli.repeats import number_copies
 from packcli.shards import EMPTY_SHARD, Schema, ShardInfo, file_sha256, read_shard
 from packcli.sidecars import Sidecar
 from packcli.stats import bucketed, histogram
@@ -121,19 +123,35 @@ def _check_part(
         pieces = Pieces.joined([each for shard in shards.values() for each in shard.pieces])
         ends = _ends_of_documents(record, sidecar)
         cut_at = rules.max_len if record.config.overlong == "truncate" else None
-        table, wrong = check_documents(pieces, bos_id=ends[0], eos_id=ends[1], cut_at=cut_at)
+        copies = None
+        if MIX in record.manifest:
+            copies = number_copies(pieces.source, pieces.row, pieces.start, pieces.end)
+            checked.problems += [Problem(file, what) for what in _repeated(record, pieces, copies)]
+        table, wrong = check_documents(pieces, bos_id=ends[0], eos_id=ends[1], cut_at=cut_at, copies=copies)
         checked.problems += [Problem(file, what) for what in wrong]
         counted["num_documents_packed"] = len(table.row)
         if record.config.overlong == "split" and not rules.masked:  # of documents without loss no row knows
             lengths = histogram(bucketed(table.length))
             counted["documents_by_length"] = lengths | _none(sidecar.stats.documents_by_length)
-        for source in np.unique(table.source).tolist():
+        for source in np.unique(table.source).tolist() if copies is None else ():  # a mixture repeats rows
             rows = table.row[table.source == source]
             spans.append(_Span(source, int(rows.min()), int(rows.max()), file))
     for name, value in counted.items():
         if getattr(sidecar.stats, name) != value:
             checked.problems.append(Problem(sidecar.file, f"{name} is not what the rows of its shards give"))
     return checked, spans
+
+
+def _repeated(record: Record, pieces: Pieces, copies: NDArray[np.int64]) -> Iterator[str]:
+    """Documents of a mixture that a part holds more often than the whole takes them."""
+    for each in record.manifest[MIX]["components"]:
+        most = each["epochs"] + (each["threshold"] > 0)
+        mine = (pieces.source >= each["first_source"]) & (pieces.source < each["first_source"] + each["num_sources"])
+        bad = np.flatnonzero(mine & (copies >= most))
+        if len(bad):
+            at = int(bad[0])
+            times = f"{copies[at] + 1} times, and at most {most} times in the mixture"
+            yield f"source {pieces.source[at]} row {pieces.row[at]} is there {times}"
 
 
 def _none(lengths: dict[int, int]) -> dict[int, int]:

@@ -1,0 +1,224 @@
+"""Mixtures: inputs with shares of the tokens that are packed.
+
+    --mix paths            find_components    -> sources, and which are whose
+    every document once    count_unit         -> tokens by component and hash, bytes of text by source
+    shares, --tokens       plan_mix           -> epochs and threshold of each component: what the manifest calls `mix`
+    mix                    readers.cut_mixed  -> units that hold all components in proportion
+
+Tokens are counted, not guessed: a first pass tokenizes the inputs, and keeps sums only.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from packcli import readers
+from packcli.config import PackConfig
+from packcli.counting import with_loss
+from packcli.engine import Emit, get_engine
+from packcli.errors import NoInputError, UsageError
+from packcli.job import Job
+from packcli.overlong import kept_lengths
+from packcli.repeats import NUM_BUCKETS, buckets_of, largest_total, plan_repeats, row_hashes
+from packcli.shares import parse_mix
+from packcli.work import ENCODERS, Progress, make_extractor, read_documents
+
+MOST_EPOCHS = 1000
+"""More is a mistake in --tokens or a weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One input of a mixture: a file, or those of a directory or glob."""
+
+    name: str
+    share: float
+    first_source: int
+    num_sources: int
+
+
+def find_components(
+    config: PackConfig, warn: list[str], *, max_row_bytes: int
+) -> tuple[list[readers.Source], list[Component]]:
+    """The files of a mixture, in the order of its components.
+
+    Raises:
+        UsageError: a file in two components.
+        PackcliError: as find_sources does.
+    """
+    shares = parse_mix(config.mix)
+    sources = readers.find_sources([path for path, _ in shares], warn, max_row_bytes=max_row_bytes)
+    components: list[Component] = []
+    first = 0
+    for path, share in shares:
+        found = readers.find_sources([path], [], max_row_bytes=max_row_bytes)
+        mine = sources[first : first + len(found)]
+        if [each.path for each in mine] != [each.path for each in found]:
+            raise UsageError(
+                f"--mix {path}: some of its files are in another input of the mixture", "give each file one share"
+            )
+        components.append(Component(_name(mine), share, first, len(found)))
+        first += len(found)
+    return sources, components
+
+
+def _name(sources: Sequence[readers.Source]) -> str:
+    """What reports call a component: its file, or the directory of its files; nothing of it is of this machine."""
+    if len(sources) == 1:
+        return sources[0].name
+    folders = [each.name.split("/")[:-1] for each in sources]
+    shared = [parts[0] for parts in zip(*folders, strict=False) if len(set(parts)) == 1]
+    return "/".join([*shared, ""]) if shared else f"{sources[0].name} and {len(sources) - 1} more"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What one pass over the inputs gives: sums, the same in any order."""
+
+    text_bytes: NDArray[np.int64]
+    """int64[sources]: bytes after decompression."""
+    num_documents: NDArray[np.int64]
+    """int64[sources]: those that would be packed."""
+    tokens: NDArray[np.int64]
+    """int64[sources, NUM_BUCKETS]: tokens that packs would hold, by hash."""
+
+    @classmethod
+    def none(cls, num_sources: int) -> Counts:
+        """Nothing counted yet."""
+        tokens = np.zeros((num_sources, NUM_BUCKETS), dtype=np.int64)
+        return cls(np.zeros(num_sources, dtype=np.int64), np.zeros(num_sources, dtype=np.int64), tokens)
+
+    def add(self, other: Mapping[int, SourceCounts]) -> None:
+        """Adds the counts of a unit."""
+        for source, each in other.items():
+            self.text_bytes[source] += each.text_bytes
+            self.num_documents[source] += each.num_documents
+            self.tokens[source] += each.tokens
+
+
+@dataclass(slots=True)
+class SourceCounts:
+    """What one unit counts of one source."""
+
+    text_bytes: int
+    num_documents: int
+    tokens: NDArray[np.int64]
+
+
+class _Counted:
+    """A part that counts the bytes of its sources."""
+
+    def __init__(self, part: readers.Part) -> None:
+        self._part = part
+        self.text_bytes: dict[int, int] = {}
+
+    def chunks(self) -> Iterator[readers.Chunk]:
+        for chunk in self._part.chunks():
+            self.text_bytes[chunk.source] = self.text_bytes.get(chunk.source, 0) + chunk.num_bytes
+            yield chunk
+
+
+def count_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> dict[int, SourceCounts]:
+    """What a unit holds of each source; pure, as run_unit is."""
+    config = job.config
+    extract = make_extractor(job.fields, job.sources)
+    meter = readers.Meter()
+    counts: dict[int, SourceCounts] = {}
+    policy = "split" if config.overlong == "error" else str(config.overlong)  # the run itself names the document
+    for part in readers.read_parts(
+        unit,
+        job.sources,
+        job.fields,
+        unit_bytes=config.unit_bytes,
+        split_on=config.split_on,
+        hashed=False,
+        meter=meter,
+    ):
+        counted = _Counted(part)
+        documents = read_documents(job, counted, extract, meter, emit)
+        origin = documents.origin()
+        tokens = documents.tokens.finish()
+        docs = with_loss(tokens, np.arange(len(tokens)), config)[0]
+        kept = kept_lengths(tokens.lengths[docs], config.max_len, policy)
+        for source, text_bytes in counted.text_bytes.items():
+            mine = origin.source[docs] == source
+            hashes = row_hashes(origin.row[docs][mine], readers.hash_seed(config.seed, source))
+            sums = np.zeros(NUM_BUCKETS, dtype=np.int64)
+            np.add.at(sums, buckets_of(hashes), kept[mine])
+            each = counts.setdefault(source, SourceCounts(0, 0, np.zeros(NUM_BUCKETS, dtype=np.int64)))
+            each.text_bytes += text_bytes
+            each.num_documents += int(np.count_nonzero(kept[mine]))
+            each.tokens += sums
+    return counts
+
+
+def count(job: Job, units: Sequence[readers.Unit], workers: int, encoder: Any, emit: Emit) -> Counts:
+    """Tokenizes all inputs once and keeps the sums.
+
+    Args:
+        job: Of the run.
+        units: Of the inputs, as they are cut without a mixture.
+        workers: Processes.
+        encoder: The engine and the spot check that are loaded already.
+        emit: Takes Progress events.
+    """
+    total = Counts.none(len(job.sources))
+    if workers == 1:
+        ENCODERS[job.encoder_key] = encoder
+    try:
+        engine = get_engine("serial" if workers == 1 else "processes")
+        for found in engine(functools.partial(count_unit, job), units, workers=workers, emit=emit):
+            total.add(found)
+    finally:
+        ENCODERS.clear()
+    return total
+
+
+def plan_mix(components: Sequence[Component], counts: Counts, tokens: int | None) -> dict[str, Any]:
+    """What the manifest calls `mix`: how often each component is taken.
+
+    Args:
+        components: With their shares.
+        counts: Of all inputs.
+        tokens: Of the mixture; None: the most that takes no document twice.
+
+    Raises:
+        NoInputError: a component without a token.
+        UsageError: one that would be repeated a thousand times.
+    """
+    sums = [counts.tokens[each.first_source : each.first_source + each.num_sources].sum(axis=0) for each in components]
+    available = [int(each.sum()) for each in sums]
+    for each, found in zip(components, available, strict=True):
+        if not found:
+            raise NoInputError(f"--mix {each.name}: no document to pack", "leave it out")
+    total = tokens if tokens is not None else largest_total([each.share for each in components], available)
+    planned: list[dict[str, Any]] = []
+    for each, found, by_hash in zip(components, available, sums, strict=True):
+        wanted = round(each.share * total) if tokens is not None else min(math.ceil(each.share * total), found)
+        epochs, threshold = plan_repeats(wanted, by_hash)
+        if epochs >= MOST_EPOCHS:
+            raise UsageError(
+                f"--mix {each.name}: {each.share:.2%} of {total:,} tokens is {epochs:,} times its {found:,}",
+                "a smaller --tokens, or another weight",
+            )
+        files = slice(each.first_source, each.first_source + each.num_sources)
+        planned.append(
+            {
+                "name": each.name,
+                "share": each.share,
+                "first_source": each.first_source,
+                "num_sources": each.num_sources,
+                "num_documents": int(counts.num_documents[files].sum()),
+                "num_tokens": found,
+                "epochs": epochs,
+                "threshold": threshold,
+            }
+        )
+    return {"tokens": tokens, "components": planned, "text_bytes": counts.text_bytes.tolist()}
