@@ -76,7 +76,7 @@ bench-planner: $(STAMP) ## Measure the planner: LENGTHS='a.npy ...' adds lengths
 	$(BIN)/python tests/benchmarks/bench_planner.py $(LENGTHS) $(OPTIONS)
 
 stress: $(STAMP) ## The long runs: kills, faults, flipped bits, damaged shards, ten gigabytes
-	PACKCLI_KILLS=100 $(BIN)/python -m pytest tests/test_kill.py -v
+	PACKCLI_KILLS=100 $(BIN)/python -m pytest tests/test_kill.py tests/test_merge.py tests/test_mix.py -v
 	PACKCLI_EVERY_WAY=1 PACKCLI_STARTS=50 $(BIN)/python -m pytest tests/test_injection.py tests/test_faults.py -v
 	PACKCLI_FLIPS=1000 PACKCLI_DAMAGES=10000 $(BIN)/python -m pytest tests/test_verify.py tests/test_tokenizer_damage.py -v
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER)

@@ -196,8 +196,8 @@ class _Line:
             mix = mixing.plan_mix(components, counts, config.tokens)
         self._asked = asked
         units = readers.cut_mixed(sources, mix, config.unit_bytes, config.seed)
-        run = {name: value for name, value in described.run.items() if name != "fingerprint"}
-        run = {**run, "num_units": len(units), "mix": mix}
+        run = {name: value for name, value in described.run.items() if name not in ("num_units", "fingerprint")}
+        run = {**run, "mix": mix, "num_units": len(units)}
         run["fingerprint"] = fingerprint(run)
         return dataclasses.replace(described, units=list(units), run=run)
 

@@ -20,9 +20,9 @@ OPTIONS = {
     "pack": """
         --allow-network --allow-special --balance --bos --chat-template --columns --config --date --debug
         --effort --eos --eos-token --field --format --help --isolate --json --loss --loss-on-eot
-        --max-docs-per-pack --max-len --max-line-bytes --no-balance --no-bos --no-eos --no-isolate
+        --max-docs-per-pack --max-len --max-line-bytes --mix --no-balance --no-bos --no-eos --no-isolate
         --no-loss-on-eot --output --overlong --overwrite --pad-token --quiet --restart --seed --split-on
-        --strategy --text-field --text-template --tokenizer --tokenizer-engine --unit-bytes --val-fraction
+        --strategy --text-field --text-template --tokenizer --tokenizer-engine --tokens --unit-bytes --val-fraction
         --workers -o -q -w""".split(),
     "stats": """
         --config --csv --debug --help --html --json --markdown --max-docs-per-pack --max-len --overlong
