@@ -11,6 +11,7 @@ Tokens are counted, not guessed: a first pass tokenizes the inputs, and keeps su
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,19 +20,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from packcli import readers
+from packcli import readers, tokenizing
 from packcli.config import PackConfig
 from packcli.counting import with_loss
-from packcli.engine import Emit, get_engine
-from packcli.errors import NoInputError, UsageError
+from packcli.engine import RETRIES, Emit, LostWorkerError, get_engine
+from packcli.errors import NoInputError, PackcliError, UsageError
 from packcli.job import Job
 from packcli.overlong import kept_lengths
-from packcli.repeats import NUM_BUCKETS, buckets_of, largest_total, plan_repeats, row_hashes
+from packcli.repeats import ALL, NUM_BUCKETS, buckets_of, largest_total, plan_repeats, row_hashes
 from packcli.shares import parse_mix
 from packcli.work import ENCODERS, Progress, make_extractor, read_documents
 
 MOST_EPOCHS = 1000
 """More is a mistake in --tokens or a weight."""
+
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,43 +77,33 @@ def _name(sources: Sequence[readers.Source]) -> str:
     """What reports call a component: its file, or the directory of its files; nothing of it is of this machine."""
     if len(sources) == 1:
         return sources[0].name
-    folders = [each.name.split("/")[:-1] for each in sources]
-    shared = [parts[0] for parts in zip(*folders, strict=False) if len(set(parts)) == 1]
+    levels = zip(*(each.name.split("/")[:-1] for each in sources), strict=False)
+    shared = [parts[0] for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, levels)]
     return "/".join([*shared, ""]) if shared else f"{sources[0].name} and {len(sources) - 1} more"
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What one pass over the inputs gives: sums, the same in any order."""
-
-    text_bytes: NDArray[np.int64]
-    """int64[sources]: bytes after decompression."""
-    num_documents: NDArray[np.int64]
-    """int64[sources]: those that would be packed."""
-    tokens: NDArray[np.int64]
-    """int64[sources, NUM_BUCKETS]: tokens that packs would hold, by hash."""
-
-    @classmethod
-    def none(cls, num_sources: int) -> Counts:
-        """Nothing counted yet."""
-        tokens = np.zeros((num_sources, NUM_BUCKETS), dtype=np.int64)
-        return cls(np.zeros(num_sources, dtype=np.int64), np.zeros(num_sources, dtype=np.int64), tokens)
-
-    def add(self, other: Mapping[int, SourceCounts]) -> None:
-        """Adds the counts of a unit."""
-        for source, each in other.items():
-            self.text_bytes[source] += each.text_bytes
-            self.num_documents[source] += each.num_documents
-            self.tokens[source] += each.tokens
-
-
 @dataclass(slots=True)
-class SourceCounts:
-    """What one unit counts of one source."""
+class Counts:
+    """What one pass over the inputs gives: sums, the same in any order. `a + b` is the sums of both."""
 
-    text_bytes: int
-    num_documents: int
-    tokens: NDArray[np.int64]
+    text_bytes: dict[int, int]
+    """Source -> bytes after decompression."""
+    num_documents: dict[int, int]
+    """Component -> documents that would be packed."""
+    tokens: dict[int, Ints]
+    """Component -> int64[NUM_BUCKETS]: tokens that packs would hold, by hash."""
+
+    def __add__(self, other: Counts) -> Counts:
+        """The sums of both."""
+        return Counts(
+            _added(self.text_bytes, other.text_bytes),
+            _added(self.num_documents, other.num_documents),
+            _added(self.tokens, other.tokens),
+        )
+
+
+def _added(one: Mapping[int, Any], other: Mapping[int, Any]) -> dict[int, Any]:
+    return {**one, **{key: one[key] + value if key in one else value for key, value in other.items()}}
 
 
 class _Counted:
@@ -125,12 +119,12 @@ class _Counted:
             yield chunk
 
 
-def count_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> dict[int, SourceCounts]:
-    """What a unit holds of each source; pure, as run_unit is."""
+def count_unit(job: Job, component_of: Sequence[int], unit: readers.Unit, emit: Callable[[Progress], None]) -> Counts:
+    """What a unit holds of each component; pure, as run_unit is."""
     config = job.config
     extract = make_extractor(job.fields, job.sources)
     meter = readers.Meter()
-    counts: dict[int, SourceCounts] = {}
+    counts = Counts({}, {}, {})
     policy = "split" if config.overlong == "error" else str(config.overlong)  # the run itself names the document
     for part in readers.read_parts(
         unit,
@@ -152,30 +146,46 @@ def count_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -
             hashes = row_hashes(origin.row[docs][mine], readers.hash_seed(config.seed, source))
             sums = np.zeros(NUM_BUCKETS, dtype=np.int64)
             np.add.at(sums, buckets_of(hashes), kept[mine])
-            each = counts.setdefault(source, SourceCounts(0, 0, np.zeros(NUM_BUCKETS, dtype=np.int64)))
-            each.text_bytes += text_bytes
-            each.num_documents += int(np.count_nonzero(kept[mine]))
-            each.tokens += sums
+            component = component_of[source]
+            counts += Counts({source: text_bytes}, {component: int(np.count_nonzero(kept[mine]))}, {component: sums})
     return counts
 
 
-def count(job: Job, units: Sequence[readers.Unit], workers: int, encoder: Any, emit: Emit) -> Counts:
+def count(
+    job: Job,
+    components: Sequence[Component],
+    units: Sequence[readers.Unit],
+    workers: int,
+    encoder: tuple[tokenizing.Engine, tokenizing.SpotCheck],
+    emit: Emit,
+) -> Counts:
     """Tokenizes all inputs once and keeps the sums.
 
     Args:
         job: Of the run.
+        components: Which inputs are whose.
         units: Of the inputs, as they are cut without a mixture.
         workers: Processes.
         encoder: The engine and the spot check that are loaded already.
         emit: Takes Progress events.
+
+    Raises:
+        PackcliError: what packing would raise; also when worker processes die again and again.
     """
-    total = Counts.none(len(job.sources))
+    component_of = [number for number, each in enumerate(components) for _ in range(each.num_sources)]
+    total = Counts({}, {}, {})
     if workers == 1:
         ENCODERS[job.encoder_key] = encoder
     try:
         engine = get_engine("serial" if workers == 1 else "processes")
-        for found in engine(functools.partial(count_unit, job), units, workers=workers, emit=emit):
-            total.add(found)
+        for found in engine(functools.partial(count_unit, job, component_of), units, workers=workers, emit=emit):
+            total += found
+    except LostWorkerError as lost:
+        raise PackcliError(
+            f"a worker process died {RETRIES + 1} times while it counted tokens (unit {lost.item.index}), "
+            "perhaps for want of memory",
+            "--workers 1, or a smaller --unit-bytes",
+        ) from None
     finally:
         ENCODERS.clear()
     return total
@@ -193,14 +203,15 @@ def plan_mix(components: Sequence[Component], counts: Counts, tokens: int | None
         NoInputError: a component without a token.
         UsageError: one that would be repeated a thousand times.
     """
-    sums = [counts.tokens[each.first_source : each.first_source + each.num_sources].sum(axis=0) for each in components]
+    nothing = np.zeros(NUM_BUCKETS, dtype=np.int64)
+    sums = [counts.tokens.get(number, nothing) for number in range(len(components))]
     available = [int(each.sum()) for each in sums]
     for each, found in zip(components, available, strict=True):
         if not found:
             raise NoInputError(f"--mix {each.name}: no document to pack", "leave it out")
     total = tokens if tokens is not None else largest_total([each.share for each in components], available)
     planned: list[dict[str, Any]] = []
-    for each, found, by_hash in zip(components, available, sums, strict=True):
+    for number, (each, found, by_hash) in enumerate(zip(components, available, sums, strict=True)):
         wanted = round(each.share * total) if tokens is not None else min(math.ceil(each.share * total), found)
         epochs, threshold = plan_repeats(wanted, by_hash)
         if epochs >= MOST_EPOCHS:
@@ -208,17 +219,35 @@ def plan_mix(components: Sequence[Component], counts: Counts, tokens: int | None
                 f"--mix {each.name}: {each.share:.2%} of {total:,} tokens is {epochs:,} times its {found:,}",
                 "a smaller --tokens, or another weight",
             )
-        files = slice(each.first_source, each.first_source + each.num_sources)
         planned.append(
             {
                 "name": each.name,
                 "share": each.share,
                 "first_source": each.first_source,
                 "num_sources": each.num_sources,
-                "num_documents": int(counts.num_documents[files].sum()),
+                "num_documents": counts.num_documents[number],
                 "num_tokens": found,
                 "epochs": epochs,
                 "threshold": threshold,
             }
         )
-    return {"tokens": tokens, "components": planned, "text_bytes": counts.text_bytes.tolist()}
+    num_sources = sum(each.num_sources for each in components)
+    text_bytes = [counts.text_bytes.get(source, 0) for source in range(num_sources)]
+    return {"tokens": tokens, "components": planned, "text_bytes": text_bytes}
+
+
+def num_tokens(mix: Mapping[str, Any]) -> int:
+    """Tokens of a mixture, about."""
+    return sum(
+        each["num_tokens"] * each["epochs"] + each["num_tokens"] * each["threshold"] // ALL
+        for each in mix["components"]
+    )
+
+
+def file_bytes(units: Sequence[readers.Unit], sources: Sequence[readers.Source], mix: Mapping[str, Any]) -> int:
+    """Bytes of files that are read for some units, about; those of every epoch count."""
+    takes = (take for unit in units if isinstance(unit, readers.MixedUnit) for each in unit.components for take in each)
+    text_bytes = mix["text_bytes"]
+    return sum(
+        sources[take.span.source].num_bytes * take.text_bytes // max(text_bytes[take.span.source], 1) for take in takes
+    )

@@ -192,7 +192,7 @@ class _Line:
             job = self._job(described, chosen, threads, [])
             self.emit(Started(sum(source.num_bytes for source in sources), 0, num_processes, "counting"))
             encoder = (chosen.engine, chosen.spot_check)
-            counts = mixing.count(job, described.units, num_processes, encoder, self.emit)
+            counts = mixing.count(job, components, described.units, num_processes, encoder, self.emit)
             mix = mixing.plan_mix(components, counts, config.tokens)
         self._asked = asked
         units = readers.cut_mixed(sources, mix, config.unit_bytes, config.seed)
@@ -253,8 +253,10 @@ class _Line:
             target.remember_mix(self._asked, run["mix"])
         job = self._job(described, chosen, threads, sidecars)
         total_bytes, left_bytes = sum(source.num_bytes for source in described.sources), _file_bytes(todo, described)
+        if "mix" in run:
+            total_bytes = _file_bytes(described.units, described)
         if todo:
-            self._look_for_room(described, chosen.engine, left_bytes)
+            self._look_for_room(described, chosen.engine, left_bytes, total_bytes)
         self.emit(Started(total_bytes, total_bytes - left_bytes, num_processes))
         if num_processes == 1:
             ENCODERS[job.encoder_key] = (chosen.engine, chosen.spot_check)  # loaded already
@@ -327,9 +329,15 @@ class _Line:
     def _begins_anew(self) -> bool:
         return self.options.restart and not self.target.is_finished
 
-    def _look_for_room(self, described: probe.Described, engine: tokenizing.Engine, left_bytes: int) -> None:
+    def _look_for_room(
+        self, described: probe.Described, engine: tokenizing.Engine, left_bytes: int, total_bytes: int
+    ) -> None:
         """Ends the run when the output cannot fit, before any work is done; warns when it may not."""
-        self._needed = probe.bytes_needed(described, self.config, engine, left_bytes)
+        if "mix" in described.run:  # its tokens were counted
+            num_tokens = mixing.num_tokens(described.run["mix"]) * left_bytes // max(total_bytes, 1)
+            self._needed = space.bytes_of_tokens(num_tokens, self.config)
+        else:
+            self._needed = probe.bytes_needed(described, self.config, engine, left_bytes)
         warning = space.look_for_room(self.target.root, self._needed)
         if warning is not None:
             self.emit(Warned(warning))
@@ -383,6 +391,8 @@ def _refuse_inside(sources: Sequence[readers.Source], output: Path) -> None:
 
 def _file_bytes(units: list[readers.Unit], described: probe.Described) -> int:
     """Bytes of the files that the units cover, about, for progress: spans of a file count alike."""
+    if "mix" in described.run:
+        return mixing.file_bytes(units, described.sources, described.run["mix"])
     num_spans = collections.Counter(span.source for unit in described.units for span in unit.spans)
     return sum(
         described.sources[span.source].num_bytes // num_spans[span.source] for unit in units for span in unit.spans

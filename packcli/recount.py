@@ -110,10 +110,15 @@ def kept_of_documents(read: Sequence[Sources]) -> tuple[NDArray[np.int64], NDArr
     row = np.concatenate([each.row for each in read])
     tokens = np.concatenate([each.end - each.start for each in read]).astype(np.int64)
     start = np.concatenate([each.start for each in read])
-    copy = number_copies(source, row, start, np.concatenate([each.end for each in read]))
-    order = np.lexsort((copy, row, source))
-    source, row, copy = source[order], row[order], copy[order]
-    first = np.flatnonzero(np.append(True, (np.diff(source) != 0) | (np.diff(row) != 0) | (np.diff(copy) != 0)))
+    order = np.lexsort((row, source))
+    is_first = np.append(True, (np.diff(source[order]) != 0) | (np.diff(row[order]) != 0))
+    if np.count_nonzero(start == 0) > np.count_nonzero(is_first):  # a mixture: copies count apart
+        copy = number_copies(source, row, start, np.concatenate([each.end for each in read]))
+        order = np.lexsort((copy, row, source))
+        is_first = np.append(
+            True, (np.diff(source[order]) != 0) | (np.diff(row[order]) != 0) | (np.diff(copy[order]) != 0)
+        )
+    first = np.flatnonzero(is_first)
     return np.add.reduceat(tokens[order], first), np.diff(np.append(first, len(row)))
 
 

@@ -102,6 +102,8 @@ def test_without_tokens_the_scarcest_is_taken_whole_and_nothing_twice(tmp_path, 
     assert code["epochs"] == 1.0
     assert code["num_documents"] == 400
     assert 0 < web["epochs"] < 1
+    # What the disk has to hold, and what is read: not the whole of an input of which little is taken.
+    assert abs(mixing.num_tokens(report.manifest["mix"]) / report.stats.num_tokens_packed - 1) < 0.01
     assert abs(code["reached_ratio"] - 0.25) < 0.001
     assert set(documents(tmp_path / "out")[1].values()) == {1}
 
@@ -440,3 +442,29 @@ def test_kept_of_documents_counts_copies_apart():
     found = Sources(*(rows[place].astype(np.int64) for place in range(4)), np.array([0, 4]))
     tokens, pieces = kept_of_documents([found])
     assert sorted(zip(tokens.tolist(), pieces.tolist(), strict=True)) == [(2, 1), (9, 1), (9, 2)]
+
+
+def test_names_of_components():
+    """Directories by what their files share from the beginning on; nothing of this machine besides."""
+
+    def source(name):
+        return readers.Source(name, "/x/" + name, "json", None, 1)
+
+    assert mixing._name([source("a/b/x.jsonl"), source("a/c/y.jsonl")]) == "a/"
+    assert mixing._name([source("a/b/x.jsonl"), source("c/b/y.jsonl")]) == "a/b/x.jsonl and 1 more"
+    assert mixing._name([source("b/x.jsonl")]) == "b/x.jsonl"
+
+
+def test_a_worker_that_dies_while_counting_is_told(tmp_path, made, monkeypatch):
+    """A traceback would say nothing of memory, or of what to do."""
+    from packcli.engine import LostWorkerError
+    from packcli.errors import PackcliError
+
+    def lose(work, items, *, workers, emit):
+        raise LostWorkerError(items[0])
+        yield
+
+    monkeypatch.setattr(mixing, "get_engine", lambda name: lose)
+    with pytest.raises(PackcliError, match="while it counted tokens"):
+        made(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
