@@ -287,7 +287,9 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
     row("tokenizer", f"{tokenizer['name']} ({tokenizer['vocab_size']:,} ids, {bos}{special}){own}")
     run = report.run
     if "merged" in manifest:
-        links = f": {run['num_shards_linked']:,} shards linked, {run['num_shards_copied']:,} copied" if run else ""
+        links = ""
+        if "num_shards_linked" in run:
+            links = f": {run['num_shards_linked']:,} shards linked, {run['num_shards_copied']:,} copied"
         row("merged", count(len(manifest["merged"]), "output") + links)
     if "tokenizer_engine" in run:
         row("engine", f"{run['tokenizer_engine']} {run['tokenizer_engine_version']}: {run['tokenizer_engine_reason']}")

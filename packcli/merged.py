@@ -12,6 +12,7 @@ An output that was not merged is its only member.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import json
 import os
@@ -62,10 +63,10 @@ def members_of(manifest: Mapping[str, Any]) -> list[Member]:
 
 def member_of(members: Sequence[Member], unit: int) -> Member:
     """The member that a unit came with. Raises ValueError when it is no one's."""
-    for each in members:
-        if each.first_unit <= unit < each.first_unit + each.num_units:
-            return each
-    raise ValueError(f"unit {unit} belongs to no member")
+    at = bisect.bisect_right(members, unit, key=lambda each: each.first_unit) - 1
+    if at < 0 or unit >= members[at].first_unit + members[at].num_units:
+        raise ValueError(f"unit {unit} belongs to no member")
+    return members[at]
 
 
 def cut_units(manifest: Mapping[str, Any], sources: Sequence[readers.Source], unit_bytes: int) -> list[readers.Unit]:
