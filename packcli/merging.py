@@ -9,6 +9,7 @@ first, so that merging in steps gives the same bytes as merging at once.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import os
@@ -274,7 +275,9 @@ def _carry_out(target: Output, inputs: Sequence[_Input], run: Mapping[str, Any],
 
 def _claim(target: Output, run: Mapping[str, Any], overwrite: bool) -> None:
     """Raises MismatchError when the output is something else; empties it when that may be replaced."""
-    recorded = target.recorded_run() or {}
+    recorded: Mapping[str, Any] = {}
+    with contextlib.suppress(OutputError):  # damaged: then it is another run, below
+        recorded = target.recorded_run() or {}
     if "export_version" in recorded:
         raise OutputError(f"{target.root} holds an export", "choose another -o")
     try:

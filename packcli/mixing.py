@@ -201,7 +201,7 @@ def plan_mix(components: Sequence[Component], counts: Counts, tokens: int | None
 
     Raises:
         NoInputError: a component without a token.
-        UsageError: one that would be repeated a thousand times.
+        UsageError: one of which nothing would be taken, or that would be repeated a thousand times.
     """
     nothing = np.zeros(NUM_BUCKETS, dtype=np.int64)
     sums = [counts.tokens.get(number, nothing) for number in range(len(components))]
@@ -214,6 +214,11 @@ def plan_mix(components: Sequence[Component], counts: Counts, tokens: int | None
     for number, (each, found, by_hash) in enumerate(zip(components, available, sums, strict=True)):
         wanted = round(each.share * total) if tokens is not None else min(math.ceil(each.share * total), found)
         epochs, threshold = plan_repeats(wanted, by_hash)
+        if not epochs and not threshold:
+            raise UsageError(
+                f"--mix {each.name}: {each.share:.2%} of {total:,} tokens is less than one document",
+                "a larger --tokens, or another weight",
+            )
         if epochs >= MOST_EPOCHS:
             raise UsageError(
                 f"--mix {each.name}: {each.share:.2%} of {total:,} tokens is {epochs:,} times its {found:,}",

@@ -314,6 +314,20 @@ def test_up_to_date_other_list_and_overwrite(tmp_path, packed):
     assert tree_hash(out) == tree_hash(tmp_path / "fresh")
 
 
+def test_damaged_and_foreign_outputs(tmp_path, packed):
+    """A plan that cannot be read is another run; an export is not ours to clear."""
+    out = packcli.merge(packed[:1], tmp_path / "out").output
+    whole = tree_hash(out)
+    (out / ".packcli" / "plan.json").write_text("{", encoding="utf-8")
+    with pytest.raises(MismatchError, match="plan.json: damaged"):
+        packcli.merge(packed[:1], out)
+    assert packcli.merge(packed[:1], out, overwrite=True).status == "merged"
+    assert tree_hash(out) == whole
+    packcli.export(out, "parquet", tmp_path / "exported")
+    with pytest.raises(OutputError, match="holds an export"):
+        packcli.merge(packed[:1], tmp_path / "exported", overwrite=True)
+
+
 def test_a_merged_output_is_not_packed_over(tmp_path, packed, tokenizer):
     out = packcli.merge(packed, tmp_path / "out").output
     with pytest.raises(MismatchError):

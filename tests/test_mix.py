@@ -306,6 +306,8 @@ def test_mistakes_in_mixtures(tmp_path, made, inputs):
         made(tmp_path / "out", {code: 1, f"{code}/a.jsonl": 1})
     with pytest.raises(NoInputError, match="no document to pack"):
         made(tmp_path / "out", {web: 1, str(tmp_path / "empty.jsonl"): 1})
+    with pytest.raises(UsageError, match="less than one document"):
+        made(tmp_path / "out", tokens=1)
     with pytest.raises(UsageError, match="times its"):
         made(tmp_path / "out", tokens=10**12)
     with pytest.raises(UsageError, match="there is none"):
