@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 from helpers import PACKCLI, tree_hash
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -399,6 +399,7 @@ def test_a_missing_piece_is_no_copy():
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, ALL - 1)), min_size=3, max_size=3),
     st.integers(1024, 9000),
 )
+@settings(max_examples=40)
 def test_units_take_every_row_as_often_as_the_mixture_says(tmp_path_factory, files, repeats, unit_bytes):
     """Whatever the files and the units: each row in `epochs` units, once more below the threshold, never else."""
     root = tmp_path_factory.mktemp("units")
