@@ -96,6 +96,8 @@ def measure(
     """
     if not 0.0 < sample <= 1.0:
         raise UsageError(f"--sample {sample} is not in 0 < F <= 1", "for example 0.05")
+    if config.mix:
+        raise UsageError("stats on raw input plans no mixtures", "leave mix out, and name the inputs")
     if "-" in inputs:
         raise NoInputError("stats cannot read standard input", "name a file, a directory or a quoted glob")
     warnings: list[str] = []
