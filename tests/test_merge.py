@@ -1,6 +1,7 @@
 """Several outputs as one: the same shards under new names, and everything that counts inputs counts on."""
 
 import errno
+import gzip
 import json
 import os
 import shutil
@@ -473,3 +474,59 @@ def test_members_tile_inputs_and_units(counts):
     assert owners == [number for number, (_, units) in enumerate(counts) for _ in range(units)]
     with pytest.raises(ValueError, match="no member"):
         member_of(members, num_units)
+
+
+def test_rejected_rows_are_taken_over(tmp_path, tokenizer):
+    """Renumbered with their parts, and together in rejected.jsonl; a member without any makes no difference."""
+    outs = []
+    for number in range(3):
+        path = tmp_path / f"{number}.jsonl"
+        rows = [json.dumps({"text": text}) for text in words(number * 40, 40)]
+        for row in range(0, 40, 7) if number != 1 else ():
+            rows[row] = f"{{broken {number}"
+        path.write_text("\n".join(rows) + "\n")
+        settings = {"tokenizer": tokenizer, "max_len": 32, "unit_bytes": 1024, "workers": 1}
+        out = tmp_path / f"out{number}"
+        outs.append(packcli.pack(path, out, on_error="skip", max_bad="50%", **settings).output)
+    report = packcli.merge(outs, tmp_path / "merged")
+    joined = b"".join((out / "rejected.jsonl").read_bytes() for out in outs if (out / "rejected.jsonl").exists())
+    assert (tmp_path / "merged" / "rejected.jsonl").read_bytes() == joined
+    assert (report.stats.num_rows_rejected, report.stats.num_rows_read) == (12, 120)
+    found = verify(tmp_path / "merged", against=[str(tmp_path / f"{number}.jsonl") for number in range(3)])
+    assert found.problems == []
+    absent = [(f"{number}.jsonl", row, "rejected: not-json") for number in (0, 2) for row in range(0, 40, 7)]
+    assert [(each.source, each.row, each.cause) for each in found.absent] == absent
+    assert packcli.merge(outs, tmp_path / "merged").status == "up to date"
+    steps = packcli.merge([packcli.merge(outs[:2], tmp_path / "two").output, outs[2]], tmp_path / "steps")
+    assert tree_hash(steps.output) == tree_hash(tmp_path / "merged")
+    first = min((tmp_path / "merged" / "units").glob("*.rejected.jsonl"))
+    first.unlink()
+    assert packcli.merge(outs, tmp_path / "merged").status == "resumed"
+    assert tree_hash(steps.output) == tree_hash(tmp_path / "merged")
+    with pytest.raises(MismatchError, match="max_line_bytes"):
+        other = packcli.pack(tmp_path / "1.jsonl", tmp_path / "o", on_error="skip", max_line_bytes=9999, **settings)
+        packcli.merge([outs[0], other.output], tmp_path / "no")
+
+
+def test_what_parts_hand_on_is_still_known(tmp_path, tokenizer):
+    """The documents that wait for the next part name inputs as the member did; verify must find them all the same."""
+    outs = []
+    for number in range(2):
+        path = tmp_path / f"{number}.jsonl.gz"
+        rows = "".join(json.dumps({"text": text}) + "\n" for text in words(number * 400, 400))
+        path.write_bytes(gzip.compress(rows.encode(), mtime=0))
+        settings = {"tokenizer": tokenizer, "max_len": 96, "unit_bytes": 4096, "workers": 1, "strategy": "best-fit"}
+        outs.append(packcli.pack(path, tmp_path / f"out{number}", val_fraction=0.1, **settings))
+    assert all(each.stats.num_documents_carried_out for each in outs)
+    report = packcli.merge([each.output for each in outs], tmp_path / "merged")
+    assert report.stats.num_documents_carried_out == sum(each.stats.num_documents_carried_out for each in outs)
+    assert verify(tmp_path / "merged", deep=True).problems == []
+    for sample in range(1, 8):
+        found = verify(tmp_path / "merged", sample=(sample, 7), against=[str(tmp_path / "*.gz")])
+        assert (found.problems, found.absent) == ([], [])
+
+
+def test_what_is_in_an_object_store_is_not_merged(tmp_path, packed):
+    for directories, output in ((["s3://bucket/one", packed[0]], tmp_path / "out"), (packed, "s3://bucket/out")):
+        with pytest.raises(UsageError, match="s3://bucket.*only directories can be merged"):
+            packcli.merge(directories, output)

@@ -1,6 +1,7 @@
 """Mixtures: shares of tokens are met in every shard, every document comes as often as it should, everywhere alike."""
 
 import collections
+import gzip
 import json
 import os
 import shutil
@@ -9,6 +10,8 @@ import subprocess
 import time
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers import PACKCLI, tree_hash
 from hypothesis import given, settings
@@ -19,7 +22,7 @@ import packcli
 from packcli import cli, mixing, readers
 from packcli.config import PackConfig, read_toml
 from packcli.contents import Contents
-from packcli.errors import MismatchError, NoInputError, UsageError
+from packcli.errors import BadRowError, MismatchError, NoInputError, UsageError
 from packcli.manifest import Output
 from packcli.recount import kept_of_documents, recount
 from packcli.repeats import ALL, NUM_BUCKETS, buckets_of, number_copies, plan_repeats, row_hashes
@@ -471,3 +474,114 @@ def test_a_worker_that_dies_while_counting_is_told(tmp_path, made, monkeypatch):
     with pytest.raises(PackcliError, match="while it counted tokens"):
         made(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def spoiled(path, number):
+    """Rows of which every fifth is bad in one of four ways; the numbers of the bad ones."""
+    bad = ["{broken", '{"text": null}', '{"text": "\udcff"}', json.dumps({"text": "x" * 5000})]
+    rows = [json.dumps({"text": f"{row} " + " ".join(WORDS[row % 7 : row % 19])}) for row in range(number)]
+    for row in range(0, number, 5):
+        rows[row] = bad[row // 5 % 4]
+    path.write_bytes("\n".join(rows).encode("utf-8", "surrogateescape") + b"\n\n")
+    return list(range(0, number, 5))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet", "prompts"])
+def test_bad_rows_are_rejected_as_often_as_they_are_taken(tmp_path, tokenizer_dir, kind):
+    """A row that an epoch leaves out is neither read nor rejected; one that it takes twice is both twice."""
+    path = tmp_path / f"in.{kind}"
+    bad = spoiled(path, 600)
+    settings = {}
+    if kind == "jsonl.gz":
+        path.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    if kind in ("parquet", "prompts"):
+        texts = [None if row % 5 == 0 else f"{row} {WORDS[row % 20]} " * 3 for row in range(600)]
+        table = pa.table({"text": texts, "answer": ["yes"] * 600})
+        path = tmp_path / "in.parquet"
+        pq.write_table(table, path, row_group_size=100)
+        if kind == "prompts":
+            settings = {"field": ["prompt=text", "completion=answer"]}
+    good = write_rows(tmp_path / "good.jsonl", 100, 4)
+    if kind == "prompts":
+        good = str(tmp_path / "good.parquet")
+        pq.write_table(table.slice(1, 4), good)
+
+    def pack(name, **more):
+        return packcli.pack(
+            output=tmp_path / name,
+            mix={str(path): 0.9, good: 0.1},
+            tokenizer=str(tokenizer_dir),
+            max_len=64,
+            unit_bytes=8192,
+            workers=1,
+            on_error="skip",
+            max_bad="100%",
+            max_line_bytes=4000,
+            **settings,
+            **more,
+        )
+
+    available = pack("alone").manifest["mix"]["components"][0]["num_tokens"]
+    report = pack("out", tokens=round(2.4 * available / 0.9))
+    component = report.manifest["mix"]["components"][0]
+    assert component["epochs"] == 2
+    taken = row_hashes(np.arange(600), readers.hash_seed(report.manifest["config"]["seed"], 0)) < component["threshold"]
+    assert 100 < taken.sum() < 400
+    entries = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
+    expected = {row: 2 + int(taken[row]) for row in bad}
+    assert collections.Counter(each["row"] for each in entries if each["source"] == path.name) == expected
+    if kind == "jsonl":
+        lines = path.read_bytes().split(b"\n")
+        starts = np.cumsum([0, *(len(line) + 1 for line in lines)])
+        assert all(each["byte"] == starts[each["row"]] for each in entries)
+        assert {each["cause"] for each in entries} == {"not-json", "null", "not-utf8", "too-long"}
+    stats = report.stats
+    assert stats.num_rows_rejected == len(entries)
+    assert stats.num_rows_read == stats.num_documents + len(entries)
+    copies = documents(tmp_path / "out")[1]
+    assert {copies[0, row] - int(taken[row]) for row in range(600) if row % 5} == {2}
+    assert verify(tmp_path / "out", deep=True).problems == []
+
+
+def test_a_bad_row_ends_a_mixture_before_anything_is_written(tmp_path, made):
+    path = tmp_path / "in.jsonl"
+    spoiled(path, 50)
+    with pytest.raises(BadRowError, match=r"in\.jsonl:1: not valid JSON"):
+        made(tmp_path / "out", mix={str(path): 1.0})
+    assert not (tmp_path / "out").exists()
+
+
+def test_max_bad_counts_every_copy(tmp_path, made):
+    """The rows of the inputs are no bound of what a mixture reads: it may be over the limit at their number, and end
+    below it, or the other way round."""
+    path = tmp_path / "in.jsonl"
+    spoiled(path, 50)
+    mix, settings = {str(path): 1.0}, {"on_error": "skip", "max_line_bytes": 4000}
+    one = made(tmp_path / "one", mix=mix, max_bad="20%", **settings)
+    tokens = 3 * one.stats.num_tokens_packed
+    report = made(tmp_path / "out", mix=mix, max_bad="20%", tokens=tokens, **settings)
+    assert (report.stats.num_rows_read, report.stats.num_rows_rejected) == (150, 30)
+    with pytest.raises(BadRowError, match="over --max-bad 19%"):
+        made(tmp_path / "less", mix=mix, max_bad="19%", tokens=tokens, **settings)
+
+
+def test_a_mixture_hands_nothing_on_to_the_next_part(tmp_path, made):
+    """Every part holds its share of each component, and what is in it can be told from its own rows."""
+    report = made(tmp_path / "out", strategy="best-fit", tokens=150_000)
+    assert report.stats.num_parts > report.manifest["num_units"]
+    assert report.stats.num_documents_carried_out == 0
+
+
+def test_ranks_share_a_mixture_out(tmp_path, made, inputs, tokenizer_dir):
+    """The plan holds what every unit takes of each component: the bytes are those of one process."""
+    made(tmp_path / "whole", tokens=150_000)
+    mix = [part for path, weight in inputs.items() for part in ("--mix", f"{path}={weight}")]
+    output = str(tmp_path / "out")
+    settings = ["--tokenizer", str(tokenizer_dir), "--max-len", "64", "--unit-bytes", "16384", "--tokens", "150k"]
+    planned = run("units", "plan", *mix, "-o", output, *settings, "-w", "1", "-q")
+    assert planned.exit_code == 0, planned.output
+    for rank in range(2):
+        assert run("units", "run", output, "--rank", str(rank), "--world-size", "2", "-w", "1", "-q").exit_code == 0
+    assert run("units", "finish", output, "-w", "1", "-q").exit_code == 0
+    assert tree_hash(tmp_path / "out") == tree_hash(tmp_path / "whole")
+    assert made(tmp_path / "out", tokens=150_000).status == "up to date"
