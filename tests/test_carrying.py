@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from helpers import SAMPLE, tree_hash
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import packcli
@@ -19,7 +19,6 @@ from packcli.assemble import Origin
 from packcli.carrying import MAX_MOVES, MIN_PACKS, Carried, divide, may_carry
 from packcli.collecting import read_unit
 from packcli.config import PackConfig, RunOptions
-from packcli.errors import StorageError
 from packcli.manifest import Output
 from packcli.measuring import measure
 from packcli.overlong import kept_lengths
@@ -185,6 +184,7 @@ def documents(output):
 def test_every_document_is_in_exactly_one_pack(
     pack, tmp_path_factory, unit_bytes, max_len, strategy, overlong, val_fraction, max_docs
 ):
+    assume(overlong != "drop" or max_len > 32)  # which every document is over
     folder = tmp_path_factory.mktemp("any")
     rows = SAMPLE.read_bytes().splitlines(keepends=True)[:80]
     source = folder / "docs.jsonl.gz"
@@ -270,6 +270,7 @@ def test_deep_finds_a_document_that_got_lost_between_two_parts(pack, zipped, tmp
             stats.num_documents_carried_out -= 1
             stats.num_tokens_carried_out -= lost
             stats.num_documents -= 1
+            stats.num_rows_read -= 1
             stats.num_tokens_in -= lost
         return shards, stats, waiting
 
@@ -357,14 +358,15 @@ def test_a_part_that_is_lost_afterwards_is_done_again_with_those_before_it(pack,
     pack(zipped, output, val_fraction=0.2)
     (output / "units/00000-003.json").unlink()
     (output / "units/00000-005.json").write_text("{}")
-    assert 3 not in [each.part for each in (sidecar for sidecar, _ in read_unit(output, 0))]
+    committed = [sidecar.part for sidecar, _ in read_unit(output, 0)]
+    assert len(committed) < 3
     report = pack(zipped, output, val_fraction=0.2)
-    assert report.status == "resumed"
+    assert report.run["resumed_parts"] == len(committed)
     assert tree_hash(output) == whole
     assert not carries(output)
 
 
-def test_a_carry_that_is_damaged_meanwhile_is_an_error(pack, zipped, tmp_path, monkeypatch):
+def test_after_a_carry_that_is_damaged_meanwhile_the_unit_is_done_again(pack, zipped, whole, tmp_path, monkeypatch):
     """Between the look at what is committed and the work on it; packing without it would lose documents."""
     output = tmp_path / "out"
     die_at(monkeypatch, pack, zipped, output, 3, "after")
@@ -374,9 +376,10 @@ def test_a_carry_that_is_damaged_meanwhile_is_an_error(pack, zipped, tmp_path, m
         real(self, *arguments)
         carries(output)[-1].write_bytes(b"\n")
 
-    with monkeypatch.context() as patch, pytest.raises(StorageError, match="damaged while it was needed"):
+    with monkeypatch.context() as patch:
         patch.setattr(Output, "begin", damaging)
         pack(zipped, output, val_fraction=0.2)
+    assert tree_hash(output) == whole
 
 
 def test_restart_and_overwrite_leave_no_carry(pack, zipped, tmp_path, monkeypatch):
