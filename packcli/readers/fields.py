@@ -412,4 +412,8 @@ def taken_columns(raw: ColumnChunk, chunk: Chunk) -> tuple[list[Column], NDArray
     """The columns of the rows that are taken, and the number of each row."""
     rows = np.arange(raw.first_row, raw.first_row + len(raw.columns[0]), dtype=np.int64)
     taken = taken_of(chunk, rows)
-    return (raw.columns, rows) if taken is None else ([column.take(taken) for column in raw.columns], rows[taken])
+    if taken is None:
+        return raw.columns, rows
+    # As it lies in memory: pa.array would import pandas first, see shards.
+    indices = pa.Array.from_buffers(pa.int64(), len(taken), [None, pa.py_buffer(taken)])
+    return [column.take(indices) for column in raw.columns], rows[taken]
