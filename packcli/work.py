@@ -234,9 +234,10 @@ def _write_part(
     schema = run_schema(config, job.tokenizer)
     shards = {}
     onward = Onward(carried, len(batch))
+    is_mixed = isinstance(unit, readers.MixedUnit)
     for number, split in enumerate(splits_of(config)):
         docs = documents.of_split(split, len(batch))
-        if config.mix:  # components lie one after the other, and shall meet in packs
+        if is_mixed:  # components lie one after the other, and shall meet in packs
             docs = docs[permutation(len(docs), mix(config.seed, unit.index, part.index, number, SHUFFLE_STREAM))]
         docs, no_loss = with_loss(batch, docs, config)
         stats += no_loss
@@ -251,7 +252,7 @@ def _write_part(
             effort=config.effort,
             seed=(seed := mix(config.seed, unit.index, part.index, number)),
         )
-        if config.mix:  # every part holds its share of each component: nothing of it waits for the next
+        if is_mixed:  # every part holds its share of each component: nothing of it waits for the next
             _count_sources(stats, here, kept_lengths(lengths, config.max_len, str(config.overlong)))
         elif not part.is_last and may_carry(str(config.strategy)):
             plan, docs = onward.divide(plan, docs, lengths, number)
