@@ -112,7 +112,7 @@ bench-ray: .venv-ray/.installed ## Measure Ray beside processes: INPUT=corpus.js
 	.venv-ray/bin/python tests/benchmarks/bench_ray.py tasks
 
 stress: $(STAMP) ## The long runs: kills, faults, flipped bits, damaged shards, ten gigabytes (TOKENIZERS=dir of real ones)
-	PACKCLI_KILLS=100 $(BIN)/python -m pytest tests/test_kill.py -v
+	PACKCLI_KILLS=100 $(BIN)/python -m pytest tests/test_kill.py tests/test_merge.py tests/test_mix.py -v
 	PACKCLI_RANK_KILLS=40 $(BIN)/python -m pytest tests/test_ranks.py -v
 	PACKCLI_EVERY_WAY=1 PACKCLI_STARTS=50 $(BIN)/python -m pytest tests/test_injection.py tests/test_faults.py -v
 	PACKCLI_EVERY_WAY=1 $(BIN)/python -m pytest tests/test_stores.py -v

@@ -4,6 +4,7 @@
     packcli.plan(lengths, 2048)                       a Plan: pure NumPy, no file is opened
     packcli.load("out")                               datasets.Dataset or DatasetDict, mapped
     packcli.restore("out", 17)                        one row, made again from the inputs
+    packcli.merge(["one", "two"], "out")              several outputs of one config as one; a Report
     packcli.export("out", "parquet")                  the same packs in the formats of other stacks
     packcli.pack_sequences(rows, 2048, 0)             lists, arrays or tensors in memory; also concatenate_and_pack
     packcli.stream_packs(samples, 2048)               a stream, window by window, with hooks; stops and goes on
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from packcli.errors import PackcliError
     from packcli.exports import export
     from packcli.loading import load
+    from packcli.merging import merge
     from packcli.pipeline import pack
     from packcli.planner import make_plan as plan
     from packcli.sequences import concatenate_and_pack, pack_sequences
@@ -38,6 +40,7 @@ __all__ = [
     "concatenate_and_pack",
     "export",
     "load",
+    "merge",
     "pack",
     "pack_sequences",
     "plan",
@@ -51,6 +54,7 @@ _HOMES = {
     "concatenate_and_pack": ("packcli.sequences", "concatenate_and_pack"),
     "export": ("packcli.exports", "export"),
     "load": ("packcli.loading", "load"),
+    "merge": ("packcli.merging", "merge"),
     "pack": ("packcli.pipeline", "pack"),
     "pack_sequences": ("packcli.sequences", "pack_sequences"),
     "plan": ("packcli.planner", "make_plan"),

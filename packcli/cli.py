@@ -25,6 +25,7 @@ from packcli.config import (
 )
 from packcli.ending import Ending
 from packcli.formats import FORMATS
+from packcli.shares import parse_count
 
 DEFAULTS = PackConfig()
 
@@ -69,19 +70,31 @@ def _text_option(*names: str, metavar: str, help: str) -> Any:
 
   packcli pack gsm8k.jsonl --field prompt='Question: {question}\\n' --field completion=answer
 
+  packcli pack --mix web.jsonl.zst=0.7 --mix code/=0.3 --tokens 10B
+
   cat data.jsonl | packcli pack - -o packed --text-template '{question}\\n{answer}'"""
 )
 def pack(
     context: typer.Context,
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="INPUT...",
             help=".jsonl .ndjson .json .txt (also .gz .zst), .parquet, .arrow, save_to_disk directories, "
             "directories, quoted globs, or - for JSONL on standard input.",
             show_default=False,
         ),
-    ],
+    ] = None,
+    mix: Annotated[
+        list[str] | None,
+        _text_option(
+            "--mix", metavar="INPUT=WEIGHT", help="Instead of INPUT: an input and its share of tokens; repeatable."
+        ),
+    ] = None,
+    tokens: Annotated[
+        str | None,
+        _text_option("--tokens", metavar="N", help="Tokens of the mixture, such as 10B [default: no repeats]."),
+    ] = None,
     output: Annotated[
         str | None,
         _text_option("-o", "--output", metavar="DIR", help="Where to write [default: <first input>-packed]."),
@@ -295,6 +308,8 @@ def pack(
     """
     with Ending(debug, resumes=True) as errors:
         given = {
+            "mix": tuple(mix) if mix else None,
+            "tokens": None if tokens is None else parse_count(tokens),
             "max_len": max_len,
             "strategy": strategy,
             "overlong": overlong,
@@ -340,10 +355,10 @@ def pack(
         from packcli import console, pipeline
 
         if context.command.name == "plan":
-            cli_units.plan(errors.console, inputs, output, made_config, made_options, json_=json_, quiet=quiet)
+            cli_units.plan(errors.console, inputs or (), output, made_config, made_options, json_=json_, quiet=quiet)
             return
         with console.ProgressDisplay(errors.console, quiet=quiet) as display:
-            report = pipeline.pack(inputs, output, config=made_config, options=made_options, on_event=display)
+            report = pipeline.pack(inputs or (), output, config=made_config, options=made_options, on_event=display)
         if json_:
             console.print_json(report.as_dict())
         if not quiet:
@@ -371,6 +386,7 @@ app.command(epilog=cli_outputs.VERIFY_EPILOG)(cli_outputs.verify)
 app.command(epilog=cli_views.STATS_EPILOG)(_guarded(cli_views.stats))
 app.command(epilog=cli_views.INSPECT_EPILOG)(_guarded(cli_views.inspect))
 app.command(epilog=cli_outputs.EXPORT_EPILOG)(cli_outputs.export)
+app.command(epilog=cli_outputs.MERGE_EPILOG)(cli_outputs.merge)
 
 
 def main() -> None:

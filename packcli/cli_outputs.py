@@ -1,14 +1,16 @@
-"""The verbs that take a packed directory whole: verify and export. Knows typer, as cli does."""
+"""The verbs that take packed directories whole: verify, export and merge. Knows typer, as cli does."""
 
 from __future__ import annotations
 
+import glob
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from packcli.config import TOKENIZER_ENGINES, RunOptions
 from packcli.ending import Ending
-from packcli.errors import UsageError
+from packcli.errors import NoInputError, UsageError
 
 EXPORT_FORMATS = (
     "parquet",
@@ -39,6 +41,13 @@ EXPORT_EPILOG = """Examples:
   packcli export data-packed --to parquet
 
   packcli export data-packed --to megatron -o tokens"""
+
+
+MERGE_EPILOG = """Examples:
+
+  packcli merge monday-packed tuesday-packed -o all-packed
+
+  packcli merge 'parts/*-packed' -o all-packed --verify"""
 
 
 def _text_option(*names: str, metavar: str, help: str) -> Any:
@@ -155,3 +164,51 @@ def export(
             console.print_json(found.as_dict())
         if not quiet:
             console.show_export(errors.console, found)
+
+
+def merge(
+    directories: Annotated[
+        list[str],
+        typer.Argument(metavar="DIR...", help="Packed directories, or quoted globs of them.", show_default=False),
+    ],
+    output: Annotated[str, _text_option("-o", "--output", metavar="OUT", help="Where to write.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash every shard and look at every row of every DIR first.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output of packcli that is something else.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Make one packed directory of several with the same settings, without copying tokens where hard links can be made.
+
+    The order of the directories is the order of the rows; they are not changed, and may be removed afterwards. Running
+    the same command again resumes what was interrupted, and does nothing when it is up to date.
+    """
+    with Ending(debug, resumes=True) as errors:
+        from packcli import console, merging
+
+        report = merging.merge(
+            expand(directories),
+            output,
+            overwrite=overwrite,
+            verify=verify,
+            on_event=console.ProgressDisplay(errors.console, quiet=quiet),
+        )
+        if json_:
+            console.print_json(report.as_dict())
+        if not quiet:
+            console.show_report(errors.console, report)
+
+
+def expand(directories: list[str]) -> list[str]:
+    """Directories, and those that globs name, sorted. Raises NoInputError for a glob that names nothing."""
+    found: list[str] = []
+    for each in directories:
+        matches = sorted(glob.glob(each)) if glob.has_magic(each) and not Path(each).exists() else [each]
+        if not matches:
+            raise NoInputError(f"{each}: no directory matches", "check the pattern")
+        found += matches
+    return found

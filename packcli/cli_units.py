@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,7 +80,7 @@ def find_rank(rank: int | None, world_size: int | None, environment: Mapping[str
 
 def plan(
     shown: Any,
-    inputs: list[str],
+    inputs: Sequence[str],
     output: str | None,
     config: PackConfig,
     options: RunOptions,
@@ -91,8 +91,8 @@ def plan(
     """What units plan does, with the options of pack made into settings."""
     from packcli import console, console_units, ranks, ranks_status
 
-    display = console.ProgressDisplay(shown, quiet=quiet)  # for warnings
-    found = ranks_status.status(ranks.plan(inputs, output, config=config, options=options, on_event=display))
+    with console.ProgressDisplay(shown, quiet=quiet) as display:  # for warnings, and to count a mixture
+        found = ranks_status.status(ranks.plan(inputs, output, config=config, options=options, on_event=display))
     if json_:
         console.print_json(found.as_dict())
     if not quiet:

@@ -22,6 +22,7 @@ from typing import Any
 from packcli.bad_rows import ON_ERROR, parse_max_bad
 from packcli.errors import UsageError, nearest, unknown_name
 from packcli.formats import FORMATS, LOSSES, split_mapping, template_fields
+from packcli.shares import EXAMPLE, parse_count, parse_mix, split_mix
 
 FORMAT_VERSION = 2
 """Version of the bytes packcli writes: the same input and config give other bytes only when it changes."""
@@ -176,6 +177,10 @@ class PackConfig:
     """What a row that cannot be used does: stop ends the run, skip keeps it apart in rejected.jsonl."""
     lenient: bool = False
     """Read bytes that are not UTF-8, and half surrogate pairs, as U+FFFD instead of rejecting the row."""
+    mix: tuple[str, ...] = ()
+    """`input=weight` pairs instead of inputs: each input's share of the tokens that are packed."""
+    tokens: int | None = None
+    """Tokens of a mixture; None: the largest that takes no document twice."""
     unit_bytes: int = 128 * 2**20
     """Text a unit holds, in bytes: the scope of planning, and what is in memory at once."""
 
@@ -188,6 +193,12 @@ class PackConfig:
             raise UsageError("strategy_sha256 is for a strategy of your own", "leave it out")
         put(self, "columns", resolve_columns(self.columns))
         put(self, "field", (self.field,) if isinstance(self.field, str) else tuple(self.field))
+        put(self, "mix", split_mix(self.mix))
+        parse_mix(self.mix)
+        if self.tokens is not None and not self.mix:
+            raise UsageError("--tokens says how large a mixture is, and there is none", EXAMPLE)
+        if self.tokens is not None and self.tokens < 1:
+            raise UsageError(f"--tokens {self.tokens} is below 1", "for example --tokens 10B")
         if self.max_len < 2:
             raise UsageError(f"--max-len {self.max_len}: a pack holds at least 2 tokens", "use --max-len 2048")
         if self.max_len > 2**24:
@@ -288,7 +299,12 @@ class PackConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Every field, as JSON values."""
-        return {**dataclasses.asdict(self), "columns": list(self.columns), "field": list(self.field)}
+        return {
+            **dataclasses.asdict(self),
+            "columns": list(self.columns),
+            "field": list(self.field),
+            "mix": list(self.mix),
+        }
 
     def to_toml(self) -> str:
         """A packcli.toml that gives this config again (None is left out: TOML has none)."""
@@ -369,6 +385,10 @@ def parse_size(text: str) -> int:
     return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix.lower() or " "))
 
 
+READ_AS = {"unit_bytes": parse_size, "max_line_bytes": parse_size, "tokens": parse_count}
+"""Numbers that may have a unit behind them."""
+
+
 def unescape(text: str | None) -> str | None:
     r"""\n, \t, \r, \0 and \\ in an option mean what they mean in C; a shell passes them on as they are."""
     if text is None:
@@ -426,9 +446,9 @@ def read_toml(path: Path) -> dict[str, Any]:
             raise UsageError(f"{path}: unknown key {key!r}" + (f"; did you mean {close!r}?" if close else ""))
         if name in settings:
             raise UsageError(f"{path}: {name} is given twice, with dashes and with underscores", "keep one of them")
-        if name in ("unit_bytes", "max_line_bytes") and isinstance(value, str):
+        if name in READ_AS and isinstance(value, str):
             try:
-                value = parse_size(value)
+                value = READ_AS[name](value)
             except UsageError as error:
                 raise UsageError(f"{path}: {key}: {error.message}", error.hint) from None
         settings[name] = _toml_value(path, key, value, types_of[name])

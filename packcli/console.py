@@ -29,6 +29,7 @@ from rich.table import Table
 from packcli.errors import PackcliError
 from packcli.formats import REQUIRED
 from packcli.pipeline import Started, Warned
+from packcli.repeats import reached
 from packcli.report import Report
 from packcli.verify import Absent, Verdict
 from packcli.visible import visible
@@ -131,7 +132,7 @@ class ProgressDisplay:
     def __init__(self, console: Console, *, quiet: bool, doing: str = "packing") -> None:
         self._console = console
         self._quiet = quiet
-        self._doing = doing
+        self._doing = self._now = doing
         self._bar: Progress | None = None
         self._total = self._bytes = self._documents = 0
         self._began = self._logged = time.monotonic()
@@ -159,10 +160,15 @@ class ProgressDisplay:
         self._total, self._bytes = event.total_bytes, event.done_bytes
         self._begin_bytes = event.done_bytes
         self._began = self._logged = time.monotonic()
+        self._documents = 0
+        self._now = event.doing or self._doing
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
         if self._quiet or not self._console.is_terminal:
             return
         self._bar = Progress(
-            TextColumn(self._doing),
+            TextColumn(self._now),
             BarColumn(),
             DownloadColumn(),
             TextColumn("{task.fields[documents]:,} documents"),
@@ -184,7 +190,7 @@ class ProgressDisplay:
             speed = (self._bytes - self._begin_bytes) / (self._logged - self._began)
             left = (self._total - self._bytes) / speed if speed else 0.0
             self._console.print(
-                f"{self._doing}: {self._bytes / 1e6:,.0f} of {self._total / 1e6:,.0f} MB, "
+                f"{self._now}: {self._bytes / 1e6:,.0f} of {self._total / 1e6:,.0f} MB, "
                 f"{self._documents:,} documents, {speed / 1e6:,.1f} MB/s, {left:,.0f} s left"
             )
 
@@ -226,6 +232,10 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
         return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
     row("documents", f"{stats.num_documents:,} from {count(len(manifest['inputs']), 'file')}")
+    for each in reached(manifest["mix"], stats.by_source) if "mix" in manifest else ():
+        share = f"{each['reached_ratio']:.2%} of the tokens, {each['wanted_ratio']:.2%} wanted"
+        taken = f"{each['num_tokens']:,} of {each['num_tokens_available']:,}, {each['epochs']:.2f} epochs"
+        row("mix", f"{each['name']}: {share}; {taken}")
     if stats.num_rows_rejected:
         named = ", ".join(f"{number:,} {cause}" for cause, number in stats.rejected_by_cause.items())
         row("rejected", f"{stats.num_rows_rejected:,} of {stats.num_rows_read:,} rows ({named}): rejected.jsonl")
@@ -294,7 +304,12 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
     bos = f"BOS {tokenizer['bos_token']}, " if tokenizer["bos_token"] else ""
     row("tokenizer", f"{tokenizer['name']} ({tokenizer['vocab_size']:,} ids, {bos}{special}){own}")
     run = report.run
-    if run:
+    if "merged" in manifest:
+        links = ""
+        if "num_shards_linked" in run:
+            links = f": {run['num_shards_linked']:,} shards linked, {run['num_shards_copied']:,} copied"
+        row("merged", count(len(manifest["merged"]), "output") + links)
+    if "tokenizer_engine" in run:
         row("engine", f"{run['tokenizer_engine']} {run['tokenizer_engine_version']}: {run['tokenizer_engine_reason']}")
         speed = f"{run['tokens_per_second']:,} tokens/s"
         processes = count(run["workers"], "process").replace("processs", "processes")

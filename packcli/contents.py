@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,7 @@ class Contents:
     def shards(self, split: str) -> Iterator[tuple[str, Iterator[PackBatch]]]:
         """The shards of a split and their record batches, in row order."""
         for shard in self.manifest["splits"].get(split, ()):
-            yield shard["file"], self._read(shard["file"])
+            yield shard["file"], self._read(shard)
 
     def batches(self, split: str) -> Iterator[tuple[str, int, PackBatch]]:
         """Record batches of a split: the shard, the row of the split that the batch starts with, and its rows."""
@@ -88,12 +88,12 @@ class Contents:
                 yield file, first, batch
                 first += batch.num_rows
 
-    def _read(self, file: str) -> Iterator[PackBatch]:
+    def _read(self, shard: Mapping[str, Any]) -> Iterator[PackBatch]:
         try:
-            yield from read_shard(self.root / file, self._schema)
+            yield from read_shard(self.root / shard["file"], self._schema, shard.get("first_source", 0))
         except StorageError as error:
             raise StorageError(
-                f"{self.root / file}: {error.message}", "packcli pack --overwrite makes it anew"
+                f"{self.root / shard['file']}: {error.message}", "packcli pack --overwrite makes it anew"
             ) from None
 
     def row(self, split: str, index: int) -> Row:
@@ -109,7 +109,7 @@ class Contents:
             if wanted >= first + shard["num_rows"]:
                 first += shard["num_rows"]
                 continue
-            for batch in self._read(shard["file"]):
+            for batch in self._read(shard):
                 if wanted < first + batch.num_rows:
                     return self.take(split, shard["file"], first, batch, wanted - first)
                 first += batch.num_rows

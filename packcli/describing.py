@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from packcli import chat, hooks, probe, readers, stores, tokenizing
+from packcli import chat, hooks, mixing, probe, readers, stores, tokenizing
 from packcli.collecting import read_unit
 from packcli.config import PackConfig, RunOptions
 from packcli.documents import DocumentMaker
@@ -162,6 +162,9 @@ def refuse_changed_rows(target: Output, described: probe.Described, config: Pack
 
 def unit_sizes(described: probe.Described) -> list[int]:
     """Bytes of the files that each unit covers, about, for progress: spans of a file count alike."""
+    if "mix" in described.run:  # some are read more than once
+        mix = described.run["mix"]
+        return [mixing.file_bytes([unit], described.sources, mix) for unit in described.units]
     num_spans = collections.Counter(span.source for unit in described.units for span in unit.spans)
     sources = described.sources
     return [

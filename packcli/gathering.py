@@ -57,7 +57,7 @@ class Documents:
         self.empty: list[tuple[int, NDArray[np.int64]]] = []
         """Source and rows of documents without text."""
 
-    def add(self, chunk: readers.Chunk, texts: list[str], rows: NDArray[np.int64]) -> int:
+    def add(self, chunk: readers.RawChunk, texts: list[str], rows: NDArray[np.int64]) -> int:
         """Tokenizes the texts of a chunk; returns how many there were, empty ones included."""
         source, num_read = chunk.source, len(texts)
         if not all(texts):
@@ -98,7 +98,7 @@ class Documents:
             self._validation += (carried.split != 0).tolist()
 
     def _refuse_overlong(
-        self, chunk: readers.Chunk, rows: NDArray[np.int64], offsets: NDArray[np.integer]
+        self, chunk: readers.RawChunk, rows: NDArray[np.int64], offsets: NDArray[np.integer]
     ) -> dict[int, int]:
         """Documents of a batch that the policy `error` refuses -> their length, special tokens included."""
         found = find_overlong(offsets.astype(np.int64) + self._num_extra * np.arange(len(offsets)), self._config)
@@ -106,7 +106,7 @@ class Documents:
             self._refuse(chunk, int(rows[at]), overlong_row("", length, self._config))
         return found
 
-    def _refuse(self, chunk: readers.Chunk, row: int, error: BadRowError) -> None:
+    def _refuse(self, chunk: readers.RawChunk, row: int, error: BadRowError) -> None:
         self._bad_rows.add(chunk, row, error.cause, error.what, hint=error.hint)
 
     def _record(self, source: int, rows: NDArray[np.int64], num_read: int, num_tokens: int) -> None:
@@ -149,7 +149,7 @@ class MaskedDocuments(Documents):
         self._sources_of_run = job.sources
         self._make = DocumentMaker(Marker(job.config, job.fields, job.tokenizer, job.template), engine, spot_check)
 
-    def add(self, chunk: readers.Chunk, texts: list[Any], rows: NDArray[np.int64]) -> int:
+    def add(self, chunk: readers.RawChunk, texts: list[Any], rows: NDArray[np.int64]) -> int:
         """Makes documents of the rows of a chunk; returns how many there were."""
         source = chunk.source
 

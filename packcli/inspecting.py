@@ -107,7 +107,12 @@ class Inspector:
                 yield self.contents.take(split, file, first, batch, each)
 
     def _source(self, name: str) -> int:
-        if name in self._names:
+        same = [index for index, each in enumerate(self._names) if each == name]
+        if len(same) > 1:  # of a merged output
+            raise UsageError(
+                f"--doc: {len(same)} inputs are called {name!r}", f"name one by its number: {', '.join(map(str, same))}"
+            )
+        if same:
             return self._names.index(name)
         ends = [index for index, each in enumerate(self._names) if each.endswith(f"/{name}")]
         if len(ends) == 1:

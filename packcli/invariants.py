@@ -33,7 +33,8 @@ class Rules:
     """Whether labels may be -100 also where a token stands that is not the first of its segment."""
     pad_id: int
     vocab_size: int
-    num_sources: int
+    sources: range
+    """Numbers that inputs have."""
     max_docs_per_pack: int
 
 
@@ -159,8 +160,9 @@ class _Look:
         self.of_rows(counts < 1, "sources is empty", stop=True)
         spans = column.end.astype(np.int64) - column.start
         self.of_lists(column, (spans < 1) | (column.start < 0), "a source begins below 0 or has no token", stop=True)
-        known = (column.source >= 0) & (column.source < rules.num_sources)
-        self.of_lists(column, ~known, f"a source is not in 0..{rules.num_sources - 1}")
+        first, last = rules.sources.start, rules.sources.stop - 1
+        known = (column.source >= first) & (column.source <= last)
+        self.of_lists(column, ~known, f"a source is not in {first}..{last}")
         self.of_lists(column, column.row < 0, "a row number of a source is below 0")
         if rules.max_docs_per_pack:
             self.of_rows(counts > rules.max_docs_per_pack, f"more than {rules.max_docs_per_pack} segments in a pack")
@@ -321,7 +323,7 @@ class DocumentTable:
 
 
 def check_documents(
-    pieces: Pieces, *, bos_id: int | None, eos_id: int | None, cut_at: int | None
+    pieces: Pieces, *, bos_id: int | None, eos_id: int | None, cut_at: int | None, copies: Ints | None = None
 ) -> tuple[DocumentTable, Iterator[str]]:
     """Looks at the documents of one part.
 
@@ -329,15 +331,18 @@ def check_documents(
         pieces: All segments of the part, from all splits.
         bos_id: What every document begins with, or None.
         eos_id: What every document ends with, or None.
+        copies: int64[S], which copy of its document a segment belongs to; None: there is one of each.
         cut_at: Documents of this many tokens may have been truncated: they need no EOS. None when none is.
 
     Returns:
         The documents, and what is wrong, one line a kind with an example.
     """
-    order = np.lexsort((pieces.start, pieces.row, pieces.source))
+    copy = np.zeros(len(pieces.row), dtype=np.int64) if copies is None else copies
+    order = np.lexsort((pieces.start, copy, pieces.row, pieces.source))
+    copy = copy[order]
     source, row, start, end = (getattr(pieces, name)[order] for name in ("source", "row", "start", "end"))
     first = np.ones(len(order), dtype=np.bool_)
-    first[1:] = (source[1:] != source[:-1]) | (row[1:] != row[:-1])
+    first[1:] = (source[1:] != source[:-1]) | (row[1:] != row[:-1]) | (copy[1:] != copy[:-1])
     before = np.concatenate((np.zeros(1, dtype=np.int64), end[:-1])) if len(end) else end
     before = np.where(first, 0, before)
     heads = np.flatnonzero(first)

@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from packcli import stores
 from packcli.assemble import IGNORE
 from packcli.errors import OutputError, UsageError, unknown_name
+from packcli.job import TRAIN
 from packcli.manifest import read_manifest
+from packcli.merged import MERGED
+from packcli.shards import shift_column
 
 if TYPE_CHECKING:
     import datasets
@@ -56,8 +59,32 @@ def load(
     manifest = read_manifest(root, head=True)
     data = datasets.load_from_disk(str(root))
     if isinstance(data, datasets.DatasetDict):
-        return datasets.DatasetDict({split: _formatted(each, manifest, row_type) for split, each in data.items()})
-    return _formatted(data, manifest, row_type)
+        return datasets.DatasetDict(
+            {
+                split: _formatted(_renumbered(each, root, manifest, split, row_type), manifest, row_type)
+                for split, each in data.items()
+            }
+        )
+    return _formatted(_renumbered(data, root, manifest, TRAIN, row_type), manifest, row_type)
+
+
+def _renumbered(
+    data: datasets.Dataset, root: stores.Location, manifest: Mapping[str, Any], split: str, row_type: str
+) -> datasets.Dataset:
+    """The rows of a merged output, whose shards count inputs each from its own first one; see packcli.merged."""
+    if MERGED not in manifest or row_type != "list" or "sources" not in data.column_names:
+        return data
+    listed = read_manifest(root)["splits"].get(split, ())
+    shards = [(each["num_rows"], each["first_source"]) for each in listed]
+    if not any(first for _, first in shards):
+        return data
+    import datasets
+
+    table = datasets.table.InMemoryTable(shift_column(data.data.column("sources"), shards))
+    names = data.column_names
+    return datasets.concatenate_datasets(
+        [data.remove_columns("sources"), datasets.Dataset(table)], axis=1
+    ).select_columns(names)
 
 
 def _formatted(data: datasets.Dataset, manifest: Mapping[str, Any], row_type: str) -> datasets.Dataset:

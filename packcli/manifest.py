@@ -41,6 +41,7 @@ from packcli.tokenizing import TokenizerSpec
 
 STATE_DIRECTORY = ".packcli"
 PLAN = "plan.json"
+MIX = "mix.json"
 OWNER = "owner.json"
 RANKS = "ranks"
 """Where ranks leave their notes, see presence."""
@@ -80,7 +81,7 @@ def describe_run(
     settings = {**config.as_dict(), "columns": list(config.written_columns), "ragged": config.ragged}
     for name in ("tokenizer", "eos_token", "pad_token", "text_field", "text_template", "format", "field"):
         del settings[name]  # resolved: they stand under "tokenizer" and "text"
-    for name in ("add_eos", "add_bos", "chat_template", "date"):
+    for name in ("add_eos", "add_bos", "chat_template", "date", "mix", "tokens"):
         del settings[name]  # so are these
     sha256 = settings.pop("strategy_sha256")
     if sha256 is not None:  # code of the user's own: what it says counts, not where it lies
@@ -276,7 +277,7 @@ class Output:
             raise MismatchError(error.message, self.way_out) from None
         if recorded is None or recorded == run:
             return
-        place, then, now = _first_difference(recorded, run) or ("fingerprint", "another", "this one")
+        place, then, now = first_difference(recorded, run) or ("fingerprint", "another", "this one")
         raise MismatchError(f"{self.root} belongs to another run: {place} was {then}, now it is {now}", self.way_out)
 
     @property
@@ -320,6 +321,17 @@ class Output:
         seen = _read_json(self._state / "inputs.json") or {}
         return [index for index, source in enumerate(sources) if seen.get(source.name) != _mtime(source)]
 
+    def remember_mix(self, asked: Mapping[str, Any], mix: Mapping[str, Any]) -> None:
+        """Keeps what was counted for a mixture: the same command need not count again."""
+        write_json(self._state / MIX, {"asked": asked, "mix": mix})
+
+    def remembered_mix(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What was counted for a mixture; None when that was another one."""
+        with contextlib.suppress(OutputError):
+            kept = _read_json(self._state / MIX) or {}
+            return kept.get("mix") if kept.get("asked") == asked else None
+        return None
+
     def clear(self) -> None:
         """Removes what packcli wrote here, and nothing else."""
         self.sweep()
@@ -336,7 +348,7 @@ class Output:
         for each in (*self._state.glob(f"{RANKS}/*.json"), *self._state.glob(f"{RANKS}/*.jsonl")):
             each.unlink(missing_ok=True)
         drop_carries(self._state)
-        for name in (*RANK_FILES, "inputs.json", PLAN):  # the plan last: until then the output is known for what it was
+        for name in (*RANK_FILES, "inputs.json", MIX, PLAN):  # the plan last: until then it is known for what it was
             (self._state / name).unlink(missing_ok=True)
 
     def commit(self, sidecar: Sidecar) -> None:
@@ -405,7 +417,8 @@ def _mtime(source: Source) -> list[Any]:
     return [os.fsencode(os.path.realpath(source.path)).hex(), stat.st_mtime_ns, stat.st_size]
 
 
-def _first_difference(then: Any, now: Any, place: str = "") -> tuple[str, str, str] | None:
+def first_difference(then: Any, now: Any, place: str = "") -> tuple[str, str, str] | None:
+    """Where two descriptions of runs differ first, and both values as JSON; None when they are equal."""
     if isinstance(then, dict) and isinstance(now, dict):
         keys = [key for key in (*then, *(key for key in now if key not in then)) if key != "fingerprint"]
         steps = [(f"{place}.{key}" if place else key, then.get(key), now.get(key)) for key in keys]
@@ -414,7 +427,7 @@ def _first_difference(then: Any, now: Any, place: str = "") -> tuple[str, str, s
     else:
         return None if then == now else (place.removeprefix("config."), _shown(then), _shown(now))
     for step in steps:
-        different = _first_difference(step[1], step[2], step[0])
+        different = first_difference(step[1], step[2], step[0])
         if different is not None:
             return different
     return None

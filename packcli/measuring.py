@@ -141,6 +141,8 @@ def measure(
     """
     if not 0.0 < sample <= 1.0:
         raise UsageError(f"--sample {sample} is not in 0 < F <= 1", "for example 0.05")
+    if config.mix:
+        raise UsageError("stats on raw input plans no mixtures", "leave mix out, and name the inputs")
     if "-" in inputs:
         raise NoInputError("stats cannot read standard input", "name a file, a directory or a quoted glob")
     warnings: list[str] = []
@@ -220,7 +222,7 @@ def measure_unit(job: Job, sample: float, unit: readers.Unit, emit: Callable[[Pr
             if sample < 1.0:
                 taken = np.flatnonzero(_sampled(rows, chunk.source, job.config.seed, sample))
                 texts, rows = [texts[index] for index in taken.tolist()], rows[taken]
-            documents.add(chunk, texts, rows)
+            documents.add(readers.raw_of(chunk), texts, rows)
         spot_check.settle()
         documents.stats.num_rows_rejected = bad_rows.num_rejected
         lengths, loss = tokens.measured()

@@ -16,17 +16,18 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from packcli import probe, readers, space, stores, tokenizing
+from packcli import mixing, probe, readers, space, stores, tokenizing
 from packcli.collecting import Committed, collect
 from packcli.config import PackConfig, RunOptions
 from packcli.describing import compare_first, describe, find_inputs, num_cpus, refuse_changed_rows, unit_sizes
 from packcli.engine import RETRIES, Crew, Emit, File, Ground, LostWorkerError, local_crew, open_crew
-from packcli.errors import MismatchError, NoInputError, PackcliError
+from packcli.errors import MismatchError, NoInputError, PackcliError, UsageError
 from packcli.finishing import finish
 from packcli.job import Job, folder_of, splits_of
 from packcli.manifest import Output
 from packcli.rejects import Limit, make_limit, reading_rules
 from packcli.report import Report
+from packcli.shares import parse_mix
 from packcli.sidecars import Sidecar
 from packcli.stats import Stats
 from packcli.work import ENCODERS, run_unit
@@ -40,6 +41,8 @@ class Started:
     done_bytes: int
     """Of units that an earlier run committed."""
     workers: int
+    doing: str = ""
+    """What is done, where it is not what the verb does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class Warned:
 
 
 def pack(
-    inputs: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    inputs: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] = (),
     output: str | os.PathLike[str] | None = None,
     *,
     config: PackConfig | None = None,
@@ -64,7 +67,8 @@ def pack(
     `if __name__ == "__main__":`, or workers=1.
 
     Args:
-        inputs: One or several files, directories, globs, or `-` for JSONL on standard input.
+        inputs: One or several files, directories, globs, or `-` for JSONL on standard input. None where the setting
+            `mix` names inputs with their shares: `mix={"web.jsonl": 0.7, "code/": 0.3}`.
         output: The directory to write; by default named after the first input, in the current directory.
         config: What to make. Or give its fields as keyword arguments: `max_len=4096, strategy="best-fit"`.
         options: How to carry it out. Or give its fields as keyword arguments: `workers=4`.
@@ -75,14 +79,13 @@ def pack(
     """
     config, options = _settings(config, options, settings)
     names = [os.fspath(each) for each in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
-    if not names:
-        raise NoInputError("no input", "name a file, a directory, a quoted glob, or - for standard input")
-    target = Output(stores.locate(output if output is not None else readers.default_output_name(names)))
+    names = input_names(names, config)
+    target = Output(stores.locate(output if output is not None else default_output(names, config)))
     target.check_ours()
     target.refuse_locked()  # at once, not after a look at the input
     emit = on_event or (lambda event: None)
     line = Line(config, options, target, emit)
-    if names == ["-"]:
+    if names == ["-"] and not config.mix:
         with target.locked():
             try:
                 source = readers.spool_stdin(sys.stdin.buffer, target.spool, **reading_rules(config, options))
@@ -93,9 +96,43 @@ def pack(
     if "-" in names:
         raise NoInputError("- is standard input and cannot be joined with other inputs", "pack it on its own")
     sources = find_inputs(names, target, config, options, lambda message: emit(Warned(message)))
-    line.config, described = describe(config, options, target, sources)  # before the lock, which creates the directory
+    # Before the lock, which creates the directory.
+    line.config, described = describe_all(config, options, target, sources, emit)
     with target.locked():
         return line.guarded(described)
+
+
+def input_names(names: Sequence[str], config: PackConfig) -> list[str]:
+    """The inputs, which a mixture names itself.
+
+    Raises:
+        UsageError: both name some.
+        NoInputError: neither does.
+    """
+    if names and config.mix:
+        raise UsageError(f"{names[0]}: inputs of a mixture have shares", "name all of them with --mix, or none")
+    if not names and not config.mix:
+        raise NoInputError("no input", "name a file, a directory, a quoted glob, or - for standard input")
+    return list(names) or [path for path, _ in parse_mix(config.mix)]
+
+
+def default_output(names: Sequence[str], config: PackConfig) -> str:
+    """Where to write unless told otherwise."""
+    return "mixture-packed" if config.mix else readers.default_output_name(names)
+
+
+def describe_all(
+    config: PackConfig, options: RunOptions, target: Output, sources: list[readers.Source], emit: Emit
+) -> tuple[PackConfig, probe.Described]:
+    """`describe`; the tokens of a mixture are counted, unless the output knows them from an earlier run."""
+    config, described = describe(config, options, target, sources)
+    if config.mix:
+        described = mixing.mixed(config, options, target, described, num_cpus(), emit, _begin_counting(emit))
+    return config, described
+
+
+def _begin_counting(emit: Emit) -> Callable[[int, int], None]:
+    return lambda total_bytes, workers: emit(Started(total_bytes, 0, workers, "counting"))
 
 
 def _settings(
@@ -183,12 +220,14 @@ class Line:
         compare_first(described, config, rows[: probe.GUARD_ROWS], chosen, lambda text: self.emit(Warned(text)))
         # Only now: what the first rows show to be wrong leaves no trace of this run.
         target.begin(described.run, described.sources, config)
+        if described.counted is not None:
+            target.remember_mix(described.counted, described.run["mix"])
         for split in splits_of(config):
             (target.root / folder_of(config, split)).mkdir(exist_ok=True)
         sizes = unit_sizes(described)
         total_bytes, left_bytes = sum(sizes), sum(sizes[unit.index] for unit in todo)
         if todo:
-            self._look_for_room(described, chosen.engine, left_bytes)
+            self._look_for_room(described, chosen.engine, left_bytes, total_bytes)
         return Prepared(done, todo, chosen, crew, total_bytes, left_bytes, limit)
 
     def run(self, described: probe.Described) -> Report:
@@ -239,9 +278,15 @@ class Line:
         files += [File(source.path, source.num_bytes) for source in described.sources]
         return Ground.of(str(self.target.state), files)
 
-    def _look_for_room(self, described: probe.Described, engine: tokenizing.Engine, left_bytes: int) -> None:
+    def _look_for_room(
+        self, described: probe.Described, engine: tokenizing.Engine, left_bytes: int, total_bytes: int
+    ) -> None:
         """Ends the run when the output cannot fit, before any work is done; warns when it may not."""
-        self._needed = probe.bytes_needed(described, self.config, engine, left_bytes)
+        if "mix" in described.run:  # its tokens were counted
+            num_tokens = mixing.num_tokens(described.run["mix"]) * left_bytes // max(total_bytes, 1)
+            self._needed = space.bytes_of_tokens(num_tokens, self.config)
+        else:
+            self._needed = probe.bytes_needed(described, self.config, engine, left_bytes)
         warning = space.look_for_room(self.target.root, self._needed)
         if warning is not None:
             self.emit(Warned(warning))

@@ -2,6 +2,7 @@
 
 DIR/.packcli/job.json         sources, fields, tokenizer, template and settings, as this packcli resolved them
 DIR/.packcli/units.jsonl      a unit a line: [bytes, [[source, start, stop, first row], ...]]
+                              of a mixture: [bytes, parts, [[[span, threshold, bytes of text, seed], ...], ...]]
 DIR/.packcli/tokenizer.json   a copy of the tokenizer: ranks need no other
 """
 
@@ -49,8 +50,7 @@ def write_plan(target: Output, described: probe.Described, config: PackConfig, o
         file.write(Path(described.tokenizer.path).read_bytes())
     with committed(state / UNITS) as file:
         for unit, size in zip(described.units, unit_sizes(described), strict=True):
-            spans = [[span.source, span.start, span.stop, span.first_row] for span in unit.spans]
-            file.write(json.dumps([size, spans], separators=(",", ":")).encode() + b"\n")
+            file.write(json.dumps([size, *_unit_values(unit)], separators=(",", ":")).encode() + b"\n")
     root = os.path.commonpath([os.path.dirname(source.path) for source in described.sources])
     sources = [
         {**dataclasses.asdict(source), "path": os.path.relpath(source.path, root)} for source in described.sources
@@ -139,5 +139,30 @@ def read_units(path: Path, units: slice) -> Iterator[tuple[readers.Unit, int]]:
     """Units of a plan, each with its bytes; the lines of others are passed over."""
     with open(path, "rb") as file:
         for index, line in itertools.islice(enumerate(file), units.start, units.stop, units.step):
-            size, spans = json.loads(line)
-            yield readers.Unit(index, tuple(readers.Span(*span) for span in spans)), size
+            size, *values = json.loads(line)
+            yield _unit_of(index, values), size
+
+
+def _unit_values(unit: readers.Unit) -> list[Any]:
+    """What a line says of a unit, beside its bytes."""
+    if not isinstance(unit, readers.MixedUnit):
+        return [[_span_values(span) for span in unit.spans]]
+    components = [
+        [[_span_values(take.span), take.threshold, take.text_bytes, take.seed] for take in takes]
+        for takes in unit.components
+    ]
+    return [unit.num_parts, components]
+
+
+def _span_values(span: readers.Span) -> list[int | None]:
+    return [span.source, span.start, span.stop, span.first_row]
+
+
+def _unit_of(index: int, values: list[Any]) -> readers.Unit:
+    """The inverse of _unit_values."""
+    if len(values) == 1:
+        return readers.Unit(index, tuple(readers.Span(*span) for span in values[0]))
+    num_parts, components = values
+    takes = tuple(tuple(readers.Take(readers.Span(*span), *rest) for span, *rest in each) for each in components)
+    spans = tuple(take.span for each in takes for take in each)
+    return readers.MixedUnit(index, spans, takes, num_parts)

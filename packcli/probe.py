@@ -37,6 +37,8 @@ class Described:
     tokenizer: tokenizing.TokenizerSpec
     template: chat.TemplateSpec | None
     run: dict[str, Any]
+    counted: dict[str, Any] | None = None
+    """What a mixture was counted for, see mixing.mixed."""
 
 
 def marker_of(described: Described, config: PackConfig) -> Marker:

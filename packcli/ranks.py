@@ -26,13 +26,24 @@ import numpy as np
 from packcli import probe, readers, space, tokenizing
 from packcli.collecting import Committed, read_unit
 from packcli.config import PackConfig, RunOptions
-from packcli.describing import describe, find_inputs, num_cpus, refuse_changed_rows
+from packcli.describing import find_inputs, num_cpus, refuse_changed_rows
 from packcli.engine import Emit, local_crew
 from packcli.errors import MismatchError, OutputError, PackcliError, StorageError, UsageError
 from packcli.finishing import finish as finish_output
 from packcli.job import folder_of, splits_of
 from packcli.manifest import PLAN, RANKS, STATE_DIRECTORY, Output
-from packcli.pipeline import Line, Prepared, Started, Warned, log_entry, make_job, run_units
+from packcli.pipeline import (
+    Line,
+    Prepared,
+    Started,
+    Warned,
+    default_output,
+    describe_all,
+    input_names,
+    log_entry,
+    make_job,
+    run_units,
+)
 from packcli.plans import Planned, read_plan, write_plan
 from packcli.presence import Presence
 from packcli.rejects import Limit, make_limit
@@ -78,14 +89,15 @@ def plan(
     Raises:
         PackcliError: as `pack`, whose checks at the start are made here.
     """
+    inputs = input_names(inputs, config)
     if "-" in inputs:
         raise UsageError("ranks cannot read standard input", "write it to a file, or use packcli pack -")
     emit = on_event or (lambda event: None)
-    target = Output(Path(output if output is not None else readers.default_output_name(inputs)))
+    target = Output(Path(output if output is not None else default_output(inputs, config)))
     target.check_ours()
     target.refuse_locked()
     sources = find_inputs(inputs, target, config, options, lambda message: emit(Warned(message)))
-    config, described = describe(config, options, target, sources)
+    config, described = describe_all(config, options, target, sources, emit)
     with target.locked():
         here = dataclasses.replace(options, engine="serial", ray_address=None)
         Line(config, here, target, emit).prepare(described)  # its checks; ranks make their own choice of engine

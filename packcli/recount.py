@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from packcli.assemble import IGNORE, Sources
 from packcli.contents import Contents
 from packcli.layouts import measure_layouts
+from packcli.repeats import number_copies
 from packcli.report import Report
 from packcli.stats import Stats, bucketed, histogram
 from packcli.strategies.balancing import group_costs
@@ -66,8 +67,10 @@ def recount(report: Report, emit: Callable[[int], None] = lambda num_rows: None)
                 total += _count(read, split, contents.config.max_len)
     has_labels = "labels" in contents.config.written_columns
     if "sources" in contents.config.columns:
-        names = tuple(name for name in COUNTED if has_labels or name != "num_tokens_loss")
-        missing, total.num_tokens_loss = "", num_loss
+        is_mixed = "mix" in contents.manifest
+        unknown = {"num_tokens_loss": not has_labels, "layouts": is_mixed}
+        names = tuple(name for name in COUNTED if not unknown.get(name))
+        missing, total.num_tokens_loss = "a mixture has no order of input" if is_mixed else "", num_loss
     else:
         total.num_packs = num_rows
         names, missing = ("num_packs",), "the rows have no column 'sources'"
@@ -105,9 +108,16 @@ def kept_of_documents(read: Sequence[Sources]) -> tuple[NDArray[np.int64], NDArr
     source = np.concatenate([each.source for each in read])
     row = np.concatenate([each.row for each in read])
     tokens = np.concatenate([each.end - each.start for each in read]).astype(np.int64)
+    start = np.concatenate([each.start for each in read])
     order = np.lexsort((row, source))
-    source, row = source[order], row[order]
-    first = np.flatnonzero(np.append(True, (np.diff(source) != 0) | (np.diff(row) != 0)))
+    is_first = np.append(True, (np.diff(source[order]) != 0) | (np.diff(row[order]) != 0))
+    if np.count_nonzero(start == 0) > np.count_nonzero(is_first):  # a mixture: copies count apart
+        copy = number_copies(source, row, start, np.concatenate([each.end for each in read]))
+        order = np.lexsort((copy, row, source))
+        is_first = np.append(
+            True, (np.diff(source[order]) != 0) | (np.diff(row[order]) != 0) | (np.diff(copy[order]) != 0)
+        )
+    first = np.flatnonzero(is_first)
     return np.add.reduceat(tokens[order], first), np.diff(np.append(first, len(row)))
 
 

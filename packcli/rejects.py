@@ -74,7 +74,9 @@ def make_limit(config: PackConfig, options: RunOptions, sources: Sequence[Source
     if config.on_error != "skip":
         return NO_LIMIT
     max_bad = parse_max_bad(DEFAULT_MAX_BAD if options.max_bad is None else options.max_bad)
-    return Limit(max_bad, max_bad.most(None if max_bad.percent is None else most_rows(sources)))
+    # A mixture may read rows more than once: how many rows there are in all bounds nothing.
+    most = None if max_bad.percent is None or config.mix else most_rows(sources)
+    return Limit(max_bad, max_bad.most(most))
 
 
 class RejectsFile:

@@ -10,6 +10,7 @@ from typing import Any
 from packcli.carrying import may_carry
 from packcli.errors import OutputError
 from packcli.manifest import Output, read_manifest
+from packcli.repeats import reached
 from packcli.shards import features, to_json
 from packcli.stats import Stats, derived
 from packcli.stores import Location
@@ -29,7 +30,7 @@ class Report:
     manifest: dict[str, Any]
     stats: Stats
     status: str
-    """packed, resumed or up to date; `recorded` when read from a directory."""
+    """packed, merged, resumed or up to date; `recorded` when read from a directory."""
     run: dict[str, Any]
     """How this run was carried out: seconds, workers, engine and why. Empty when nothing is known."""
 
@@ -67,6 +68,7 @@ def stats_file(manifest: Mapping[str, Any], stats: Stats) -> dict[str, Any]:
     config, tokenizer = manifest["config"], manifest["tokenizer"]
     totals = stats.as_dict()
     by_source = totals.pop("by_source")
+    mixture = {"mix": reached(manifest["mix"], stats.by_source)} if "mix" in manifest else {}
     return {
         "schema_version": SCHEMA_VERSION,
         "max_len": config["max_len"],
@@ -81,6 +83,7 @@ def stats_file(manifest: Mapping[str, Any], stats: Stats) -> dict[str, Any]:
             {"name": source["name"], **by_source.get(str(index), {"num_documents": 0, "num_tokens_in": 0})}
             for index, source in enumerate(manifest["inputs"])
         ],
+        **mixture,
     }
 
 
@@ -120,6 +123,12 @@ def dataset_card(manifest: Mapping[str, Any], stats: Stats) -> str:
     )
     padding = figures["layouts"].get("batch-8", figures["layouts"]["padded"])["padding_ratio"]
     inputs = manifest["inputs"]
+    mixed = "".join(
+        f"\n- {_code(each['name'])}: {each['reached_ratio']:.2%} of the tokens ({each['wanted_ratio']:.2%} wanted), "
+        f"{each['num_tokens']:,}, {each['epochs']:.2f} epochs"
+        for each in (reached(manifest["mix"], stats.by_source) if "mix" in manifest else ())
+    )
+    merged = f", merged from {len(manifest['merged']):,} outputs" if "merged" in manifest else ""
     return f"""{_card_head(config, stats)}
 # Packed training data
 
@@ -143,8 +152,8 @@ truncated {stats.num_documents_truncated:,} and split {stats.num_documents_split
 - tokenizer sha256 `{tokenizer["sha256"]}`; EOS {_code(tokenizer["eos_token"])} ({tokenizer["eos_id"]}), \
 BOS {_code(tokenizer["bos_token"])} ({tokenizer["bos_id"]}), pad {_code(tokenizer["pad_token"])} ({tokenizer["pad_id"]})
 - made from {stats.num_documents:,} documents in {len(inputs):,} {"file" if len(inputs) == 1 else "files"} \
-({sum(each["num_bytes"] for each in inputs):,} bytes); fingerprint `{manifest["fingerprint"]}`. manifest.json has the \
-settings, the inputs and the sha256 of every shard, stats.json every figure
+({sum(each["num_bytes"] for each in inputs):,} bytes){merged}; fingerprint `{manifest["fingerprint"]}`. manifest.json \
+has the settings, the inputs and the sha256 of every shard, stats.json every figure{mixed}
 
 {_training(columns, config["isolate"], config["ragged"])}"""
 

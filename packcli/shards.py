@@ -6,6 +6,8 @@ A shard is an uncompressed Arrow IPC stream: `datasets.load_from_disk` maps it w
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -49,6 +51,8 @@ class ShardInfo:
     num_rows: int
     num_bytes: int
     sha256: str
+    first_source: int = 0
+    """What is added to the numbers of inputs in its rows; not 0 in merged outputs only."""
 
 
 LEFT_OVER = f".*.*.{'?' * 12}.tmp"
@@ -240,8 +244,54 @@ def open_arrow(path: Location) -> pa.NativeFile:
     return pa.memory_map(str(path))
 
 
-def read_shard(path: Location, schema: pa.Schema) -> Iterator[PackBatch]:
+def adopt_shard(origin: Path, root: Path, shard: ShardInfo) -> bool:
+    """Commits a shard of another output under another name: one file with two names, or a copy where that cannot be.
+
+    Args:
+        origin: The shard as it is.
+        root: The output directory.
+        shard: The shard as it shall be, below it.
+
+    Returns:
+        Whether it is one file with two names.
+
+    Raises:
+        StorageError: what was copied is not what the sha256 says.
+    """
+    path = root / shard.file
+    temporary = path.parent / f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:12]}.tmp"
+    try:
+        os.link(os.path.realpath(origin), temporary)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        with committed(path) as file, open(origin, "rb", buffering=0) as read:
+            sink = _HashingFile(file)
+            while block := read.read(HASH_BYTES):
+                sink.write(block)
+            if sink.sha256.hexdigest() != shard.sha256:
+                raise StorageError(f"{origin} has changed since it was packed", "packcli verify says more") from None
+        return False
+    try:
+        path.unlink(missing_ok=True)  # two names of one file cannot replace each other
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _fsync_directory(path.parent)
+    return True
+
+
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Two file systems, one that knows no links, one that has too many, or a file of another user."""
+
+
+def read_shard(path: Location, schema: pa.Schema, first_source: int = 0) -> Iterator[PackBatch]:
     """The rows of a shard, mapped; trusts nothing in it.
+
+    Args:
+        path: The shard.
+        schema: That of the run.
+        first_source: What is added to the numbers of inputs: `ShardInfo.first_source`.
 
     Raises:
         StorageError: not a whole Arrow stream of this schema, its metadata included, or one with offsets
@@ -253,7 +303,8 @@ def read_shard(path: Location, schema: pa.Schema) -> Iterator[PackBatch]:
                 raise StorageError("its schema or the metadata of the schema is not that of the run")
             for batch in reader:
                 batch.validate(full=True)  # before a buffer is touched: offsets are what the file says
-                yield _from_arrow(batch)
+                rows = _from_arrow(batch)
+                yield shift_sources(rows, first_source) if first_source else rows
             end = mapped.tell()
             mapped.seek(max(end - len(END_OF_STREAM), 0))
             if mapped.read() != END_OF_STREAM:
@@ -261,6 +312,33 @@ def read_shard(path: Location, schema: pa.Schema) -> Iterator[PackBatch]:
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         raise StorageError(f"not a readable Arrow stream: {lines[0]}") from None
+
+
+def shift_sources(batch: PackBatch, first_source: int) -> PackBatch:
+    """Rows that name inputs as the output numbers them, not as the one that packed them did."""
+    if batch.sources is None:
+        return batch
+    moved = batch.sources.source + np.int32(first_source)
+    return dataclasses.replace(batch, sources=dataclasses.replace(batch.sources, source=moved))
+
+
+def shift_column(column: pa.ChunkedArray, shards: Iterable[tuple[int, int]]) -> pa.Table:
+    """The column `sources` of several shards, as shift_sources has it; all but the numbers of inputs stays mapped.
+
+    Args:
+        column: The rows of all shards, in order.
+        shards: Rows and first_source of each.
+    """
+    arrays: list[pa.ListArray] = []
+    row = 0
+    for num_rows, first_source in shards:
+        for chunk in column.slice(row, num_rows).chunks:
+            source, *others = chunk.values.flatten()
+            moved = _wrap(_as_numpy(source) + np.int32(first_source), pa.int32())
+            values = pa.StructArray.from_arrays([moved, *others], fields=list(_SOURCE))
+            arrays.append(pa.ListArray.from_arrays(chunk.offsets, values))
+        row += num_rows
+    return pa.table({"sources": pa.chunked_array(arrays, TYPES["sources"])})
 
 
 def _from_arrow(batch: pa.RecordBatch) -> PackBatch:

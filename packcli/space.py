@@ -41,8 +41,12 @@ def bytes_needed(engine: Engine, texts: Sequence[str], row_bytes: int, left_byte
         return 0
     tokens_a_char = len(engine.encode(cuts)[0]) / chars
     chars_a_byte = sum(map(len, texts)) / row_bytes
-    a_token = sum(BYTES_A_TOKEN.get(column, 0) for column in config.written_columns)
-    return round(left_bytes * chars_a_byte * tokens_a_char * a_token)
+    return bytes_of_tokens(left_bytes * chars_a_byte * tokens_a_char, config)
+
+
+def bytes_of_tokens(num_tokens: float, config: PackConfig) -> int:
+    """Bytes of shards that hold some tokens, about."""
+    return round(num_tokens * sum(BYTES_A_TOKEN.get(column, 0) for column in config.written_columns))
 
 
 def look_for_room(root: stores.Location, needed: int) -> str | None:

@@ -10,7 +10,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,13 @@ from packcli.gathering import Documents, MaskedDocuments
 from packcli.hooks import find_strategy
 from packcli.job import Job, folder_of, run_schema, splits_of
 from packcli.manifest import STATE_DIRECTORY, Output
+from packcli.overlong import kept_lengths
 from packcli.planner import balance_plan, make_plan
 from packcli.rejects import RejectsFile
 from packcli.shards import ShardInfo, write_shard
 from packcli.sidecars import Sidecar
 from packcli.stats import Stats
-from packcli.strategies.random import mix
+from packcli.strategies.random import mix, permutation
 from packcli.tokens import TokenBatch
 
 Extractor = Callable[[readers.Chunk], tuple[list[Any], NDArray[np.int64]]]
@@ -81,7 +82,7 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
                 return run_unit(job.without(unit.index), unit, emit)
         with RejectsFile(job.root, unit.index, part.index) as rejects:
             bad_rows = readers.BadRows(job.sources, rejects)
-            documents = _read_documents(job, part, bad_rows, meter, emit, carried)
+            documents = read_documents(job, part, bad_rows, meter, emit, carried)
         shards, stats, carried = _write_part(job, unit, part, documents, carried)
         carry = keep_carry(state, unit.index, part.index, carried)
         sidecar = Sidecar(unit.index, part.index, part.is_last, part.digest, shards, stats, rejects.info, carry)
@@ -99,9 +100,16 @@ def make_extractor(
     return (readers.TextExtractor if fields.format == "text" else readers.RowExtractor)(fields, sources, bad_rows)
 
 
-def _read_documents(
+class HasChunks(Protocol):
+    """A part, as far as it is read."""
+
+    def chunks(self) -> Iterator[readers.Chunk]:
+        """The chunks, in order."""
+
+
+def read_documents(
     job: Job,
-    part: readers.Part | readers.PickedRows,
+    part: HasChunks,
     bad_rows: readers.BadRows,
     meter: readers.Meter,
     emit: Callable[[Progress], None],
@@ -119,7 +127,7 @@ def _read_documents(
         if only is not None:
             taken = only(chunk.source, rows)
             records, rows = list(itertools.compress(records, taken.tolist())), rows[taken]
-        num_documents = documents.add(chunk, records, rows)
+        num_documents = documents.add(readers.raw_of(chunk), records, rows)
         bad_rows.flush()
         job.limit.check_part(bad_rows)
         emit(Progress(meter.file_bytes - seen, num_documents))
@@ -175,7 +183,7 @@ def tokenize_unit(
         rejected: list[readers.Rejected] = []
         bad_rows = readers.BadRows(job.sources, rejected.append)
         chosen = None if only is None else functools.partial(only, part.index)
-        documents = _read_documents(job, part, bad_rows, meter, lambda event: None, carried, chosen)
+        documents = read_documents(job, part, bad_rows, meter, lambda event: None, carried, chosen)
         tokens = documents.tokens.finish()
         of_split = functools.partial(documents.of_split, num_documents=len(tokens))
         has_loss = np.zeros(len(tokens), dtype=np.bool_)
@@ -188,7 +196,7 @@ def tokenize_unit(
 def tokenize_rows(job: Job, rows: readers.PickedRows) -> tuple[TokenBatch, Origin]:
     """Some documents and where they come from, as `run_unit` would tokenize them; empty ones are not among them."""
     bad_rows = readers.BadRows(job.sources)
-    documents = _read_documents(job, rows, bad_rows, readers.Meter(), lambda event: None, Carried.nothing())
+    documents = read_documents(job, rows, bad_rows, readers.Meter(), lambda event: None, Carried.nothing())
     return documents.tokens.finish(), documents.origin()
 
 
@@ -202,6 +210,18 @@ def load_encoder(job: Job) -> tuple[tokenizing.Engine, tokenizing.SpotCheck]:
         engine = tokenizing.make_engine(job.engine, job.tokenizer, threads=job.threads)
         ENCODERS[job.encoder_key] = engine, tokenizing.SpotCheck(job.tokenizer, engine)
     return ENCODERS[job.encoder_key]
+
+
+SHUFFLE_STREAM = 5
+"""Keeps the order of a mixture's documents apart from other uses of the seed."""
+
+
+def _count_sources(stats: Stats, origin: Origin, kept: NDArray[np.int64]) -> None:
+    """Adds the tokens that packs hold of every source."""
+    for source in np.unique(origin.source).tolist():
+        counts = stats.by_source[source]
+        num_tokens = int(kept[origin.source == source].sum())
+        counts["num_tokens_packed"] = counts.get("num_tokens_packed", 0) + num_tokens
 
 
 def _write_part(
@@ -221,8 +241,11 @@ def _write_part(
     schema = run_schema(config, job.tokenizer)
     shards = {}
     onward = Onward(carried, len(batch))
+    is_mixed = isinstance(unit, readers.MixedUnit)
     for number, split in enumerate(splits_of(config)):
         docs = documents.of_split(split, len(batch))
+        if is_mixed:  # components lie one after the other, and shall meet in packs
+            docs = docs[permutation(len(docs), mix(config.seed, unit.index, part.index, number, SHUFFLE_STREAM))]
         docs, no_loss = with_loss(batch, docs, config)
         stats += no_loss
         lengths = batch.lengths[docs]
@@ -236,7 +259,9 @@ def _write_part(
             effort=config.effort,
             seed=(seed := mix(config.seed, unit.index, part.index, number)),
         )
-        if not part.is_last and may_carry(str(config.strategy)):
+        if is_mixed:  # every part holds its share of each component: nothing of it waits for the next
+            _count_sources(stats, here, kept_lengths(lengths, config.max_len, str(config.overlong)))
+        elif not part.is_last and may_carry(str(config.strategy)):
             plan, docs = onward.divide(plan, docs, lengths, number)
             lengths, here = batch.lengths[docs], Origin(origin.source[docs], origin.row[docs])
         unbalanced = plan

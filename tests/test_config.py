@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from packcli import config, errors, formats
+from packcli import config, errors, formats, shares
 from packcli.config import (
     COLUMN_SETS,
     COLUMNS,
@@ -116,6 +116,10 @@ BAD_PACK_CONFIGS = {
     "date": ({"date": "31.1.2026"}, "--date '31.1.2026' is not a date", "2026-01-31"),
     "date that is none": ({"date": "2026-02-30"}, "--date '2026-02-30' is not a date", "2026-01-31"),
     "split_on": ({"split_on": ""}, "--split-on is empty", "--split-on $"),
+    "mix without a weight": ({"mix": ("a.jsonl",)}, "--mix 'a.jsonl' is not INPUT=WEIGHT", "--mix web.jsonl=0.7"),
+    "mix naming an input twice": ({"mix": ("a=1", "a=2")}, "--mix names a twice", "one weight"),
+    "tokens without a mixture": ({"tokens": 5}, "--tokens says how large a mixture is", "--mix web.jsonl=0.7"),
+    "tokens": ({"tokens": 0, "mix": ("a=1",)}, "--tokens 0 is below 1", "--tokens 10B"),
     "unit_bytes": ({"unit_bytes": 1023}, "--unit-bytes 1023 is below 1024", "--unit-bytes 128MiB"),
 }
 BAD_RUN_OPTIONS = {
@@ -200,13 +204,14 @@ def test_every_raise_of_config_fires_in_a_test_above(tmp_path, monkeypatch):
     calls += [lambda: read_toml(tmp_path / "no.toml"), lambda: parse_size("many")]
     monkeypatch.chdir(tmp_path)
     calls += [lambda: read_settings(write(tmp_path, "[pack]\nstrategy = 'x.py:f'") and None, {})]
+    calls += [lambda: shares.parse_count("many")]
     fired = {config.__file__: set(), formats.__file__: set()}
     for call in calls:
         with pytest.raises(UsageError) as caught:
             call()
         for entry in caught.traceback:
             fired.setdefault(str(entry.path), set()).add(entry.lineno + 1)
-    for module, number in ((config, 15), (formats, 3)):
+    for module, number in ((config, 15), (formats, 3), (shares, 2)):
         with open(module.__file__, encoding="utf-8") as file:
             raises = [node for node in ast.walk(ast.parse(file.read())) if isinstance(node, ast.Raise)]
         assert len(raises) > number
@@ -290,6 +295,8 @@ def test_the_defaults_are_part_of_the_promise():
         "split_on": None,
         "on_error": "stop",
         "lenient": False,
+        "mix": [],
+        "tokens": None,
         "unit_bytes": 134217728,
     }
 

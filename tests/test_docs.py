@@ -49,6 +49,24 @@ def test_every_key_is_described(tmp_path, tokenizer_dir):
     groups += [what_if[name][0] for name in ("outcomes", "caps", "overlong", "sources", "orders")]
     groups.append(row["segments"][0]["runs"][0])
     groups += [verdict, verdict["restored"]]
+    mixed = told(
+        *(
+            "pack",
+            "--mix",
+            f"{SAMPLE}=1",
+            "--tokenizer",
+            tokenizer_dir,
+            "-o",
+            tmp_path / "mixed",
+            "-w",
+            1,
+            "--json",
+            "-q",
+        )
+    )
+    groups += [mixed, mixed["mix"][0], mixed["sources"][0]]
+    merged = told("merge", tmp_path / "out", "-o", tmp_path / "merged", "--json", "-q")
+    groups += [merged, {key: value for key, value in merged["run"].items() if "shards_" in key or "bytes_" in key}]
     groups += rank_groups(tmp_path / "ranks", tokenizer_dir)
     keys = {key for group in groups for key in group}
     described = set(re.findall(r"`([a-z][a-z_0-9-]*)`", DOCUMENT)) | set(re.findall(r'"([a-z_]+)"', DOCUMENT))

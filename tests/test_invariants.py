@@ -34,7 +34,7 @@ RULES = Rules(
     masked=False,
     pad_id=PAD,
     vocab_size=VOCAB,
-    num_sources=2,
+    sources=range(2),
     max_docs_per_pack=0,
 )
 
@@ -139,7 +139,7 @@ def is_right(ids, labels, positions, lengths, spans, rules):
         return False
     if not spans or any(start < 0 or end <= start or row < 0 for _, row, start, end in spans):
         return False
-    if any(not 0 <= source < rules.num_sources for source, _, _, _ in spans):
+    if any(source not in rules.sources for source, _, _, _ in spans):
         return False
     real = sum(end - start for _, _, start, end in spans)
     if real > rules.max_len:

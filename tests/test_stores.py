@@ -316,6 +316,19 @@ def test_the_same_bytes_from_and_to_everywhere(tmp_path, bucket, pack, same, set
     assert not (bucket / "ss" / ".packcli" / "lock").exists()
 
 
+def test_a_mixture_of_remote_inputs_is_that_of_local_ones(tmp_path, bucket, pack, same):
+    """Shares, epochs and units hang on names and rows, not on where a file is; what was counted is remembered there."""
+    upload(same, bucket / "in")
+    mixed = [
+        {"mix": {f"{root}/a.jsonl": 0.5, f"{root}/d.parquet": 0.2, f"{root}/*.gz": 0.3}, "tokens": 9_000}
+        for root in (same, bucket / "in")
+    ]
+    assert pack([], tmp_path / "dd", **mixed[0]).stats.num_parts > 2
+    pack([], bucket / "ss", **mixed[1])
+    assert tree_hash(download(bucket / "ss", tmp_path / "ss")) == tree_hash(tmp_path / "dd")
+    assert pack([], bucket / "ss", **mixed[1]).status == "up to date"
+
+
 def test_every_verb_reads_a_remote_output(tmp_path, bucket, pack, same):
     """An output that only `pack` can open is no use to anybody."""
     upload(same, bucket / "in")

@@ -20,10 +20,10 @@ OPTIONS = {
     "pack": """
         --allow-network --allow-special --balance --bos --chat-template --columns --config --date --debug
         --effort --engine --eos --eos-token --field --format --help --isolate --json --loss --loss-on-eot
-        --lenient --max-bad --max-docs-per-pack --max-len --max-line-bytes --no-balance --no-bos --no-eos
+        --lenient --max-bad --max-docs-per-pack --max-len --max-line-bytes --mix --no-balance --no-bos --no-eos
         --no-isolate --no-lenient --no-loss-on-eot --on-error --output --overlong --overwrite --pad-token
         --quiet --ray-address --restart --seed --split-on
-        --strategy --text-field --text-template --tokenizer --tokenizer-engine --unit-bytes --val-fraction
+        --strategy --text-field --text-template --tokenizer --tokenizer-engine --tokens --unit-bytes --val-fraction
         --workers -o -q -w""".split(),
     "stats": """
         --chat-template --config --csv --debug --field --format --help --html --json --loss --loss-on-eot
@@ -35,6 +35,7 @@ OPTIONS = {
     "verify": """
         --against --debug --deep --help --json --quiet --replay --row --same-as --sample --split --strategy
         --tokenizer-engine -q""".split(),
+    "merge": "--debug --help --json --output --overwrite --quiet --verify -o -q".split(),
     "export": "--debug --help --json --lossy --output --overwrite --quiet --to -o -q".split(),
     "units run": """
         --debug --help --input-root --json --quiet --rank --tokenizer-engine --workers --world-size -q -w""".split(),
@@ -58,8 +59,8 @@ def command(name):
 
 
 def test_public_names():
-    names = "PackConfig PackcliError __version__ concatenate_and_pack export load pack pack_sequences plan restore"
-    names += " stream_packs"
+    names = "PackConfig PackcliError __version__ concatenate_and_pack export load merge pack pack_sequences plan"
+    names += " restore stream_packs"
     assert sorted(packcli.__all__) == names.split()
     for name in packcli.__all__:
         assert getattr(packcli, name) is not None

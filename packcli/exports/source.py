@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from packcli.assemble import IGNORE, Lists, Sources
 from packcli.errors import StorageError, UsageError
 from packcli.manifest import read_manifest
+from packcli.repeats import number_copies
 from packcli.report import read_report
 from packcli.rows import Rows, make_rows
 from packcli.shards import open_arrow
@@ -62,6 +63,10 @@ class Packed:
         self.splits: dict[str, list[str]] = {
             split: [shard["file"] for shard in shards] for split, shards in self.manifest["splits"].items()
         }
+        self._first_source: dict[str, list[int]] = {
+            split: [shard.get("first_source", 0) for shard in shards]
+            for split, shards in self.manifest["splits"].items()
+        }
         self.shard_sha256 = [shard["sha256"] for shards in self.manifest["splits"].values() for shard in shards]
 
     def batches(self, split: str, index: int) -> Iterator[Rows]:
@@ -70,14 +75,14 @@ class Packed:
             described = json.loads(reader.schema.metadata[b"packcli"])
             for batch in reader:
                 if batch.num_rows:
-                    yield self._rows(batch, described["ragged"])
+                    yield self._rows(batch, described["ragged"], self._first_source[split][index])
 
     def whole(self, split: str, index: int) -> Rows:
         """All rows of a shard."""
         with self._open(split, index) as reader:
             described = json.loads(reader.schema.metadata[b"packcli"])
             table = reader.read_all().combine_chunks()
-        return self._rows(table.to_batches()[0], described["ragged"])
+        return self._rows(table.to_batches()[0], described["ragged"], self._first_source[split][index])
 
     def _open(self, split: str, index: int) -> Any:
         path = self.root / self.splits[split][index]
@@ -86,13 +91,13 @@ class Packed:
         except (OSError, pa.ArrowInvalid) as error:
             raise StorageError(f"{path}: missing or damaged: {error}", "pack again with --overwrite") from None
 
-    def _rows(self, batch: pa.RecordBatch, ragged: bool) -> Rows:
+    def _rows(self, batch: pa.RecordBatch, ragged: bool, first_source: int) -> Rows:
         columns = {name: batch.column(name) for name in batch.schema.names}
         lists = {name: _lists(columns[name]) if name in columns else None for name in _LISTS}
         ids = lists.pop("input_ids")
         if ids is None:
             raise AssertionError("a shard without input_ids")
-        sources = _sources(columns["sources"]) if "sources" in columns else None
+        sources = _sources(columns["sources"], first_source) if "sources" in columns else None
         return make_rows(
             ids,
             sources=sources,
@@ -126,10 +131,14 @@ class Packed:
             labels = flat_labels[at]
             labels[offsets[:-1]] = IGNORE
             return Documents(flat_ids[at], labels, offsets, None)
-        order = np.lexsort((sources.start, sources.row, sources.source))
+        copy = np.zeros(len(sources.row), dtype=np.int64)
+        if "mix" in self.manifest:
+            copy = number_copies(sources.source, sources.row, sources.start, sources.end)
+        order = np.lexsort((sources.start, copy, sources.row, sources.source))
         source, row, start, end = (getattr(sources, name)[order] for name in ("source", "row", "start", "end"))
+        copy = copy[order]
         is_first = np.ones(len(order), dtype=np.bool_)
-        is_first[1:] = (source[1:] != source[:-1]) | (row[1:] != row[:-1])
+        is_first[1:] = (source[1:] != source[:-1]) | (row[1:] != row[:-1]) | (copy[1:] != copy[:-1])
         if (start[is_first] != 0).any() or (start[1:] != end[:-1])[~is_first[1:]].any():
             raise StorageError(f"{self.root / self.splits[split][index]}: a document lacks a piece", "pack it again")
         length = pieces.length[order]
@@ -160,12 +169,14 @@ def _lists(column: pa.ListArray) -> Lists:
     return Lists(column.values.to_numpy()[offsets[0] : offsets[-1]], offsets - offsets[0])
 
 
-def _sources(column: pa.ListArray) -> Sources:
+def _sources(column: pa.ListArray, first_source: int) -> Sources:
     offsets = column.offsets.to_numpy()
     values = column.values
     fields = {
         name: values.field(name).to_numpy()[offsets[0] : offsets[-1]] for name in ("source", "row", "start", "end")
     }
+    if first_source:
+        fields["source"] = fields["source"] + np.int32(first_source)
     return Sources(offsets=offsets - offsets[0], **fields)
 
 

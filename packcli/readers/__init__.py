@@ -10,8 +10,9 @@ A unit that is plain JSONL or Parquet is one part. A compressed or otherwise seq
 that gives several parts, each about unit_bytes of text, because nobody knows its size beforehand.
 """
 
-from packcli.readers.chunks import Chunk
+from packcli.readers.chunks import Chunk, RawChunk, ThinnedChunk, raw_of
 from packcli.readers.fields import TextExtractor, find_fields
+from packcli.readers.mixed import MixedUnit, Take, cut_mixed, hash_seed
 from packcli.readers.picking import PickedRows
 from packcli.readers.records import Meter, Part, digest_parts, read_parts
 from packcli.readers.rejecting import HINT, BadRows, Rejected, place_of
@@ -26,24 +27,31 @@ __all__ = [
     "Chunk",
     "Fields",
     "Meter",
+    "MixedUnit",
     "Part",
     "PickedRows",
+    "RawChunk",
     "Rejected",
     "Row",
     "RowExtractor",
     "Source",
     "Span",
+    "Take",
     "TextExtractor",
+    "ThinnedChunk",
     "Unit",
+    "cut_mixed",
     "cut_source",
     "cut_units",
     "default_output_name",
     "digest_parts",
     "find_fields",
     "find_sources",
+    "hash_seed",
     "is_read_to_be_cut",
     "most_rows",
     "place_of",
+    "raw_of",
     "read_parts",
     "spool_stdin",
 ]

@@ -19,6 +19,8 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
+from packcli.repeats import row_hashes
+
 
 class Digest:
     """XXH3 over what the rows hold, to tell whether they have changed; the same however they are cut into chunks.
@@ -219,7 +221,63 @@ class LongRow:
 RAW_BYTES = 1 << 20
 """As much of a row is kept with those that cannot be used."""
 
-Chunk: TypeAlias = LineChunk | BytesChunk | ColumnChunk | LongChunk
+RawChunk: TypeAlias = LineChunk | BytesChunk | ColumnChunk | LongChunk
+
+
+@dataclass(slots=True)
+class ThinnedChunk:
+    """A chunk of a mixture, of which some rows are taken: those whose hash is below a threshold.
+
+    The others are passed over before they are decoded: no row that is not taken counts as read, nor is rejected.
+    """
+
+    chunk: RawChunk
+    threshold: int
+    seed: int
+
+    @property
+    def source(self) -> int:
+        return self.chunk.source
+
+    @property
+    def first_row(self) -> int:
+        return self.chunk.first_row
+
+    @property
+    def num_bytes(self) -> int:
+        return self.chunk.num_bytes
+
+    @property
+    def row_bytes(self) -> NDArray[np.int64]:
+        return self.chunk.row_bytes
+
+    def taken(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Indices of the rows, given by their numbers, that are taken: int64."""
+        return np.flatnonzero(row_hashes(rows, self.seed) < self.threshold)
+
+    def cut(self, at: int) -> tuple[ThinnedChunk | None, ThinnedChunk | None]:
+        left, right = self.chunk.cut(at)
+        return (
+            None if left is None else ThinnedChunk(left, self.threshold, self.seed),
+            None if right is None else ThinnedChunk(right, self.threshold, self.seed),
+        )
+
+    def add_to(self, digest: Digest) -> None:
+        """All rows, taken or not."""
+        self.chunk.add_to(digest)
+
+
+Chunk: TypeAlias = RawChunk | ThinnedChunk
+
+
+def raw_of(chunk: Chunk) -> RawChunk:
+    """All rows of a chunk, taken or not: where a row stands, and what stands there."""
+    return chunk.chunk if isinstance(chunk, ThinnedChunk) else chunk
+
+
+def taken_of(chunk: Chunk, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Indices of the rows, given by their numbers, that are taken: int64; None for all of them."""
+    return chunk.taken(rows) if isinstance(chunk, ThinnedChunk) else None
 
 
 def cut_chunk(chunk: Chunk, at: int) -> tuple[Chunk | None, Chunk | None]:

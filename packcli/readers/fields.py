@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import string
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 
 from packcli.errors import BadRowError, FieldError, NoInputError, PackcliError, StorageError, nearest
 from packcli.formats import OPTIONAL, REQUIRED, is_template, template_fields
-from packcli.readers.chunks import BytesChunk, Chunk, ColumnChunk, LineChunk, LongChunk
+from packcli.readers.chunks import (
+    BytesChunk,
+    Chunk,
+    ColumnChunk,
+    LineChunk,
+    LongChunk,
+    RawChunk,
+    raw_of,
+    taken_of,
+)
 from packcli.readers.columns import check_columns, is_text
 from packcli.readers.decoding import DECODE_ERRORS, Decoder, DuplicateError, judge, repaired
 from packcli.readers.records import open_arrow, read_parts
@@ -225,24 +234,25 @@ class TextExtractor:
                 file and line.
         """
         source = self._sources[chunk.source]
-        if isinstance(chunk, LongChunk):
-            return refuse_long(chunk, source, self._bad_rows)
-        if isinstance(chunk, ColumnChunk):
-            return self._from_columns(chunk, source)
-        records, rows = records_of(chunk)
+        raw = raw_of(chunk)
+        if isinstance(raw, LongChunk):
+            return refuse_long(raw, chunk, source, self._bad_rows)
+        if isinstance(raw, ColumnChunk):
+            return self._from_columns(raw, chunk, source)
+        records, rows = taken_records(raw, chunk)
         self._bad_rows.num_rows += len(records)
         if source.format == "txt":
-            return self._from_text(chunk, records, rows, source)
+            return self._from_text(raw, records, rows, source)
         objects = self._decode.all(records)
         if objects is None:
-            objects, rows = decode_singly(self._decode, chunk, records, rows, source, self._bad_rows)
+            objects, rows = decode_singly(self._decode, raw, records, rows, source, self._bad_rows)
         if self._join is None:
             return [each.f0 for each in objects], rows
         join = self._join
         return [join(*msgspec.structs.astuple(each)) for each in objects], rows
 
     def _from_text(
-        self, chunk: Chunk, records: list[Any], rows: NDArray[np.int64], source: Source
+        self, chunk: RawChunk, records: list[Any], rows: NDArray[np.int64], source: Source
     ) -> tuple[list[str], NDArray[np.int64]]:
         texts, kept = [], []
         for index, (record, row) in enumerate(zip(records, rows.tolist(), strict=True)):
@@ -259,28 +269,28 @@ class TextExtractor:
             kept.append(index)
         return texts, rows if len(kept) == len(rows) else rows[kept]
 
-    def _from_columns(self, chunk: ColumnChunk, source: Source) -> tuple[list[str], NDArray[np.int64]]:
-        rows = np.arange(chunk.first_row, chunk.first_row + len(chunk.columns[0]), dtype=np.int64)
+    def _from_columns(self, raw: ColumnChunk, chunk: Chunk, source: Source) -> tuple[list[str], NDArray[np.int64]]:
+        columns, rows = taken_columns(raw, chunk)
         self._bad_rows.num_rows += len(rows)
         try:
-            if any(column.null_count for column in chunk.columns):
+            if any(column.null_count for column in columns):
                 raise ValueError("a null")
-            values = [column.to_pylist() for column in chunk.columns]
+            values = [column.to_pylist() for column in columns]
         except ValueError:  # or one that is not UTF-8: row by row
-            values, rows = self._columns_singly(chunk, rows, source)
+            values, rows = self._columns_singly(raw, columns, rows, source)
         if self._join is None:
             return values[0], rows
         return list(map(self._join, *values)), rows
 
     def _columns_singly(
-        self, chunk: ColumnChunk, rows: NDArray[np.int64], source: Source
+        self, chunk: ColumnChunk, columns: list[Column], rows: NDArray[np.int64], source: Source
     ) -> tuple[list[list[str]], NDArray[np.int64]]:
-        found: list[list[str]] = [[] for _ in chunk.columns]
+        found: list[list[str]] = [[] for _ in columns]
         kept = []
         for index, row in enumerate(rows.tolist()):
             repairs = 0
             texts = []
-            for name, column in zip(self._fields.names, chunk.columns, strict=True):
+            for name, column in zip(self._fields.names, columns, strict=True):
                 try:
                     text, is_repaired = text_of(column[index], source)
                 except UnicodeDecodeError as error:
@@ -299,12 +309,16 @@ class TextExtractor:
         return found, rows[kept]
 
 
-def refuse_long(chunk: LongChunk, source: Source, bad_rows: BadRows) -> tuple[list[Any], NDArray[np.int64]]:
-    """Notes a row that is too long; it gives no document."""
+def refuse_long(raw: LongChunk, chunk: Chunk, source: Source, bad_rows: BadRows) -> tuple[list[Any], NDArray[np.int64]]:
+    """Notes a row that is too long, if it is taken; it gives no document."""
+    nothing = np.empty(0, dtype=np.int64)
+    taken = taken_of(chunk, np.array([raw.first_row]))
+    if taken is not None and not len(taken):
+        return [], nothing
     bad_rows.num_rows += 1
     what = f"the row is longer than {source.max_row_bytes:,} bytes"
-    bad_rows.add(chunk, chunk.first_row, "too-long", what, hint=TOO_LONG_HINT)
-    return [], np.empty(0, dtype=np.int64)
+    bad_rows.add(raw, raw.first_row, "too-long", what, hint=TOO_LONG_HINT)
+    return [], nothing
 
 
 def decode_singly(
@@ -382,3 +396,24 @@ def records_of(chunk: LineChunk | BytesChunk) -> tuple[list[Any], NDArray[np.int
         full = [index for index, line in enumerate(lines) if line]
         return [lines[index] for index in full], rows[full]
     return lines, rows
+
+
+def taken_records(raw: LineChunk | BytesChunk, chunk: Chunk) -> tuple[list[Any], NDArray[np.int64]]:
+    """`records_of`, those only that are taken."""
+    records, rows = records_of(raw)
+    taken = taken_of(chunk, rows)
+    return (records, rows) if taken is None else ([records[index] for index in taken.tolist()], rows[taken])
+
+
+Column: TypeAlias = pa.LargeStringArray | pa.LargeListArray
+
+
+def taken_columns(raw: ColumnChunk, chunk: Chunk) -> tuple[list[Column], NDArray[np.int64]]:
+    """The columns of the rows that are taken, and the number of each row."""
+    rows = np.arange(raw.first_row, raw.first_row + len(raw.columns[0]), dtype=np.int64)
+    taken = taken_of(chunk, rows)
+    if taken is None:
+        return raw.columns, rows
+    # As it lies in memory: pa.array would import pandas first, see shards.
+    indices = pa.Array.from_buffers(pa.int64(), len(taken), [None, pa.py_buffer(taken)])
+    return [column.take(indices) for column in raw.columns], rows[taken]

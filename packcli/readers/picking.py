@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from packcli.readers.chunks import BytesChunk, Chunk, LineChunk, LongChunk
+from packcli.readers.chunks import BytesChunk, LineChunk, LongChunk, RawChunk
 from packcli.readers.records import Meter, _read_span
 from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source
@@ -28,7 +28,7 @@ class PickedRows:
     rows: Mapping[int, Sequence[int]]
     """Index of a source -> numbers of rows, in any order."""
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self) -> Iterator[RawChunk]:
         """A chunk for each row that is there, by source and row. Blank lines come as well, and are no document."""
         for index in sorted(self.rows):
             wanted = sorted(set(self.rows[index]))
@@ -58,7 +58,7 @@ def _spans(index: int, source: Source, wanted: Sequence[int]) -> Iterator[Span]:
         first += count
 
 
-def _num_rows(chunk: Chunk) -> int:
+def _num_rows(chunk: RawChunk) -> int:
     if isinstance(chunk, LineChunk):
         return chunk.data.count(b"\n") + (not chunk.data.endswith(b"\n"))
     if isinstance(chunk, LongChunk):

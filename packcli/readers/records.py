@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from packcli import stores
-from packcli.errors import BadRowError, StorageError
+from packcli.errors import StorageError
 from packcli.readers.arrays import split_array
-from packcli.readers.chunks import BytesChunk, Chunk, ColumnChunk, Digest, LineChunk, LongChunk, LongRow, cut_chunk
+from packcli.readers.chunks import BytesChunk, Chunk, ColumnChunk, Digest, LineChunk, LongRow, RawChunk, cut_chunk
 from packcli.readers.columns import check_columns, read_column
-from packcli.readers.rejecting import TOO_LONG_HINT, first_byte_of, whole_row
+from packcli.readers.mixed import MixedReader, MixedUnit
+from packcli.readers.rejecting import too_long, without_long
 from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source
 from packcli.readers.units import Span, Unit, begins_array, first_line, open_parquet, open_source
@@ -46,7 +47,7 @@ class Meter:
 class Part:
     """The rows of one shard. Exhaust `chunks` (or `skip`) before the next part is asked for."""
 
-    def __init__(self, index: int, reader: _PartReader, hashed: bool) -> None:
+    def __init__(self, index: int, reader: _PartReader | MixedReader, hashed: bool) -> None:
         self.index = index
         self.is_last = False
         """Known once the chunks are exhausted."""
@@ -128,7 +129,12 @@ def read_parts(
     Raises:
         StorageError: a file is damaged or cannot be read.
     """
-    reader = _PartReader(_read_unit(unit, sources, fields, split_on, meter or Meter()), unit_bytes)
+    metered = meter or Meter()
+    reader: _PartReader | MixedReader
+    if isinstance(unit, MixedUnit):
+        reader = MixedReader(unit, lambda span: _read_unit(Unit(0, (span,)), sources, fields, split_on, metered))
+    else:
+        reader = _PartReader(_read_unit(unit, sources, fields, split_on, metered), unit_bytes)
     index = 0
     while index == 0 or reader.pending is not None:
         part = Part(index, reader, hashed)
@@ -149,14 +155,14 @@ def digest_parts(
 
 def _read_unit(
     unit: Unit, sources: Sequence[Source], fields: Fields, split_on: str | None, meter: Meter
-) -> Iterator[Chunk]:
+) -> Iterator[RawChunk]:
     for span in unit.spans:
         source = sources[span.source]
         for chunk in _read_span(span, source, fields, split_on, meter):
-            yield from _without_long(chunk, source)
+            yield from without_long(chunk, source)
 
 
-def _read_span(span: Span, source: Source, fields: Fields, split_on: str | None, meter: Meter) -> Iterator[Chunk]:
+def _read_span(span: Span, source: Source, fields: Fields, split_on: str | None, meter: Meter) -> Iterator[RawChunk]:
     try:
         if source.format == "parquet":
             yield from _read_parquet(span, source, fields, meter)
@@ -180,38 +186,6 @@ def _refuse_changed(source: Source) -> None:
     """Raises OSError when an object is not the one that was found: its ranges may be of two."""
     if source.version and stores.RemotePath(source.path).stat().version != source.version:
         raise OSError("it has changed while it was read")
-
-
-def _without_long(chunk: Chunk, source: Source) -> Iterator[Chunk]:
-    """The chunk in pieces, in which every row over the limit stands alone.
-
-    Raises:
-        BadRowError: there is one, and the run is to stop.
-    """
-    if isinstance(chunk, LongChunk) or chunk.num_bytes <= source.max_row_bytes:
-        yield chunk
-        return
-    lengths = chunk.row_bytes
-    first = 0
-    for row in np.flatnonzero(lengths > source.max_row_bytes).tolist():
-        if not source.skip_bad:
-            raise too_long(source, chunk.first_row + row)
-        if first < row:
-            yield chunk.rows(first, row)
-        number = chunk.first_row + row
-        long = LongRow(chunk.source, number, first_byte_of(chunk, number))
-        long.add(whole_row(chunk, number))
-        yield long.chunk()
-        first = row + 1
-    if first < len(lengths):
-        yield chunk.rows(first, len(lengths)) if first else chunk
-
-
-def too_long(source: Source, row: int, what: str = "the row") -> BadRowError:
-    """The error of a row over the limit."""
-    place = f"{source.name}:{row + 1}" if source.format == "json" else f"{source.name}: row {row}"
-    said = f"{what} is longer than {source.max_row_bytes:,} bytes"
-    return BadRowError(f"{place}: {said}", TOO_LONG_HINT, cause="too-long", what=said)
 
 
 def _whole(blocks: Iterable[bytes], source: Source, limit: int, what: str) -> bytes:
@@ -254,7 +228,7 @@ def _open_plain(source: Source) -> pa.NativeFile:
     return pa.OSFile(source.path)
 
 
-def _read_json(span: Span, source: Source, meter: Meter) -> Iterator[Chunk]:
+def _read_json(span: Span, source: Source, meter: Meter) -> Iterator[RawChunk]:
     pending: list[bytes] = []
     num_pending = 0
     row = span.first_row
@@ -306,7 +280,7 @@ def _read_json(span: Span, source: Source, meter: Meter) -> Iterator[Chunk]:
         yield LineChunk(span.source, row, b"".join(pending), at)
 
 
-def _read_array(span: Span, source: Source, meter: Meter) -> Iterator[Chunk]:
+def _read_array(span: Span, source: Source, meter: Meter) -> Iterator[RawChunk]:
     """The elements of one JSON array: the only format besides whole .txt files that is held in memory."""
     limit = ARRAY_ROWS * source.max_row_bytes if source.compression else 1 << 62  # the size of a plain file is known
     elements, starts = split_array(_whole(_blocks(span, source, meter), source, limit, "the array"), source)
@@ -315,7 +289,7 @@ def _read_array(span: Span, source: Source, meter: Meter) -> Iterator[Chunk]:
         yield whole.rows(first, min(first + BATCH_ROWS, len(elements)))
 
 
-def _read_txt(span: Span, source: Source, split_on: str | None, meter: Meter) -> Iterator[Chunk]:
+def _read_txt(span: Span, source: Source, split_on: str | None, meter: Meter) -> Iterator[RawChunk]:
     """Documents between separators, of which a file without one has none."""
     separator = b"" if split_on is None else split_on.encode()
     row = at = 0
@@ -359,7 +333,7 @@ def _read_txt(span: Span, source: Source, split_on: str | None, meter: Meter) ->
         yield BytesChunk(span.source, row, [b"".join(pending)], [at])
 
 
-def _read_parquet(span: Span, source: Source, fields: Fields, meter: Meter) -> Iterator[Chunk]:
+def _read_parquet(span: Span, source: Source, fields: Fields, meter: Meter) -> Iterator[RawChunk]:
     file = open_parquet(source)
     check_columns(source, file.schema_arrow, fields)
     present = [name for name in fields.names if file.schema_arrow.get_field_index(name) >= 0]
@@ -370,7 +344,7 @@ def _read_parquet(span: Span, source: Source, fields: Fields, meter: Meter) -> I
         yield chunk
 
 
-def _read_arrow(span: Span, source: Source, fields: Fields) -> Iterator[Chunk]:
+def _read_arrow(span: Span, source: Source, fields: Fields) -> Iterator[RawChunk]:
     reader, mapped = open_arrow(source)
     with reader:
         check_columns(source, reader.schema, fields)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from packcli.bad_rows import commonest
 from packcli.errors import BadRowError
-from packcli.readers.chunks import RAW_BYTES, BytesChunk, Chunk, ColumnChunk, LineChunk, LongChunk
+from packcli.readers.chunks import RAW_BYTES, BytesChunk, ColumnChunk, LineChunk, LongChunk, LongRow, RawChunk
 from packcli.readers.sources import Source
 
 HINT = (
@@ -54,7 +54,7 @@ class BadRows:
     _waiting: list[Rejected] = field(default_factory=list)
     _starts: tuple[LineChunk, NDArray[np.int64]] | None = None
 
-    def add(self, chunk: Chunk, row: int, cause: str, what: str, *, place: str = "", hint: str = HINT) -> None:
+    def add(self, chunk: RawChunk, row: int, cause: str, what: str, *, place: str = "", hint: str = HINT) -> None:
         """Notes a row.
 
         Args:
@@ -107,7 +107,7 @@ class BadRows:
                 self.sink(each)
         self._waiting = []
 
-    def _first_byte(self, chunk: Chunk, row: int) -> int | None:
+    def _first_byte(self, chunk: RawChunk, row: int) -> int | None:
         """Where a row begins in its file, after decompression; None when nobody knows."""
         if isinstance(chunk, LineChunk):
             if self._starts is None or self._starts[0] is not chunk:
@@ -115,7 +115,7 @@ class BadRows:
             return chunk.first_byte + int(self._starts[1][row - chunk.first_row])
         return first_byte_of(chunk, row)
 
-    def _excerpt(self, chunk: Chunk, row: int) -> str:
+    def _excerpt(self, chunk: RawChunk, row: int) -> str:
         if isinstance(chunk, ColumnChunk):
             return ""
         raw, num_bytes = raw_row(chunk, row)
@@ -131,7 +131,7 @@ def place_of(sources: Sequence[Source], source: int, row: int) -> str:
     return f"{name}:{row + 1}" if sources[source].format == "json" else f"{name}: row {row}"
 
 
-def first_byte_of(chunk: Chunk, row: int) -> int | None:
+def first_byte_of(chunk: RawChunk, row: int) -> int | None:
     """Where a row begins in its file, after decompression; None when nobody knows."""
     if isinstance(chunk, LongChunk):
         return chunk.first_byte
@@ -142,7 +142,7 @@ def first_byte_of(chunk: Chunk, row: int) -> int | None:
     return None
 
 
-def raw_row(chunk: Chunk, row: int) -> tuple[bytes, int]:
+def raw_row(chunk: RawChunk, row: int) -> tuple[bytes, int]:
     """What stands there, RAW_BYTES of it at most, and its length."""
     if isinstance(chunk, LongChunk):
         return chunk.head, chunk.num_bytes
@@ -162,6 +162,38 @@ def whole_row(chunk: LineChunk | BytesChunk | ColumnChunk, row: int) -> bytes:
         is_json = number < len(chunk.encoded) and chunk.encoded[number]
         parts.append(json.dumps(name).encode() + b": " + _value(column, index, is_json))
     return b"{" + b", ".join(parts) + b"}"
+
+
+def without_long(chunk: RawChunk, source: Source) -> Iterator[RawChunk]:
+    """The chunk in pieces, in which every row over the limit stands alone.
+
+    Raises:
+        BadRowError: there is one, and the run is to stop.
+    """
+    if isinstance(chunk, LongChunk) or chunk.num_bytes <= source.max_row_bytes:
+        yield chunk
+        return
+    lengths = chunk.row_bytes
+    first = 0
+    for row in np.flatnonzero(lengths > source.max_row_bytes).tolist():
+        if not source.skip_bad:
+            raise too_long(source, chunk.first_row + row)
+        if first < row:
+            yield chunk.rows(first, row)
+        number = chunk.first_row + row
+        long = LongRow(chunk.source, number, first_byte_of(chunk, number))
+        long.add(whole_row(chunk, number))
+        yield long.chunk()
+        first = row + 1
+    if first < len(lengths):
+        yield chunk.rows(first, len(lengths)) if first else chunk
+
+
+def too_long(source: Source, row: int, what: str = "the row") -> BadRowError:
+    """The error of a row over the limit."""
+    place = f"{source.name}:{row + 1}" if source.format == "json" else f"{source.name}: row {row}"
+    said = f"{what} is longer than {source.max_row_bytes:,} bytes"
+    return BadRowError(f"{place}: {said}", TOO_LONG_HINT, cause="too-long", what=said)
 
 
 def _value(column: pa.LargeStringArray | pa.LargeListArray, index: int, is_json: bool) -> bytes:

@@ -12,9 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from packcli.formats import is_template, template_fields
-from packcli.readers.chunks import Chunk, ColumnChunk, LongChunk
+from packcli.readers.chunks import Chunk, ColumnChunk, LongChunk, raw_of
 from packcli.readers.decoding import Decoder, judge_type
-from packcli.readers.fields import decode_singly, records_of, refuse_long, text_of
+from packcli.readers.fields import Column, decode_singly, refuse_long, taken_columns, taken_records, text_of
 from packcli.readers.rejecting import BadRows
 from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source
@@ -66,40 +66,48 @@ class RowExtractor:
             BadRowError: a row that is not JSON, lacks a part, or has one of the wrong type, and the run is to stop.
         """
         source = self._sources[chunk.source]
-        if isinstance(chunk, LongChunk):
-            return refuse_long(chunk, source, self._bad_rows)
-        if isinstance(chunk, ColumnChunk):
-            return self._from_columns(chunk, source)
-        records, numbers = records_of(chunk)
+        raw = raw_of(chunk)
+        if isinstance(raw, LongChunk):
+            return refuse_long(raw, chunk, source, self._bad_rows)
+        if isinstance(raw, ColumnChunk):
+            return self._from_columns(raw, chunk, source)
+        records, numbers = taken_records(raw, chunk)
         self._bad_rows.num_rows += len(records)
         objects = self._decode.all(records) if self._mostly_plain else None
         if objects is None:
             self._mostly_plain = False  # records have optional fields, or there are bad ones: no second try in vain
-            objects, numbers = decode_singly(self._decode, chunk, records, numbers, source, self._bad_rows)
+            objects, numbers = decode_singly(self._decode, raw, records, numbers, source, self._bad_rows)
         return [self._row(msgspec.structs.astuple(each)) for each in objects], numbers
 
-    def _from_columns(self, chunk: ColumnChunk, source: Source) -> tuple[list[Row], NDArray[np.int64]]:
-        count = len(chunk.columns[0])
-        self._bad_rows.num_rows += count
+    def _from_columns(self, raw: ColumnChunk, chunk: Chunk, source: Source) -> tuple[list[Row], NDArray[np.int64]]:
+        taken, numbers = taken_columns(raw, chunk)
+        self._bad_rows.num_rows += len(numbers)
         bad: dict[int, tuple[str, str]] = {}
         repaired: set[int] = set()
-        columns = [list(self._values(chunk, index, source, bad, repaired)) for index in range(len(chunk.columns))]
+        columns = [
+            list(self._values(column, index, index < len(raw.encoded) and raw.encoded[index], source, bad, repaired))
+            for index, column in enumerate(taken)
+        ]
         for index in sorted(bad):
-            self._bad_rows.add(chunk, chunk.first_row + index, *bad[index])
+            self._bad_rows.add(raw, int(numbers[index]), *bad[index])
         self._bad_rows.num_repaired += len(repaired.difference(bad))
         rows = [self._row(values) for index, values in enumerate(zip(*columns, strict=True)) if index not in bad]
-        numbers = np.arange(chunk.first_row, chunk.first_row + count, dtype=np.int64)
         return rows, np.delete(numbers, list(bad)) if bad else numbers
 
     def _row(self, values: Sequence[Any]) -> Row:
         return tuple(values) if self._is_plain else tuple(pick(values) for pick in self._pick)
 
     def _values(
-        self, chunk: ColumnChunk, index: int, source: Source, bad: dict[int, tuple[str, str]], repaired: set[int]
+        self,
+        column: Column,
+        index: int,
+        is_json: bool,
+        source: Source,
+        bad: dict[int, tuple[str, str]],
+        repaired: set[int],
     ) -> Iterator[Any]:
         """The values of a column, decoded where it is JSON, and checked; of rows that are `bad` None."""
-        name, column = self._fields.names[index], chunk.columns[index]
-        is_json = index < len(chunk.encoded) and chunk.encoded[index]
+        name = self._fields.names[index]
         for row in range(len(column)):
             scalar, value = column[row], None
             try:

@@ -88,7 +88,7 @@ def is_read_to_be_cut(source: Source, unit_bytes: int) -> bool:
 
 
 def cut_source(index: int, source: Source, unit_bytes: int) -> list[Span]:
-    """The spans of a source that is larger than a unit."""
+    """Spans of about unit_bytes of a source; one where it can only be read from its beginning."""
     if source.format == "parquet":
         return _cut_parquet(index, source, unit_bytes)
     if source.format == "json" and source.compression is None and not is_json_array(source):

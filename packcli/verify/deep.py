@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from packcli import chat, readers, tokenizing
+from packcli import chat, merged, readers, tokenizing
 from packcli.assemble import IGNORE, PackBatch, Sources
 from packcli.config import PackConfig, RunOptions, read_toml
 from packcli.errors import UsageError
@@ -149,14 +148,8 @@ def open_inputs(
     if problem is None:
         warnings: list[str] = []
         paths = list(against) or _remembered(root, record)
-        limit = record.manifest["max_line_bytes"]
-        sources = readers.find_sources(
-            paths,
-            warnings,
-            max_row_bytes=1 << 62 if limit is None else limit,  # what was packed can be read
-            skip_bad=config.on_error == "skip",
-            lenient=config.lenient,
-        )
+        groups = [[path] for path in against] or [paths[member.inputs] for member in merged.members_of(record.manifest)]
+        sources = merged.find_again(record.manifest, paths, groups, warnings)
         for message in warnings:
             warn(message)
         problem = _sources_problem(record, sources)
@@ -191,7 +184,7 @@ def open_inputs(
         committed=frozenset(),
     )
     ENCODERS[job.encoder_key] = choice.engine, choice.spot_check  # loaded already
-    return Inputs(job, readers.cut_units(sources, record.config.unit_bytes))
+    return Inputs(job, merged.cut_units(record.manifest, sources, record.config.unit_bytes))
 
 
 def _settings(root: Location, record: Record) -> tuple[PackConfig, tokenizing.TokenizerSpec]:
@@ -220,12 +213,10 @@ def _tokenizer_problem(record: Record, tokenizer: tokenizing.TokenizerSpec) -> s
 
 def _remembered(root: Location, record: Record) -> list[str]:
     """Where the inputs were when they were packed."""
-    names = [each["name"] for each in record.manifest["inputs"]]
-    try:
-        seen = json.loads((root / STATE_DIRECTORY / "inputs.json").read_bytes())
-        paths = [os.fsdecode(bytes.fromhex(seen[name][0])) for name in names]
-    except (OSError, ValueError, LookupError, TypeError):
-        raise UsageError(f"{root}: nobody knows where its inputs are", "name them with --against") from None
+    known = [merged.path_of(each) for each in merged.remembered_inputs(root, record.manifest)]
+    paths = [path for path in known if path is not None]
+    if len(paths) < len(known):
+        raise UsageError(f"{root}: nobody knows where its inputs are", "name them with --against")
     missing = [path for path in paths if not is_remote(path) and not os.path.isfile(path)]
     if missing:
         raise UsageError(f"{missing[0]}: the input is not there any more", "say with --against where the inputs are")
@@ -272,7 +263,7 @@ def _check_part(
         belongs = np.zeros(len(lengths), dtype=np.bool_)
         belongs[part.of_split(split)] = True
         first_row, problems = 0, 0
-        for batch in read_shard(root / info.file, schema) if info is not None else ():
+        for batch in read_shard(root / info.file, schema, info.first_source) if info is not None else ():
             isolate = record.config.isolate
             for row, what in _differences(batch, part, keys, order, packed, belongs, split, isolate=isolate):
                 problems += 1
@@ -280,6 +271,9 @@ def _check_part(
                     checked.problems.append(Problem(info.file, f"row {first_row + row}: {what}"))
             first_row += batch.num_rows
     kept = kept_of(part, record)
+    # The copies of a document in a mixture have one key: what they hold was counted for the first of them.
+    first_copy = order[np.searchsorted(keys, keys_of(part.origin.source, part.origin.row))] if len(order) else order
+    kept = np.bincount(first_copy, kept, len(kept)).astype(np.int64)
     waits = waiting.go_on(sidecar, part, packed, kept)
     missing = np.flatnonzero((packed != kept) & ~waits)
     for doc in missing[:PROBLEMS_A_PART].tolist():
@@ -288,7 +282,7 @@ def _check_part(
             Problem(sidecar.file, f"{name} row {row}: {packed[doc]} of its tokens are packed, {kept[doc]} should be")
         )
     if list_absent:
-        checked.absent += _absent(part, packed, kept, waits, sources)
+        checked.absent += _absent(part, packed[first_copy], kept[first_copy], waits[first_copy], sources)
 
 
 def _differences(

@@ -14,6 +14,7 @@ from packcli.config import FORMAT_VERSION, PackConfig
 from packcli.errors import OutputError, PackcliError, StorageError
 from packcli.job import folder_of, splits_of
 from packcli.manifest import MANIFEST, OUR_DIRECTORIES, PLAN, STATE_DIRECTORY, config_of, fingerprint, read_manifest
+from packcli.merged import member_of, members_of
 from packcli.rejects import REJECTED, count_causes, read_all
 from packcli.report import CARD, STATS, stats_file
 from packcli.shards import EMPTY_SHARD, INDEX_FILES, LEFT_OVER, SPLITS_FILE, features, file_sha256, to_json
@@ -181,11 +182,14 @@ def _check_records(
     if whole_units(sidecars) != set(range(manifest["num_units"])):
         yield Problem(MANIFEST, f"lists parts that do not make up {manifest['num_units']} whole units")
     total = Stats()
+    members = members_of(manifest)
     for sidecar in sidecars:
         for split, shard in sidecar.shards.items():
             name = f"{folder_of(config, split)}data-{sidecar.unit:05d}-{sidecar.part:03d}.arrow"
             if shard.file != name:
                 yield Problem(sidecar.file, f"names the shard {shard.file!r} where {name} is meant")
+            if shard.first_source != member_of(members, sidecar.unit).first_source:
+                yield Problem(sidecar.file, f"first_source of {name} is not where the inputs of its member begin")
         try:
             sidecar.stats.check(config.max_len)
         except AssertionError as error:

@@ -158,13 +158,13 @@ def _stored(root: Location, entry: dict[str, Any], index: int, schema: Any) -> t
     if sha256 != entry["sha256"]:
         return None, f"has changed: sha256 is {sha256[:12]}, was {entry['sha256'][:12]}"
     try:
-        return _read_row(root / entry["file"], index, schema), None
+        return _read_row(root / entry["file"], index, schema, entry["first_source"]), None
     except StorageError as error:  # written so, and sealed: not by packcli
         return None, f"is damaged: {error.message}"
 
 
-def _read_row(path: Location, index: int, schema: Any) -> Columns:
-    for batch in read_shard(path, schema):
+def _read_row(path: Location, index: int, schema: Any, first_source: int) -> Columns:
+    for batch in read_shard(path, schema, first_source):
         if index < batch.num_rows:
             return _columns(batch, index)
         index -= batch.num_rows
@@ -273,7 +273,7 @@ def _replayed(
                 + (": the strategy does not answer alike for the same lengths" if own is not None else ""),
                 "no row of it can be given back with certainty",
             )
-        return _read_row(root / shard.file, index, run_schema(job.config, job.tokenizer))
+        return _read_row(root / shard.file, index, run_schema(job.config, job.tokenizer), entry["first_source"])
 
 
 def _silent(event: object) -> None:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from packcli.errors import StorageError
 from packcli.invariants import Pieces, Rules, check_documents, check_rows
 from packcli.job import folder_of, run_schema, splits_of
+from packcli.merged import MIX, Member, member_of, members_of
+from packcli.repeats import number_copies
 from packcli.shards import EMPTY_SHARD, Schema, ShardInfo, file_sha256, read_shard
 from packcli.sidecars import Sidecar
 from packcli.stats import bucketed, histogram
@@ -58,14 +60,22 @@ class _Spans:
 def check_shards(root: Location, record: Record) -> CheckedShards:
     """Looks at every row, in as many threads as there are CPUs: hashing and NumPy leave the interpreter free."""
     schema = run_schema(record.config, record.tokenizer)
-    rules = rules_of(record)
+    members = members_of(record.manifest)
     checked = CheckedShards()
     spans: list[_Spans] = []
     odd_ends = {each.unit for each in record.sidecars if not _has_all_ends(record, each)}
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         jobs = (
-            pool.submit(_check_part, root, record, sidecar, schema, rules, sidecar.unit not in odd_ends)
-            for sidecar in record.sidecars
+            pool.submit(
+                _check_part,
+                root,
+                record,
+                each,
+                schema,
+                rules_of(record, member_of(members, each.unit)),
+                each.unit not in odd_ends,
+            )
+            for each in record.sidecars
         )
         for part, part_spans in (job.result() for job in list(jobs)):
             checked.problems += part.problems
@@ -79,9 +89,10 @@ def check_shards(root: Location, record: Record) -> CheckedShards:
     return checked
 
 
-def rules_of(record: Record) -> Rules:
-    """What the rows of a run are held to."""
+def rules_of(record: Record, member: Member | None = None) -> Rules:
+    """What the rows of a run are held to, or those of one of its members."""
     config = record.config
+    whole = members_of(record.manifest)
     return Rules(
         max_len=config.max_len,
         isolate=config.isolate,
@@ -89,7 +100,7 @@ def rules_of(record: Record) -> Rules:
         masked=config.masked,
         pad_id=record.tokenizer.pad_id,
         vocab_size=record.tokenizer.vocab_size,
-        num_sources=len(record.manifest["inputs"]),
+        sources=range((member or whole[0]).inputs.start, (member or whole[-1]).inputs.stop),
         max_docs_per_pack=config.max_docs_per_pack,
     )
 
@@ -120,14 +131,19 @@ def _check_part(
         pieces = Pieces.joined([each for shard in shards.values() for each in shard.pieces])
         ends = (record.tokenizer.bos_id, record.tokenizer.eos_id) if has_ends else (None, None)
         cut_at = rules.max_len if record.config.overlong == "truncate" else None
-        table, wrong = check_documents(pieces, bos_id=ends[0], eos_id=ends[1], cut_at=cut_at)
+        copies = None
+        if MIX in record.manifest:
+            copies = number_copies(pieces.source, pieces.row, pieces.start, pieces.end)
+            checked.problems += [Problem(file, what) for what in _repeated(record, pieces, copies)]
+        table, wrong = check_documents(pieces, bos_id=ends[0], eos_id=ends[1], cut_at=cut_at, copies=copies)
         checked.problems += [Problem(file, what) for what in wrong]
         counted["num_documents_packed"] = len(table.row)
         if record.config.overlong == "split" and not rules.masked:  # of documents without loss no row knows
             lengths = histogram(bucketed(table.length))
             counted["documents_by_length"] = lengths | _none(sidecar.stats.documents_by_length)
         is_carried = sidecar.carry is not None or sidecar.stats.num_documents_carried_in > 0
-        spans = _Spans(*_ranges(table.source, table.row, apart=is_carried), file)
+        if copies is None:  # a mixture repeats rows
+            spans = _Spans(*_ranges(table.source, table.row, apart=is_carried), file)
     for name, value in counted.items():
         if getattr(sidecar.stats, name) != value:
             checked.problems.append(Problem(sidecar.file, f"{name} is not what the rows of its shards give"))
@@ -150,6 +166,18 @@ def _ranges(
     return source[first], row[first], row[last]
 
 
+def _repeated(record: Record, pieces: Pieces, copies: NDArray[np.int64]) -> Iterator[str]:
+    """Documents of a mixture that a part holds more often than the whole takes them."""
+    for each in record.manifest[MIX]["components"]:
+        most = each["epochs"] + (each["threshold"] > 0)
+        mine = (pieces.source >= each["first_source"]) & (pieces.source < each["first_source"] + each["num_sources"])
+        bad = np.flatnonzero(mine & (copies >= most))
+        if len(bad):
+            at = int(bad[0])
+            times = f"{copies[at] + 1} times, and at most {most} times in the mixture"
+            yield f"source {pieces.source[at]} row {pieces.row[at]} is there {times}"
+
+
 def _none(lengths: dict[int, int]) -> dict[int, int]:
     """Documents without a token, of which no row knows."""
     return {0: lengths[0]} if 0 in lengths else {}
@@ -168,17 +196,19 @@ def _check_shard(path: Location, info: ShardInfo, schema: Schema, rules: Rules, 
     if sha256 != info.sha256:
         yield f"has changed: sha256 is {sha256[:12]}, was {info.sha256[:12]}"
         return
-    yield from check_rows_of(path, schema, rules, shard)
+    yield from check_rows_of(path, schema, rules, shard, info.first_source)
     if shard.num_rows != info.num_rows:
         yield f"has {shard.num_rows:,} rows, had {info.num_rows:,}"
 
 
-def check_rows_of(path: Location, schema: Schema, rules: Rules, shard: _Shard | None = None) -> Iterator[str]:
+def check_rows_of(
+    path: Location, schema: Schema, rules: Rules, shard: _Shard | None = None, first_source: int = 0
+) -> Iterator[str]:
     """Yields what is wrong with the rows of a shard, whose bytes may be anything."""
     shard = shard or _Shard()
     told: set[str] = set()
     try:
-        for batch in read_shard(path, schema):
+        for batch in read_shard(path, schema, first_source):
             if not batch.num_rows:
                 continue
             checked = check_rows(batch, rules)

@@ -28,7 +28,10 @@ def check_same(one: Location, other: Location) -> list[Problem]:
         problems.append(Problem("", f"only one of the two has the columns {', '.join(odd)}; the others were compared"))
     names = sorted({*splits_of(left.config), *splits_of(right.config)})
     for split in names:
-        hashes = [[each["sha256"] for each in record.manifest["splits"].get(split, [])] for record in (left, right)]
+        hashes = [
+            [(each["sha256"], each["first_source"]) for each in record.manifest["splits"].get(split, [])]
+            for record in (left, right)
+        ]
         if hashes[0] != hashes[1]:
             problems += _compare(split, _rows(one, left, split), _rows(other, right, split), columns)
     return problems
@@ -46,7 +49,8 @@ def _rows(root: Location, record: Record, split: str) -> Iterator[tuple[PackBatc
     schema = run_schema(record.config, record.tokenizer)
     for sidecar in record.sidecars:
         if split in sidecar.shards:
-            for batch in read_shard(root / sidecar.shards[split].file, schema):
+            info = sidecar.shards[split]
+            for batch in read_shard(root / info.file, schema, info.first_source):
                 for row in range(batch.num_rows):
                     yield batch, row
 

@@ -6,6 +6,7 @@ parts before. Of those parts only the documents are tokenized that their own sha
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from packcli.assemble import Origin
 from packcli.carrying import MAX_MOVES, Carried
 from packcli.job import splits_of
+from packcli.merged import member_of, members_of
 from packcli.overlong import kept_lengths
 from packcli.shards import Schema, read_shard
 from packcli.sidecars import Sidecar
@@ -98,7 +100,7 @@ class Waiting:
         """Keys of the documents in the shards of a part."""
         found = [keys_of(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64))]
         for info in sidecar.shards.values():
-            for batch in read_shard(self._root / info.file, self._schema):
+            for batch in read_shard(self._root / info.file, self._schema, info.first_source):
                 if batch.sources is not None:
                     found.append(np.unique(keys_of(batch.sources.source, batch.sources.row)))
         return np.concatenate(found)
@@ -117,10 +119,16 @@ class Waiting:
         waits: NDArray[np.bool_] = (packed == 0) & (kept > 0)
         self._hand_on(part, waits)
         said = None if sidecar.carry is None else sidecar.carry.sha256
-        content = self.carried.to_bytes()
+        content = self._as_handed_on(sidecar.unit).to_bytes()
         if (hashlib.sha256(content).hexdigest() if content else None) != said:
             waits[:] = False
         return waits
+
+    def _as_handed_on(self, unit: int) -> Carried:
+        """What waits, with inputs numbered as they were when the unit was packed: not yet as in a merged output."""
+        first = member_of(members_of(self._record.manifest), unit).first_source
+        origin = Origin(self.carried.origin.source - np.int32(first), self.carried.origin.row)
+        return dataclasses.replace(self.carried, origin=origin)
 
     def _hand_on(self, part: TokenizedPart, waits: NDArray[np.bool_]) -> None:
         docs = np.flatnonzero(waits)
