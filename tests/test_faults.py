@@ -419,6 +419,10 @@ def test_an_item_over_which_workers_die_is_tried_three_times_and_then_named(tmp_
 
 def test_a_unit_over_which_workers_die_is_named(tmp_path, pack, monkeypatch):
     def lose(work, items, *, workers, emit):
+        items = list(items)
+        if len(items) < 2:  # sidecars, which are read by the same engine
+            yield from (work(item, emit) for item in items)
+            return
         yield work(items[0], emit)
         raise engine.LostWorkerError(items[1])
 

@@ -36,7 +36,10 @@ def read_column(rows: pa.RecordBatch, name: str) -> tuple[pa.LargeStringArray | 
 
 def _odd_column(column: pa.Array) -> pa.LargeStringArray:
     """As JSON, where some rows hold what is not UTF-8, which stays as it is, or a map with a key that stands twice."""
-    encoded = [None if each is None else _json_of(each) for each in map(_value, column)]
+    try:
+        encoded = [None if each is None else _json_of(each) for each in map(_value, column)]
+    except UnicodeDecodeError as error:
+        raise pa.ArrowInvalid(f"the name of a nested field is not UTF-8: {error}") from None
     return pa.array(encoded, pa.large_binary()).view(pa.large_string())  # nobody looks whether it is UTF-8
 
 
