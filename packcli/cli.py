@@ -10,21 +10,10 @@ import typer
 
 from packcli import __version__, cli_outputs, cli_units, cli_views
 from packcli.bad_rows import DEFAULT_MAX_BAD
-from packcli.config import (
-    COLUMN_SETS,
-    COLUMNS,
-    EFFORTS,
-    ENGINES,
-    OVERLONG,
-    TOKENIZER_ENGINES,
-    PackConfig,
-    RunOptions,
-    parse_size,
-    read_settings,
-    unescape,
-)
+from packcli.config import COLUMN_SETS, COLUMNS, EFFORTS, ENGINES, OVERLONG, TOKENIZER_ENGINES, PackConfig, RunOptions
 from packcli.ending import Ending
 from packcli.formats import FORMATS
+from packcli.settings import parse_size, read_settings, unescape
 from packcli.shares import parse_count
 
 DEFAULTS = PackConfig()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from packcli.config import OVERLONG, PackConfig, RunOptions, canonical_strategy, read_settings, unescape
+from packcli.config import OVERLONG, PackConfig, RunOptions, canonical_strategy
 from packcli.errors import MismatchError, NoInputError, StorageError, UsageError
+from packcli.settings import read_settings, unescape
 
 if TYPE_CHECKING:
     from packcli.what_if import WhatIf

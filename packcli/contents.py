@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from packcli.assemble import IGNORE, Lists, PackBatch
 from packcli.errors import StorageError, UsageError, unknown_name
+from packcli.fingerprints import config_of
 from packcli.job import run_schema
-from packcli.manifest import config_of, read_manifest
+from packcli.manifest import read_manifest
 from packcli.shards import read_shard
 from packcli.stores import Location
 from packcli.tokenizing import TokenizerSpec

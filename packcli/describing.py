@@ -17,7 +17,8 @@ from packcli.config import PackConfig, RunOptions
 from packcli.documents import DocumentMaker
 from packcli.engine import Emit, get_engine
 from packcli.errors import MismatchError, OutputError, TokenizerError, UsageError
-from packcli.manifest import Output, describe_run
+from packcli.fingerprints import describe_run
+from packcli.manifest import Output
 from packcli.rejects import reading_rules
 
 ALONE_BYTES = 1 << 32

@@ -26,9 +26,10 @@ from packcli import verify as verifying
 from packcli.collecting import collect, read_unit
 from packcli.describing import num_cpus
 from packcli.errors import MismatchError, OutputError, StorageError, UsageError
+from packcli.fingerprints import fingerprint, first_difference
 from packcli.finishing import finish
 from packcli.job import folder_of, splits_of
-from packcli.manifest import PLAN, STATE_DIRECTORY, Output, fingerprint, first_difference, read_manifest
+from packcli.manifest import PLAN, STATE_DIRECTORY, Output, read_manifest
 from packcli.merged import MERGED, MIX, path_of, remembered_inputs
 from packcli.pipeline import Warned
 from packcli.rejects import NO_LIMIT

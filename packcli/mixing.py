@@ -29,8 +29,9 @@ from packcli.config import PackConfig, RunOptions
 from packcli.counting import with_loss
 from packcli.engine import RETRIES, Emit, LostWorkerError, get_engine
 from packcli.errors import NoInputError, PackcliError, UsageError
+from packcli.fingerprints import fingerprint
 from packcli.job import Job
-from packcli.manifest import Output, fingerprint
+from packcli.manifest import Output
 from packcli.overlong import kept_lengths
 from packcli.rejects import reading_rules
 from packcli.repeats import ALL, NUM_BUCKETS, buckets_of, largest_total, plan_repeats, row_hashes
@@ -167,7 +168,6 @@ class _Counted:
 
     def __init__(self, part: readers.Part) -> None:
         self._part = part
-        self.index = part.index
         self.text_bytes: dict[int, int] = {}
 
     def chunks(self) -> Iterator[readers.Chunk]:

@@ -16,7 +16,7 @@ from helpers import BUILTIN, PACKCLI, SAMPLE, big_input
 from typer.testing import CliRunner
 
 from packcli import cli, errors
-from packcli.config import parse_size
+from packcli.settings import parse_size
 
 
 def run(*arguments, **options):

@@ -20,13 +20,11 @@ from packcli.config import (
     PackConfig,
     RunOptions,
     canonical_strategy,
-    parse_size,
-    read_settings,
-    read_toml,
     resolve_columns,
 )
 from packcli.errors import PackcliError, UnknownNameError, UsageError, nearest, unknown_name
 from packcli.formats import FORMATS, template_fields
+from packcli.settings import parse_size, read_settings, read_toml
 
 # One row for each check: (settings, what the message says, what the hint says).
 BAD_PACK_CONFIGS = {

@@ -20,13 +20,14 @@ from typer.testing import CliRunner
 
 import packcli
 from packcli import cli, mixing, readers
-from packcli.config import PackConfig, read_toml
+from packcli.config import PackConfig
 from packcli.contents import Contents
 from packcli.errors import BadRowError, MismatchError, NoInputError, UsageError
 from packcli.manifest import Output
 from packcli.recount import kept_of_documents, recount
 from packcli.repeats import ALL, NUM_BUCKETS, buckets_of, number_copies, plan_repeats, row_hashes
 from packcli.report import read_report
+from packcli.settings import read_toml
 from packcli.shares import parse_count, parse_mix, split_mix
 from packcli.verify import verify
 

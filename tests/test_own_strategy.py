@@ -182,7 +182,7 @@ def test_a_changed_source_is_another_run(place):
 
 
 def pinned(place):
-    from packcli.config import read_toml
+    from packcli.settings import read_toml
 
     kept = read_toml(place / "out" / ".packcli" / "packcli.toml")
     return {name: kept[name] for name in ("strategy", "strategy_sha256")}

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import packcli
 from packcli import cli, report, work
 from packcli.errors import OutputError, UsageError
-from packcli.manifest import fingerprint
+from packcli.fingerprints import fingerprint
 from packcli.shards import to_json
 from packcli.sidecars import seal, sidecar_bytes
 from packcli.verify import parse_sample, verify

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from packcli import chat, merged, readers, tokenizing
 from packcli.assemble import IGNORE, PackBatch, Sources
-from packcli.config import PackConfig, RunOptions, read_toml
+from packcli.config import PackConfig, RunOptions
 from packcli.errors import UsageError
 from packcli.job import Job, run_schema, splits_of
 from packcli.manifest import STATE_DIRECTORY, Output
+from packcli.settings import read_toml
 from packcli.shards import Schema, read_shard
 from packcli.sidecars import Sidecar
 from packcli.stores import Location, is_remote

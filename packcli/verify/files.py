@@ -12,8 +12,9 @@ from typing import Any
 
 from packcli.config import FORMAT_VERSION, PackConfig
 from packcli.errors import OutputError, PackcliError, StorageError
+from packcli.fingerprints import config_of, fingerprint
 from packcli.job import folder_of, splits_of
-from packcli.manifest import MANIFEST, OUR_DIRECTORIES, PLAN, STATE_DIRECTORY, config_of, fingerprint, read_manifest
+from packcli.manifest import MANIFEST, OUR_DIRECTORIES, PLAN, STATE_DIRECTORY, read_manifest
 from packcli.merged import member_of, members_of
 from packcli.rejects import REJECTED, count_causes, read_all
 from packcli.report import CARD, STATS, stats_file

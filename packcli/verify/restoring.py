@@ -25,6 +25,7 @@ from packcli.config import is_own_strategy
 from packcli.errors import MismatchError, PackcliError, StorageError, UsageError, unknown_name
 from packcli.hooks import pin_strategy
 from packcli.job import run_schema, splits_of
+from packcli.merged import MERGED
 from packcli.overlong import Segments
 from packcli.planner import Plan
 from packcli.shards import file_sha256, read_shard
@@ -94,7 +95,7 @@ def restore(
 
     Raises:
         OutputError, StorageError: no manifest, or a damaged one.
-        UsageError: no such row; nobody knows where the inputs are; code that was not named.
+        UsageError: no such row; nobody knows where the inputs are; code that was not named; a replay of what was merged.
         MismatchError: the inputs, the tokenizer or the strategy are not those of the run.
     """
     root = locate(directory)
@@ -244,6 +245,11 @@ def _replayed(
 ) -> Columns:
     """The row from its unit, packed again up to the part that holds it: a part may take up what one before left."""
     job = opened.job
+    if MERGED in record.manifest:  # seeds hang on the number of the unit, which was another when it was packed
+        raise UsageError(
+            f"{entry['file']}: a row of a merged output is not packed again",
+            "restore it from the output that was merged",
+        )
     if own is not None:
         job = dataclasses.replace(job, config=dataclasses.replace(job.config, strategy=own[0], strategy_sha256=own[1]))
     here = entry["unit"], entry["part"]

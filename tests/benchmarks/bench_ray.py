@@ -22,7 +22,7 @@ from pathlib import Path
 
 from bench_large import make_large, memory_of
 
-from packcli.config import parse_size
+from packcli.settings import parse_size
 
 IDLE_S = 20.0
 TICKS = os.sysconf("SC_CLK_TCK")
