@@ -95,7 +95,7 @@ def restore(
 
     Raises:
         OutputError, StorageError: no manifest, or a damaged one.
-        UsageError: no such row; nobody knows where the inputs are; code that was not named; a replay of what was merged.
+        UsageError: no such row; nobody knows where the inputs are; code that was not named; what was merged, again.
         MismatchError: the inputs, the tokenizer or the strategy are not those of the run.
     """
     root = locate(directory)
