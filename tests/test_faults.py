@@ -14,7 +14,7 @@ import pytest
 from helpers import PACKCLI, SAMPLE, big_input, die_over, members, tree_hash
 
 import packcli
-from packcli import engine, errors, manifest, pipeline, shards, space
+from packcli import engine, errors, fingerprints, pipeline, shards, space
 from packcli.manifest import Output
 from packcli.verify import verify
 
@@ -185,7 +185,7 @@ def test_a_directory_with_our_lock_alone_is_not_ours(tmp_path, pack):
 
 def test_another_format_version_is_refused(tmp_path, pack, monkeypatch):
     pack(tmp_path / "out")
-    monkeypatch.setattr(manifest, "FORMAT_VERSION", 99)
+    monkeypatch.setattr(fingerprints, "FORMAT_VERSION", 99)
     with pytest.raises(errors.MismatchError, match="format_version was 2, now it is 99"):
         pack(tmp_path / "out")
 
