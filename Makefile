@@ -61,7 +61,7 @@ test-train: .venv-train/.installed ## Run the tests that need torch, transformer
 
 test-remote: ## Run packcli against an S3 server on this machine that fails now and then, in an environment of its own
 	test -x .venv-remote/bin/python || $(PYTHON) -m venv .venv-remote
-	.venv-remote/bin/python -m pip install --quiet 'moto[s3,server]>=5' --editable '.[dev,s3]'
+	.venv-remote/bin/python -m pip install --quiet 'moto[s3,server]>=5' 'aiobotocore>=3' 's3fs>=2026' --editable '.[dev,s3]'
 	.venv-remote/bin/python -m pytest --force-enable-socket tests/remote/s3_check.py
 
 test-browser: ## Open the HTML report in headless Chromium (PACKCLI_CHROMIUM or chromium), in an environment of its own
