@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from packcli import chat, readers, tokenizing
@@ -43,6 +44,20 @@ class Job:
     def encoder_key(self) -> object:
         """What decides whether a loaded engine can be used again."""
         return self.tokenizer, self.engine, self.threads
+
+    def parts(
+        self, unit: readers.Unit, *, meter: readers.Meter | None = None, hashed: bool = True
+    ) -> Iterator[readers.Part]:
+        """The parts of a unit, as the settings cut them; see readers.read_parts."""
+        return readers.read_parts(
+            unit,
+            self.sources,
+            self.fields,
+            unit_bytes=self.config.unit_bytes,
+            split_on=self.config.split_on,
+            hashed=hashed,
+            meter=meter,
+        )
 
     def anywhere(self) -> Job:
         """The same job with absolute paths: workers on other machines have another current directory."""

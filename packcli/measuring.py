@@ -199,15 +199,7 @@ def measure_unit(job: Job, sample: float, unit: readers.Unit, emit: Callable[[Pr
         spot_check = _Unchecked(job.tokenizer, engine)
     meter = readers.Meter()
     found = []
-    for part in readers.read_parts(
-        unit,
-        job.sources,
-        job.fields,
-        unit_bytes=job.config.unit_bytes,
-        split_on=job.config.split_on,
-        hashed=False,
-        meter=meter,
-    ):
+    for part in job.parts(unit, meter=meter, hashed=False):
         bad_rows = readers.BadRows(job.sources)
         extract = make_extractor(job.fields, job.sources, bad_rows)
         tokens = LengthBuffer(bos=job.tokenizer.bos_id, eos=job.tokenizer.eos_id, masked=job.config.masked)

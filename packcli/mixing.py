@@ -182,15 +182,7 @@ def count_unit(job: Job, component_of: Sequence[int], unit: readers.Unit, emit: 
     meter = readers.Meter()
     counts = Counts({}, {}, {})
     policy = "split" if config.overlong == "error" else str(config.overlong)  # the run itself names the document
-    for part in readers.read_parts(
-        unit,
-        job.sources,
-        job.fields,
-        unit_bytes=config.unit_bytes,
-        split_on=config.split_on,
-        hashed=False,
-        meter=meter,
-    ):
+    for part in job.parts(unit, meter=meter, hashed=False):
         counted = _Counted(part)
         documents = read_documents(job, counted, readers.BadRows(job.sources), meter, emit, Carried.nothing())
         origin = documents.origin()

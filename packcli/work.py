@@ -62,14 +62,7 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
     target, state = Output(job.root), job.root / STATE_DIRECTORY
     sidecars: list[Sidecar] = []
     carried: Carried | None = None  # what the part before hands over; None: it was not done here
-    for part in readers.read_parts(
-        unit,
-        job.sources,
-        job.fields,
-        unit_bytes=job.config.unit_bytes,
-        split_on=job.config.split_on,
-        meter=meter,
-    ):
+    for part in job.parts(unit, meter=meter):
         if (unit.index, part.index) in job.committed:
             part.skip()
             carried = None
@@ -169,13 +162,7 @@ def tokenize_unit(
         only: Which rows are tokenized; all when it is None.
     """
     meter = readers.Meter()
-    for part in readers.read_parts(
-        unit,
-        job.sources,
-        job.fields,
-        unit_bytes=job.config.unit_bytes,
-        split_on=job.config.split_on,
-    ):
+    for part in job.parts(unit):
         if (unit.index, part.index) in job.committed:
             part.skip()
             continue

@@ -1,6 +1,5 @@
 """Files with something wrong in them, through the command: the exit code and the words of each, by --on-error."""
 
-import base64
 import gzip
 import json
 import re
@@ -9,6 +8,7 @@ import struct
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers import encryption_properties
 from typer.testing import CliRunner
 
 from packcli import cli
@@ -49,18 +49,7 @@ def as_text(values):
 
 
 def encrypted(path):
-    import pyarrow.parquet.encryption as encryption
-
-    class Client(encryption.KmsClient):
-        def wrap_key(self, key, name):
-            return base64.b64encode(key)
-
-        def unwrap_key(self, key, name):
-            return base64.b64decode(key)
-
-    factory = encryption.CryptoFactory(lambda config: Client())
-    config = encryption.EncryptionConfiguration(footer_key="key", column_keys={"key": ["text"]})
-    parquet(encryption_properties=factory.file_encryption_properties(encryption.KmsConnectionConfig(), config))(path)
+    parquet(encryption_properties=encryption_properties())(path)
 
 
 def nested(path):

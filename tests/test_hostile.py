@@ -1,6 +1,5 @@
 """Files and names from strangers, through the command: the exit code, and what is said, of each."""
 
-import base64
 import gzip
 import json
 import os
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import pytest_socket
-from helpers import SAMPLE
+from helpers import SAMPLE, encryption_properties
 from typer.testing import CliRunner
 
 from packcli import cli
@@ -35,19 +34,7 @@ def write_parquet(path, column=TEXTS, kind=None, name="text", **options):
 
 
 def write_encrypted(path):
-    import pyarrow.parquet.encryption as encryption
-
-    class Client(encryption.KmsClient):
-        def wrap_key(self, key, name):
-            return base64.b64encode(key)
-
-        def unwrap_key(self, key, name):
-            return base64.b64decode(key)
-
-    factory = encryption.CryptoFactory(lambda config: Client())
-    config = encryption.EncryptionConfiguration(footer_key="key", column_keys={"key": ["text"]})
-    properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), config)
-    write_parquet(path, encryption_properties=properties)
+    write_parquet(path, encryption_properties=encryption_properties())
 
 
 def damage_page(path):

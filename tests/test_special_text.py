@@ -92,6 +92,24 @@ def spellings(controls):
     return texts[:100]
 
 
+def pack_rows(tmp_path, directory, rows, engine, workers, max_len):
+    """Packs records, one a pack, in several units, by as many workers as are asked for."""
+    source = tmp_path / "data.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = packcli.pack(
+        source,
+        tmp_path / "out",
+        tokenizer=str(directory),
+        tokenizer_engine=engine,
+        strategy="pad",
+        max_len=max_len,
+        workers=workers,
+        unit_bytes=max_len,
+    )
+    assert report.run["workers"] == workers
+    return report
+
+
 @pytest.mark.parametrize(
     ("kind", "engine", "workers"),
     [(kind, engine, 1) for kind in KINDS for engine in ("auto", "tokenizers")]
@@ -102,19 +120,7 @@ def test_no_spelling_of_a_control_token_becomes_one(tmp_path, kind, engine, work
     directory, data = make(kind, tmp_path / "model")
     texts = spellings(KINDS[kind])
     assert len(texts) == 100
-    source = tmp_path / "data.jsonl"
-    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    report = packcli.pack(
-        source,
-        tmp_path / "out",
-        tokenizer=str(directory),
-        tokenizer_engine=engine,
-        strategy="pad",
-        max_len=1024,
-        workers=workers,
-        unit_bytes=1024,
-    )
-    assert report.run["workers"] == workers
+    report = pack_rows(tmp_path, directory, [{"text": text} for text in texts], engine, workers, 1024)
     controls = {token["id"] for token in data["added_tokens"] if token["special"]}
     assert len(controls) >= len(KINDS[kind])
     reference = tokenizers.Tokenizer.from_str(json.dumps(data))
@@ -142,22 +148,8 @@ def test_no_spelling_in_a_chat_becomes_a_control_token(tmp_path, kind, engine, w
     template = "{% for m in messages %}{{ '" + begin + "' + m.role + ': ' + m.content + '" + end + "' }}{% endfor %}"
     (directory / "chat_template.jinja").write_text(template)
     turns = [[("system", text), ("user", text), ("assistant", "the cat " + text)] for text in texts]
-    source = tmp_path / "chats.jsonl"
-    with open(source, "w") as file:
-        for turn in turns:
-            messages = [{"role": role, "content": content} for role, content in turn]
-            file.write(json.dumps({"messages": messages}) + "\n")
-    report = packcli.pack(
-        source,
-        tmp_path / "out",
-        tokenizer=str(directory),
-        tokenizer_engine=engine,
-        strategy="pad",
-        max_len=4096,
-        workers=workers,
-        unit_bytes=4096,
-    )
-    assert report.run["workers"] == workers
+    chats = [{"messages": [{"role": role, "content": content} for role, content in turn]} for turn in turns]
+    report = pack_rows(tmp_path, directory, chats, engine, workers, 4096)
     reference = tokenizers.Tokenizer.from_str(json.dumps(data))
     controls = {token["id"] for token in data["added_tokens"] if token["special"]}
     marks = [reference.token_to_id(begin), reference.token_to_id(end)]
