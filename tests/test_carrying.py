@@ -1,6 +1,7 @@
 """Documents that wait for the next part: none is lost or packed twice, whatever stops the run; and what it gains."""
 
 import gzip
+import io
 import json
 import pickle
 import shutil
@@ -25,6 +26,7 @@ from packcli.manifest import Output
 from packcli.measuring import measure
 from packcli.overlong import kept_lengths
 from packcli.planner import check_plan, make_plan
+from packcli.readers.units import PIPED_UNITS
 from packcli.recount import recount
 from packcli.report import read_report
 from packcli.sidecars import read_sidecar
@@ -230,6 +232,41 @@ def test_the_other_strategies_plan_every_part_as_before(pack, zipped, tmp_path, 
     # The names differ, data-00003-000 and data-00000-003; the rows do not.
     assert [each.read_bytes() for each in shards[0]] == [each.read_bytes() for each in shards[1]]
     assert plain.stats.num_packs == other.stats.num_packs
+
+
+@pytest.fixture
+def pipe(monkeypatch):
+    """Puts bytes on standard input."""
+    return lambda data: monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def test_a_long_stream_carries_within_its_units(pack, pipe, tmp_path):
+    """Or a stream would leave a badly filled pack for every window, however long it is."""
+    data = SAMPLE.read_bytes()
+    config = {"unit_bytes": 4_000}
+    pipe(data)
+    piped = pack("-", tmp_path / "piped", **config).stats
+    assert piped.num_parts == 4 * PIPED_UNITS
+    assert piped.num_documents_carried_out == piped.num_documents_carried_in > 0
+    plain = pack(SAMPLE, tmp_path / "plain", **config).stats
+    assert plain.num_parts == piped.num_parts
+    assert piped.num_packs < plain.num_packs
+    assert piped.num_tokens_packed == plain.num_tokens_packed
+    assert recount(read_report(tmp_path / "piped")).differences == {}
+    kept = tmp_path / "kept-elsewhere.jsonl"
+    kept.write_bytes(data)
+    verdict = verify(tmp_path / "piped", deep=True, against=[str(kept)], tokenizer_engine="tokenizers")
+    assert verdict.problems == []
+    assert verdict.num_documents_compared == piped.num_documents
+
+
+@pytest.mark.parametrize("strategy", ["concat", "next-fit"])
+def test_a_stream_gives_the_rows_of_a_file_where_the_order_is_kept(pack, pipe, tmp_path, strategy):
+    pack(SAMPLE, tmp_path / "plain", strategy=strategy, unit_bytes=4_000)
+    pipe(SAMPLE.read_bytes())
+    pack("-", tmp_path / "piped", strategy=strategy, unit_bytes=4_000)
+    shards = [sorted((tmp_path / name).glob("data-*.arrow")) for name in ("plain", "piped")]
+    assert [each.read_bytes() for each in shards[0]] == [each.read_bytes() for each in shards[1]]
 
 
 def test_masks_go_along(pack, tmp_path):
