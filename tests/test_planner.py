@@ -438,8 +438,8 @@ GOLDEN = {  # segments, pack by pack: order and pack_offsets in one
         "| 26 31 | 13 | 2 | 17 25 6"
     ),
     "shuffle-fit": (
-        "2 | 28 | 20 | 4 22 31 9 27 | 23 25 19 34 | 14 | 8 | 13 | 11 29 | 7 | 24 | 3 26 1 | 15 30 21 | 17 | "
-        "33 | 18 6 | 10 0 16 | 12 5 32"
+        "2 | 28 | 20 | 4 22 10 | 23 25 19 34 | 14 | 8 | 13 | 11 29 | 7 | 24 | 16 26 1 9 27 | 15 30 21 | 17 | "
+        "33 | 18 6 | 31 3 0 | 12 5 32"
     ),
     "first-fit": (
         "0 1 3 4 9 16 | 2 | 5 12 21 | 6 10 19 | 7 | 8 | 11 14 27 32 | 13 | 15 17 | 18 23 | 20 | 22 25 30 | 24 "
@@ -458,7 +458,7 @@ GOLDEN = {  # segments, pack by pack: order and pack_offsets in one
 GOLDEN_DIGESTS = {
     "concat": (2206, "d1dfef5c4ea5b62a19cc6149da1e1f07509390651183ac9a0a323a03ec5eb5fc"),
     "best-fit": (2206, "6a1fd76732e7752b46fa4e2ea00ea50a59362dd058cbb5e5c6c394dc9eff1060"),
-    "shuffle-fit": (2218, "0439d6a9d7cff399c55fa5402d4de0f04323ebc4248d6a12a10e27e8a194e924"),
+    "shuffle-fit": (2240, "42ea3241e0345af3ded2cccf8b026aa7c57cbde4b3ac376f8eeda09d98727fa1"),
     "first-fit": (2233, "6d40c27465e664674072d229060b054193c6144b67102d97d0e42e41efece96a"),
     "next-fit": (3006, "09c7efededa8ea17c6b55b117b16de73338b0cf22de5f580a8a20b699dc0726b"),
     "pad": (3976, "8863d6f5da9e52c398454a1bca19d42cd03ee68971273dc1de122998d2b51294"),

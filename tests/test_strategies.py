@@ -4,7 +4,9 @@ Every invariant is parametrised over STRATEGIES: a new strategy inherits them al
 against the slow, obvious twins of packcli/strategies/reference.py.
 """
 
+import importlib
 import inspect
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -19,7 +21,6 @@ from packcli.overlong import cut_stream
 from packcli.strategies import STRATEGIES, get_strategy, reference
 from packcli.strategies.best_fit import EFFORTS
 from packcli.strategies.decreasing import held, plan_decreasing
-from packcli.strategies.next_fit import pack_ends
 from packcli.strategies.patterns import Packs, assign, felt_limit, packs_to_csr, stable_argsort
 from packcli.strategies.random import hash16, mix, permutation, random_uint64
 from packcli.strategies.shuffle_fit import (
@@ -29,8 +30,11 @@ from packcli.strategies.shuffle_fit import (
     LUMPS_PER_PACK,
     MUCH_OPEN,
     ROUNDS,
+    _lump_ends,
     _tightest,
 )
+
+shuffle_fit = importlib.import_module("packcli.strategies.shuffle_fit")  # the package has the function by that name
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=30)
 TWIN = settings(PROPERTY, max_examples=100)
@@ -557,8 +561,19 @@ def slow_lay(laid, capacity, max_docs):
         if open_share <= MUCH_OPEN:
             packs = reference.next_fit(laid, capacity, max_docs)
             return packs[: int(len(packs) * (1.0 - FILLER_PER_OPEN * open_share))]
-    laid = laid[: int(len(laid) * (1.0 - FILLER_SHARE))]
-    lumps = slow_lumps(laid, capacity // LUMPS_PER_PACK, 1 if max_docs else 0)
+    num_laid = int(len(laid) * (1.0 - FILLER_SHARE))
+    num_blocks = max(1, round(num_laid / shuffle_fit.BLOCK))
+    edges = [num_laid * block // num_blocks for block in range(num_blocks + 1)]
+    return [
+        [first + place for place in pack]
+        for first, last in itertools.pairwise(edges)
+        for pack in slow_block(laid[first:last], capacity, max_docs)
+    ]
+
+
+def slow_block(laid, capacity, max_docs):
+    """Best fit in rounds, of lumps."""
+    lumps = slow_lumps(laid, 0 if max_docs else capacity // LUMPS_PER_PACK)
     size = [sum(laid[place] for place in lump) for lump in lumps]
     packs = []
     for part in range(ROUNDS):
@@ -578,22 +593,49 @@ def slow_lay(laid, capacity, max_docs):
     return packs
 
 
-def slow_lumps(laid, size, most):
-    """Next fit; a document over the size is a lump of its own."""
-    lumps = []
+def slow_lumps(laid, size):
+    """Documents whose tokens all lie between the same two multiples of the size, one behind the other."""
+    lumps, cells, begin = [], [], 0
     for place, length in enumerate(laid):
-        fits = lumps and sum(laid[each] for each in lumps[-1]) + length <= size
-        if fits and not (most and len(lumps[-1]) >= most):
+        cell = {token // size for token in range(begin, begin + length)} if size else {begin}
+        if lumps and len(cell) == 1 and cell == cells[-1]:
             lumps[-1].append(place)
         else:
             lumps.append([place])
+        cells.append(cell)
+        begin += length
     return lumps
 
 
+def test_lumps_by_hand():
+    """The example of the docstring: what a rule cuts stands alone."""
+    assert slow_lumps([1, 1, 3, 1, 1], 4) == [[0, 1], [2], [3, 4]]
+    assert _lump_ends(int32([1, 1, 3, 1, 1]), 4).tolist() == [2, 3, 5]
+    assert _lump_ends(int32([1, 1, 3, 1, 1]), 0).tolist() == [1, 2, 3, 4, 5]
+    assert _lump_ends(int32([]), 4).tolist() == []
+
+
+@PROPERTY
+@given(lengths=st.lists(st.integers(1, 12), max_size=40), size=st.integers(1, 15))
+def test_lumps_equal_their_twin(lengths, size):
+    """A lump over its size could be over the capacity."""
+    lumps = slow_lumps(lengths, size)
+    assert _lump_ends(int32(lengths), size).tolist() == np.cumsum(list(map(len, lumps))).tolist()
+    assert all(len(lump) == 1 or sum(lengths[place] for place in lump) <= size for lump in lumps)
+
+
 @settings(TWIN, max_examples=200)
-@given(problem=problems() | short_problems(), max_docs=st.integers(0, 5), seed=seeds)
-def test_shuffle_fit_lays_documents_like_its_twin(problem, max_docs, seed):
+@given(
+    problem=problems() | short_problems(), max_docs=st.integers(0, 5), seed=seeds, block=st.sampled_from([8, 1 << 17])
+)
+def test_shuffle_fit_lays_documents_like_its_twin(problem, max_docs, seed, block):
     """The packs as they are before the filler comes, exactly; then the filler, by best-fit decreasing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shuffle_fit, "BLOCK", block)
+        lays_like_its_twin(problem, max_docs, seed)
+
+
+def lays_like_its_twin(problem, max_docs, seed):
     lengths, capacity = problem
     packs = run("shuffle-fit", *problem, max_docs=max_docs, seed=seed)
     max_docs = felt_limit(np.bincount(lengths, minlength=capacity + 1), capacity, max_docs)
@@ -657,18 +699,31 @@ def test_shuffle_fit_is_dense_on_long_documents(shape):
     packs = STRATEGIES["shuffle-fit"].function(lengths, 2048, seed=3)
     check("shuffle-fit", lengths, 2048, packs)
     assert lengths.sum() / 2048 / (len(packs.pack_offsets) - 1) > density
-    assert lengths.sum() / 2048 / len(pack_ends(lengths, 2048)) < 0.8
+    assert lengths.sum() / 2048 / (len(STRATEGIES["next-fit"].function(lengths, 2048).pack_offsets) - 1) < 0.8
 
 
-@PROPERTY
-@given(problem=problems())
-def test_pack_ends_equals_next_fit(problem):
-    """Lumps may not be cut in another way than packs; a document over the capacity stands alone."""
-    lengths, capacity = problem
-    for size in (capacity, max(capacity // 4, 1)):
-        ends = pack_ends(int32(lengths), size).tolist()
-        lumps = slow_lumps(lengths, size, 0)
-        assert ends == np.cumsum(list(map(len, lumps))).tolist()
+def lognormal(count, median, seed):
+    """Box and Muller's normal deviates, of sigma 1."""
+    first, second = random_uint64(2 * count, seed).astype(np.float64).reshape(2, count) / 2.0**64
+    normal = np.sqrt(-2 * np.log(1 - first)) * np.cos(2 * np.pi * second)
+    return np.clip(median * np.exp(normal), 1, 2048).astype(np.int32)
+
+
+@pytest.mark.parametrize(("median", "density"), [(330, 0.994), (850, 0.985)])
+def test_shuffle_fit_leans_until_mates_are_not_of_unlike_lengths(monkeypatch, median, density):
+    """Two to four documents a pack: at random a long one would always stand with short ones."""
+    lengths = lognormal(20_000, median, 6)
+
+    def correlations():
+        for seed in range(3):
+            packs = STRATEGIES["shuffle-fit"].function(lengths, 2048, seed=seed)
+            check("shuffle-fit", lengths, 2048, packs)
+            assert lengths.sum() / 2048 / (len(packs.pack_offsets) - 1) > density
+            yield mate_correlation(packs, lengths)
+
+    assert max(map(abs, correlations())) < 0.05
+    monkeypatch.setattr(shuffle_fit, "find_lean", lambda attempt: 0)
+    assert max(correlations()) < -0.25
 
 
 @settings(TWIN, max_examples=200)
@@ -701,6 +756,19 @@ def test_permutations_never_change():
     assert permutation(0, 1).tolist() == []
     assert permutation(1, 1).tolist() == [0]
     assert permutation(3, 1).dtype == np.int64
+
+
+@PROPERTY
+@given(count=st.integers(0, 300), seed=seeds, same=st.booleans())
+def test_permutations_are_stable_sorts_of_the_upper_bits(count, seed, same):
+    """Equal keys, which no test will meet by chance, stay in order."""
+    keys = random_uint64(count, seed) // np.uint64(2**62 if same else 1)
+    if same:
+        keys <<= np.uint64(62)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("packcli.strategies.random.random_uint64", lambda count, seed: keys.copy())
+        found = permutation(count, seed)
+    assert found.tolist() == sorted(range(count), key=lambda each: int(keys[each]) >> 32)
 
 
 def test_mixed_seeds_never_change():

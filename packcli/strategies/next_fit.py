@@ -20,7 +20,7 @@ def next_fit(
 
 
 def pack_ends(lengths: NDArray[np.int32], capacity: int, max_docs: int = 0) -> NDArray[np.int64]:
-    """Where each pack of next fit ends, int64[P]; a segment over the capacity is a pack of its own.
+    """Where each pack of next fit ends, int64[P].
 
     For every segment one search tells where a pack that starts there would end; the packs are then a
     walk along those ends, one step a pack.
@@ -29,7 +29,6 @@ def pack_ends(lengths: NDArray[np.int32], capacity: int, max_docs: int = 0) -> N
     before = np.zeros(num_segments + 1, dtype=np.int64)
     np.cumsum(lengths, out=before[1:])
     ends = np.searchsorted(before, before[:-1] + capacity, side="right") - 1
-    np.maximum(ends, np.arange(1, num_segments + 1), out=ends)
     if max_docs:
         np.minimum(ends, np.arange(num_segments) + max_docs, out=ends)
     end_of = ends.tolist()

@@ -8,20 +8,15 @@ best-fit decreasing to fill what the others left open:
     filled up           5 2 1 | 4 3 | 1 6 | ...
 
 Short documents are laid into packs one behind the other (next fit). Where documents are long beside the
-capacity that would leave a sixth of it open and more, so they are laid by best fit, a round at a time.
-
-The length of a document and the mean of its pack mates correlate by less than 0.05 where ten documents and more fill
-a pack. Of k documents that fill a pack the mates of one of length a have the mean (capacity - a) / (k - 1), which falls
-with a, and only packs of other k make up for it: with two to four a pack no packing at random is near zero, full or
-not. Lognormal lengths with a mean of 1/8, 1/4 and 1/2 of the capacity have -0.03, -0.29 and -0.60, at 99.9 %; next fit,
-which chooses nothing, -0.07, -0.17 and -0.36 at 80 %. (Plans with zero exist where best-fit has more than zero, +0.41
-at 1/4: some packs of like lengths among others of unlike ones. That is zero on paper only.)
+capacity that would leave a sixth of it open and more, so they are laid by best fit, a round at a time, and in an
+order that leans towards long before short where mates would be of unlike lengths otherwise (see `leaning`).
 
 Legend: S segments, P packs.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass
 
@@ -29,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli.strategies.decreasing import held, plan_decreasing
+from packcli.strategies.leaning import FEWEST, LEANS, SAMPLE, Trial, find_lean, leaning_order, mate_correlation
 from packcli.strategies.next_fit import pack_ends
 from packcli.strategies.patterns import (
     Packs,
@@ -57,15 +53,21 @@ FILLER_SHARE = 0.08
 ROUNDS = 24
 """Best fit sees so many parts of the documents, one after the other."""
 
+BLOCK = 1 << 17
+"""Best fit sees so many documents together, about: more would fit better, and correlate more than `leaning` tried."""
+
 LUMPS_PER_PACK = 4
-"""Best fit lays short documents in lumps of a fourth of a pack."""
+"""Best fit lays short documents in lumps of up to a fourth of a pack, in a random order."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Laid:
-    """Packs so far: the pack of each segment laid, and what each pack holds."""
+    """Packs so far: which segments are laid, the first of the line, and what each pack holds."""
 
+    places: NDArray[np.int64]
+    """Places in the line, in the order in which they were laid."""
     pack_of: NDArray[np.int64]
+    """int64[len(places)]."""
     tokens: NDArray[np.int64]
     """int64[P]."""
     docs: NDArray[np.int64]
@@ -79,35 +81,62 @@ def shuffle_fit(
     if max_docs:
         max_docs = felt_limit(count_lengths(lengths, capacity), capacity, max_docs)
     shuffled = permutation(len(lengths), mix(seed, 1))
-    laid = lengths[shuffled]
-    packs = _lay_in_turn(laid, capacity, max_docs) or _lay_best_fit(laid, capacity, max_docs)
-    num_laid = len(packs.pack_of)
-    filler, pack_of_filler = _fill_up(packs, laid[num_laid:], capacity, max_docs, mix(seed, 2))
-    order, pack_offsets = packs_to_csr(np.concatenate((packs.pack_of, pack_of_filler)))
-    return Packs(np.concatenate((shuffled[:num_laid], shuffled[num_laid:][filler]))[order], pack_offsets)
+    in_line = lengths[shuffled]
+    packs = _lay_in_turn(in_line, capacity, max_docs)
+    if packs is None:
+        lean = 0
+        if len(in_line) >= FEWEST:
+            lean = find_lean(functools.partial(_attempt, in_line[:SAMPLE], capacity, max_docs, seed))
+        packs = _lay_blocks(in_line, capacity, max_docs, lean)
+    places, pack_of = _fill_up(packs, in_line, capacity, max_docs, mix(seed, 2))
+    order, pack_offsets = packs_to_csr(pack_of)
+    return Packs(shuffled[places[order]], pack_offsets)
 
 
-def _lay_in_turn(laid: NDArray[np.int32], capacity: int, max_docs: int) -> _Laid | None:
+def _attempt(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int, lean: int) -> Trial:
+    packs = _lay_blocks(in_line, capacity, max_docs, lean)
+    places, pack_of = _fill_up(packs, in_line, capacity, max_docs, mix(seed, 2))
+    return Trial(mate_correlation(in_line[places], pack_of, capacity), int(pack_of.max()) + 1)
+
+
+def _lay_in_turn(in_line: NDArray[np.int32], capacity: int, max_docs: int) -> _Laid | None:
     """Next fit of all but the filler; None where it would leave much open."""
-    if laid.sum(dtype=np.int64) * FEW_PER_PACK > len(laid) * capacity:
+    if in_line.sum(dtype=np.int64) * FEW_PER_PACK > len(in_line) * capacity:
         return None
-    ends = pack_ends(laid, capacity)
+    ends = pack_ends(in_line, capacity)
     full = max(len(ends) - 1, 0)  # of the last pack nothing can be said: it is part-filled whatever the documents
-    open_share = 1.0 - float(laid[: ends[full - 1]].sum(dtype=np.int64)) / (full * capacity) if full else 0.0
+    open_share = 1.0 - float(in_line[: ends[full - 1]].sum(dtype=np.int64)) / (full * capacity) if full else 0.0
     if open_share > MUCH_OPEN:
         return None
     if max_docs:
-        ends = pack_ends(laid, capacity, max_docs)
+        ends = pack_ends(in_line, capacity, max_docs)
     ends = ends[: int(len(ends) * (1.0 - FILLER_PER_OPEN * open_share))]
     docs = np.diff(ends, prepend=0)
-    tokens = np.add.reduceat(laid[: ends[-1]], ends - docs, dtype=np.int64) if len(ends) else docs
-    return _Laid(np.repeat(np.arange(len(ends)), docs), tokens, docs)
+    tokens = np.add.reduceat(in_line[: ends[-1]], ends - docs, dtype=np.int64) if len(ends) else docs
+    pack_of = np.repeat(np.arange(len(ends)), docs)
+    return _Laid(np.arange(len(pack_of)), pack_of, tokens, docs)
 
 
-def _lay_best_fit(laid: NDArray[np.int32], capacity: int, max_docs: int) -> _Laid:
-    """Best fit in rounds of all but the filler: in every round a pack that is open before it takes at most one lump."""
-    laid = laid[: int(len(laid) * (1.0 - FILLER_SHARE))]
-    ends = pack_ends(laid, capacity // LUMPS_PER_PACK, 1 if max_docs else 0)
+def _lay_blocks(in_line: NDArray[np.int32], capacity: int, max_docs: int, lean: int) -> _Laid:
+    """Best fit of all but the filler, a block at a time."""
+    num_laid = int(len(in_line) * (1.0 - FILLER_SHARE))
+    num_blocks = max(1, round(num_laid / BLOCK))
+    edges = [num_laid * block // num_blocks for block in range(num_blocks + 1)]
+    laid, num_packs = [], 0
+    for first, last in itertools.pairwise(edges):
+        packs = _lay_best_fit(in_line[first:last], capacity, max_docs, lean)
+        laid.append(_Laid(packs.places + first, packs.pack_of + num_packs, packs.tokens, packs.docs))
+        num_packs += len(packs.tokens)
+    return _Laid(*(np.concatenate([getattr(each, name) for each in laid]) for name in _Laid.__slots__))
+
+
+def _lay_best_fit(in_line: NDArray[np.int32], capacity: int, max_docs: int, lean: int) -> _Laid:
+    """Best fit in rounds: in every round a pack that is open before it takes at most one lump."""
+    places = leaning_order(in_line, capacity, lean)
+    laid = in_line[places]
+    # Short documents of like lengths lean further than their order when their lumps grow.
+    lump = 0 if max_docs else capacity // LUMPS_PER_PACK + 2 * capacity * lean // (3 * LEANS)
+    ends = _lump_ends(laid, lump)
     docs = np.diff(ends, prepend=0)
     size = np.add.reduceat(laid, ends - docs, dtype=np.int64) if len(ends) else docs
     pack_of = np.empty(len(size), dtype=np.int64)
@@ -132,7 +161,23 @@ def _lay_best_fit(laid: NDArray[np.int32], capacity: int, max_docs: int) -> _Lai
         if max_docs:
             is_open &= num_docs[open_packs] < max_docs
         open_packs = open_packs[is_open]
-    return _Laid(np.repeat(pack_of, docs), capacity - room[:num_packs], num_docs[:num_packs])
+    return _Laid(places, np.repeat(pack_of, docs), capacity - room[:num_packs], num_docs[:num_packs])
+
+
+def _lump_ends(laid: NDArray[np.int32], size: int) -> NDArray[np.int64]:
+    """Where lumps end: the line is ruled at every `size` tokens, and what no rule cuts is one lump between two rules.
+
+    A segment that is cut is a lump of its own. Segments 1 1 3 1 1 and a size of 4:
+
+        a b c c|c d e
+    """
+    if not size:
+        return np.arange(1, len(laid) + 1)
+    end = np.cumsum(laid, dtype=np.int64)
+    cell = (end - 1) // size
+    is_cut = (end - laid) // size < cell
+    joins = (cell[1:] == cell[:-1]) & ~is_cut[1:] & ~is_cut[:-1]
+    return np.flatnonzero(np.append(~joins, True))[: len(laid)] + 1
 
 
 def _tightest(items: NDArray[np.int64], rooms: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
@@ -164,13 +209,15 @@ def _tightest(items: NDArray[np.int64], rooms: NDArray[np.int64], capacity: int)
 
 
 def _fill_up(
-    packs: _Laid, lengths: NDArray[np.int32], capacity: int, max_docs: int, seed: int
+    packs: _Laid, in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Best-fit decreasing of the segments held back, into the packs that are there and new ones.
 
     Returns:
-        (segments in the order of placing, the pack of each), int64[S] both.
+        (places of all segments in the line, in the order of laying, the pack of each), int64[S] both.
     """
+    num_laid = len(packs.places)
+    lengths = in_line[num_laid:]
     contents = held(packs.docs if max_docs else np.ones_like(packs.docs), packs.tokens, capacity)
     kinds, kind_of, counts = np.unique(contents, return_inverse=True, return_counts=True)
     begun: list[Pattern] = [(count, ((kind, 1),)) for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True)]
@@ -197,4 +244,4 @@ def _fill_up(
             segments[begin : begin + size] = by_length[first : first + size]
             pack_of[begin : begin + size].reshape(count, each)[:] = here[:, None]
             begin += size
-    return segments, pack_of
+    return np.concatenate((packs.places, segments + num_laid)), np.concatenate((packs.pack_of, pack_of))
