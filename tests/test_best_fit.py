@@ -329,6 +329,26 @@ def test_filling_equals_its_twin(problem):
     assert packs_in(patterns) == Counter(slow_filling(lengths, capacity))
 
 
+@settings(PROPERTY, max_examples=100)
+@given(
+    lengths=st.lists(st.integers(1, 16), min_size=1, max_size=40), capacity=st.integers(16, 40), each=st.integers(1, 30)
+)
+def test_sums_and_their_work_equal_the_slow_twin(lengths, capacity, each):
+    """Sums that are all reached are not computed on; the work they would take decides when the planner stops."""
+    histogram = histogram_of(lengths * each, capacity)
+    sums = _Sums(histogram, capacity)
+    reached, work = {0}, 0
+    for index, length in enumerate(sorted(set(lengths))):
+        most = min(int(histogram[length]), capacity // length)
+        for copies in range(most):
+            work += 1 << copies <= most  # 1, 2, 4 copies at once, and a rest
+        reached = {total + count * length for total in reached for count in range(most + 1)}
+        reached = {total for total in reached if total <= capacity}
+        assert {total for total in range(capacity + 1) if sums.reach[index + 1] >> total & 1} == reached
+    assert sums.work == work
+    assert len(sums.reach) == len(set(lengths)) + 1
+
+
 @settings(PROPERTY, max_examples=60)
 @given(problem=small_problems(most=9))
 def test_the_pattern_of_the_longest_is_the_best(problem):

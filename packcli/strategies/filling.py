@@ -36,6 +36,11 @@ class _Sums:
         """Recomputes what depends on the lengths from `first` up."""
         sums = self.reach[first]
         for index in range(first, len(self.lengths)):
+            if sums == self._mask:  # nothing to add; the work is counted as if it were done
+                rest = self.lengths[index:]
+                self.reach[index + 1 :] = [sums] * len(rest)
+                self.work += sum(min(self.left[each], self.capacity // each).bit_length() for each in rest)
+                return
             length = self.lengths[index]
             most, step = min(self.left[length], self.capacity // length), 1
             while most > 0:  # 1, 2, 4, ... copies, and a rest: every number up to `most`
