@@ -44,6 +44,7 @@ def made_up_stats(num_lengths: int) -> Stats:
     return Stats(
         num_parts=1,
         num_input_bytes=tokens * 4,
+        num_rows_read=count,
         num_documents=count,
         num_documents_packed=count,
         num_tokens_in=tokens - count,
