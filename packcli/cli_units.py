@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +12,7 @@ from packcli.config import TOKENIZER_ENGINES, PackConfig, RunOptions
 from packcli.ending import Ending
 from packcli.errors import UsageError
 
-GROUP_HELP = "Share the work out to ranks: separate processes, on any machines with a common directory."
+GROUP_HELP = "Share the work out to ranks: separate processes, on any machines with a common directory or object store."
 
 PLAN_HELP = """Cut the units of a run, and leave them and all that ranks need in the output. Options as for pack.
 
@@ -30,7 +29,7 @@ RUN_EPILOG = """Examples:
   packcli units run packed --world-size 16        (in a Slurm array or an indexed Job)"""
 
 Directory = Annotated[
-    Path, typer.Argument(metavar="DIR", help="An output for which units plan was run.", show_default=False)
+    str, typer.Argument(metavar="DIR", help="An output for which units plan was run.", show_default=False)
 ]
 Workers = Annotated[int, typer.Option("-w", "--workers", help="Processes [default: every CPU].", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

@@ -31,7 +31,7 @@ import filelock
 from packcli import stores
 from packcli.carry_files import drop_carries
 from packcli.config import PackConfig
-from packcli.errors import LockedError, MismatchError, OutputError, UsageError
+from packcli.errors import LockedError, MismatchError, OutputError
 from packcli.fingerprints import first_difference
 from packcli.presence import SILENCE_S, Presence, Seen, look, look_around
 from packcli.readers import Source
@@ -77,13 +77,6 @@ class Output:
         self._state = root / STATE_DIRECTORY
         self._units = root / "units"
 
-    @property
-    def directory(self) -> Path:
-        """The output, where only a directory will do; raises UsageError when it is in an object store."""
-        if not isinstance(self.root, Path):
-            raise UsageError(f"{self.root}: ranks share a directory, and this is none", "packcli pack writes there")
-        return self.root
-
     def check_ours(self) -> None:
         """Raises OutputError when the directory is a file, or holds something that packcli did not write."""
         if isinstance(self.root, stores.RemotePath):
@@ -123,6 +116,7 @@ class Output:
         """
         if isinstance(self._state, stores.RemotePath):
             with stores.locked(self._state / "lock"):
+                self._refuse_ranks(time.time())
                 yield
             return
         self._state.mkdir(parents=True, exist_ok=True)
@@ -142,20 +136,26 @@ class Output:
         """
         host = re.sub(r"[^\w.-]", "_", platform.node())
         name = f"{rank:05d}-{world_size:05d}.{host}.{os.getpid()}.{uuid.uuid4().hex[:6]}.json"
-        state = self.directory / STATE_DIRECTORY
-        note = Presence(state / RANKS / name, {"rank": rank, "world_size": world_size, **facts})
+        note = Presence(self._state / RANKS / name, {"rank": rank, "world_size": world_size, **facts})
         with note:
-            owner = look(state / OWNER, note.now)
-            if owner is not None and owner.is_alive:
+            owner = self.works_alone(note.now)
+            if owner is not None:
                 raise LockedError(f"{self.root}: another packcli works there alone now ({owner})", "wait for it")
             for each in self.ranks(note.now):  # it is tried again: what went wrong before is past
                 if not each.is_alive and (each.data.get("rank"), each.data.get("world_size")) == (rank, world_size):
                     each.path.unlink(missing_ok=True)
             yield note
 
+    def works_alone(self, now: float) -> str | None:
+        """Who works here alone, if anybody does: pack, plan or finish. `now` is the time of the filesystem."""
+        if isinstance(self._state, stores.RemotePath):
+            return stores.owner_of(self._state / "lock")
+        owner = look(self._state / OWNER, now)
+        return str(owner) if owner is not None and owner.is_alive else None
+
     def ranks(self, now: float) -> list[Seen]:
         """The notes of ranks: of those that run, failed or died. `now` is the time of the filesystem."""
-        return look_around(self._state / RANKS, now) if isinstance(self._state, Path) else []
+        return look_around(self._state / RANKS, now)
 
     def _refuse_ranks(self, now: float) -> None:
         alive = [each for each in self.ranks(now) if each.is_alive]
@@ -201,7 +201,7 @@ class Output:
         """Appends a line to the run log: times, workers, paths, versions; nothing that is hashed."""
         path = self._state / file_name
         line = json.dumps(entry) + "\n"
-        if isinstance(path, stores.RemotePath):  # nothing can be appended there; the lock is held
+        if isinstance(path, stores.RemotePath):  # nothing can be appended there; nobody else writes this file
             path.put((path.read_bytes() if path.is_file() else b"") + line.encode())
             return
         with open(path, "a", encoding="utf-8") as file:
@@ -308,8 +308,9 @@ class Output:
         for name in OUR_DIRECTORIES:
             with contextlib.suppress(OSError):  # it holds something else
                 (self.root / name).rmdir()
-        for each in (*self._state.glob(f"{RANKS}/*.json"), *self._state.glob(f"{RANKS}/*.jsonl")):
-            each.unlink(missing_ok=True)
+        for pattern in ("*.json", "*.jsonl"):
+            for each in (self._state / RANKS).glob(pattern):
+                each.unlink(missing_ok=True)
         drop_carries(self._state)
         for name in (*RANK_FILES, "inputs.json", MIX, PLAN):  # the plan last: until then it is known for what it was
             (self._state / name).unlink(missing_ok=True)

@@ -109,7 +109,7 @@ def merge(
     target = Output(Path(output))
     target.check_ours()
     target.refuse_locked()
-    inputs = _read_inputs(roots, target.directory, verify)
+    inputs = _read_inputs(roots, Path(output), verify)
     run = _describe(inputs)
     for message in _shared(inputs):
         emit(Warned(message))
@@ -250,15 +250,17 @@ def _carry_out(target: Output, inputs: Sequence[_Input], run: Mapping[str, Any],
         stats = collect(target.root, run["num_units"], workers=num_cpus()).stats
         return Report(target.root, dict(run), stats, "up to date", target.last_run())
     _begin(target, inputs, run)
+    folder = target.root
+    assert isinstance(folder, Path)  # merge refuses what is none
     for split in splits_of(config):
-        (target.directory / folder_of(config, split)).mkdir(exist_ok=True)
+        (folder / folder_of(config, split)).mkdir(exist_ok=True)
     num_linked = num_copied = num_bytes_copied = 0
     finished = {(each.unit, each.part) for each in done}
     for each, old, new in wanted:
         if (new.unit, new.part) in finished:
             continue
         for split, shard in new.shards.items():
-            if adopt_shard(each.root / old.shards[split].file, target.directory, shard):
+            if adopt_shard(each.root / old.shards[split].file, folder, shard):
                 num_linked += 1
             else:
                 num_copied += 1
@@ -266,7 +268,7 @@ def _carry_out(target: Output, inputs: Sequence[_Input], run: Mapping[str, Any],
         if (
             old.rejected is not None
             and new.rejected is not None
-            and not adopt_shard(each.root / old.rejected.file, target.directory, new.rejected)
+            and not adopt_shard(each.root / old.rejected.file, folder, new.rejected)
         ):
             num_bytes_copied += new.rejected.num_bytes
         target.commit(new)
@@ -306,11 +308,11 @@ def _claim(target: Output, run: Mapping[str, Any], overwrite: bool) -> None:
 def _begin(target: Output, inputs: Sequence[_Input], run: Mapping[str, Any]) -> None:
     """Makes the directory ready; it gets to know where the inputs and the settings of its members are."""
     target.sweep()
-    state = target.directory / STATE_DIRECTORY
+    state = target.state
     if target.recorded_run() is None:
         write_json(state / PLAN, run)
-    (target.directory / "manifest.json").unlink(missing_ok=True)
-    (target.directory / "units").mkdir(exist_ok=True)
+    (target.root / "manifest.json").unlink(missing_ok=True)
+    (target.root / "units").mkdir(exist_ok=True)
     remembered = [entry for each in inputs for entry in remembered_inputs(each.root, each.manifest)]
     write_json(state / "inputs.json", {str(number): entry for number, entry in enumerate(remembered) if path_of(entry)})
     for each in inputs:

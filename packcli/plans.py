@@ -9,6 +9,7 @@ DIR/.packcli/tokenizer.json   a copy of the tokenizer: ranks need no other
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import json
 import os
@@ -20,8 +21,9 @@ from packcli import chat, probe, readers, tokenizing
 from packcli.config import FORMAT_VERSION, PackConfig, RunOptions
 from packcli.describing import unit_sizes
 from packcli.errors import MismatchError, OutputError, StorageError
-from packcli.manifest import RANK_FILES, STATE_DIRECTORY, Output
+from packcli.manifest import RANK_FILES, Output
 from packcli.shards import committed, file_sha256
+from packcli.stores import Location, is_remote, locate
 
 JOB, UNITS, TOKENIZER = RANK_FILES
 
@@ -45,15 +47,20 @@ class Planned:
 
 def write_plan(target: Output, described: probe.Described, config: PackConfig, options: RunOptions) -> None:
     """Writes what ranks need; the output was begun (see Output.begin) with the same run."""
-    state = target.directory / STATE_DIRECTORY
+    state = target.state
     with committed(state / TOKENIZER) as file:
         file.write(Path(described.tokenizer.path).read_bytes())
     with committed(state / UNITS) as file:
         for unit, size in zip(described.units, unit_sizes(described), strict=True):
             file.write(json.dumps([size, *_unit_values(unit)], separators=(",", ":")).encode() + b"\n")
-    root = os.path.commonpath([os.path.dirname(source.path) for source in described.sources])
+    here = [os.path.dirname(source.path) for source in described.sources if not is_remote(source.path)]
+    root = os.path.commonpath(here) if here else ""
     sources = [
-        {**dataclasses.asdict(source), "path": os.path.relpath(source.path, root)} for source in described.sources
+        {
+            **dataclasses.asdict(source),
+            "path": source.path if is_remote(source.path) else os.path.relpath(source.path, root),
+        }
+        for source in described.sources
     ]
     job = {
         "fingerprint": described.run["fingerprint"],
@@ -76,20 +83,20 @@ def read_plan(target: Output, units: slice, input_root: str | None = None) -> Pl
     Args:
         target: The output.
         units: Which.
-        input_root: Where the deepest directory that holds all inputs is now; None: where it was.
+        input_root: Where the deepest directory that holds all inputs is now; None: where it was. URLs stay.
 
     Raises:
         OutputError: there is no plan, or a damaged one.
         MismatchError: it is that of another run, or of another version of packcli.
         StorageError: the copy of the tokenizer is damaged.
     """
-    state = target.directory / STATE_DIRECTORY
+    state = target.state
     run = target.recorded_run()
     if run is None or not (state / JOB).is_file():
-        raise OutputError(f"{target.directory}: no plan for ranks", "packcli units plan INPUT... -o DIR makes one")
+        raise OutputError(f"{target.root}: no plan for ranks", "packcli units plan INPUT... -o DIR makes one")
     if run.get("format_version") != FORMAT_VERSION:
         raise MismatchError(
-            f"{target.directory} was planned for format version {run.get('format_version')}, this packcli writes "
+            f"{target.root} was planned for format version {run.get('format_version')}, this packcli writes "
             f"{FORMAT_VERSION}",
             "use the same version of packcli for the plan and every rank",
         )
@@ -102,7 +109,7 @@ def read_plan(target: Output, units: slice, input_root: str | None = None) -> Pl
         ) from None
     if job["fingerprint"] != run["fingerprint"]:
         raise MismatchError(
-            f"{target.directory}: the plan for ranks is not that of the run begun there",
+            f"{target.root}: the plan for ranks is not that of the run begun there",
             "make it again with units plan",
         )
     if file_sha256(state / TOKENIZER)[0] != planned.described.tokenizer.sha256:
@@ -110,11 +117,26 @@ def read_plan(target: Output, units: slice, input_root: str | None = None) -> Pl
     return planned
 
 
-def _from_json(job: dict[str, Any], run: dict[str, Any], state: Path, input_root: str | None, units: slice) -> Planned:
+def fetch_tokenizer(planned: Planned, folder: str) -> Planned:
+    """The plan with its copy of the tokenizer in a directory of this machine, where it was in an object store."""
+    spec = planned.described.tokenizer
+    path = Path(folder) / TOKENIZER
+    path.write_bytes(locate(spec.path).read_bytes())
+    described = dataclasses.replace(planned.described, tokenizer=dataclasses.replace(spec, path=str(path)))
+    return dataclasses.replace(planned, described=described)
+
+
+def _from_json(
+    job: dict[str, Any], run: dict[str, Any], state: Location, input_root: str | None, units: slice
+) -> Planned:
     root = job["input_root"] if input_root is None else os.path.abspath(input_root)
     found = list(read_units(state / UNITS, units))
+
+    def place(path: str) -> str:
+        return path if is_remote(path) else os.path.join(root, path)
+
     described = probe.Described(
-        [readers.Source(**{**each, "path": os.path.join(root, each["path"])}) for each in job["sources"]],
+        [readers.Source(**{**each, "path": place(each["path"])}) for each in job["sources"]],
         readers.Fields(**{**_tuples(job["fields"]), "optional": frozenset(job["fields"]["optional"])}),
         [unit for unit, _ in found],
         tokenizing.TokenizerSpec(**{**_tuples(job["tokenizer"]), "path": str(state / TOKENIZER)}),
@@ -135,9 +157,9 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def read_units(path: Path, units: slice) -> Iterator[tuple[readers.Unit, int]]:
+def read_units(path: Location, units: slice) -> Iterator[tuple[readers.Unit, int]]:
     """Units of a plan, each with its bytes; the lines of others are passed over."""
-    with open(path, "rb") as file:
+    with open(path, "rb") if isinstance(path, Path) else io.BytesIO(path.read_bytes()) as file:
         for index, line in itertools.islice(enumerate(file), units.start, units.stop, units.step):
             size, *values = json.loads(line)
             yield _unit_of(index, values), size

@@ -6,7 +6,8 @@ two who come at once at least one sees the other.
 
 A note is alive while its process is, where that can be seen (the same machine, since it was started, in the same
 container); from elsewhere, while it was touched within SILENCE_S. Ages are differences of times that the filesystem
-itself gave, so clocks of machines need not agree. NFS may show a new note to another machine a minute late: whoever
+itself gave, so clocks of machines need not agree. In an object store a note is put again instead, with the time in it,
+and clocks must agree within some minutes. NFS may show a new note to another machine a minute late: whoever
 comes between can lose a temporary file to a sweep, and fails; what is committed is right all the same.
 """
 
@@ -25,8 +26,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packcli import stores
+from packcli.errors import PackcliError
+
 TOUCH_S = 20.0
 """How often a living process touches its note."""
+
+BEAT = "beat"
+"""Key of a note in an object store: when it was put."""
 
 SILENCE_S = 300.0
 """A note of another machine that was not touched for so long is that of a dead process."""
@@ -36,7 +43,7 @@ SILENCE_S = 300.0
 class Seen:
     """A note, as another process finds it."""
 
-    path: Path
+    path: stores.Location
     data: dict[str, Any]
     age_s: float
     """Since it was touched."""
@@ -56,7 +63,7 @@ class Presence:
         facts: What it says besides who wrote it.
     """
 
-    def __init__(self, path: Path, facts: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: stores.Location, facts: Mapping[str, Any] | None = None) -> None:
         self.path = path
         self.facts: dict[str, Any] = {**me(), **(facts or {})}
         self._done = threading.Event()
@@ -64,9 +71,12 @@ class Presence:
         self._remains = False
 
     def __enter__(self) -> Presence:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Whoever reads it half written wrote its own before, and that is read next.
-        self.path.write_text(json.dumps(self.facts), encoding="utf-8")
+        if isinstance(self.path, stores.RemotePath):
+            self._put(self.path)
+        else:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Whoever reads it half written wrote its own before, and that is read next.
+            self.path.write_text(json.dumps(self.facts), encoding="utf-8")
         threading.Thread(target=self._touch, daemon=True).start()
         return self
 
@@ -74,6 +84,9 @@ class Presence:
         """Writes more into the note."""
         with self._lock:
             self.facts.update(facts)
+            if isinstance(self.path, stores.RemotePath):
+                self._put(self.path)
+                return
             temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.{uuid.uuid4().hex[:12]}.tmp")
             try:
                 temporary.write_text(json.dumps(self.facts), encoding="utf-8")  # no fsync: it dies with the machine
@@ -89,15 +102,15 @@ class Presence:
 
     @property
     def now(self) -> float:
-        """The time of the filesystem, at about the last touch."""
+        """The time of the filesystem, at about the last touch; of an object store, this machine's."""
         self._touch_once()
-        return self.path.stat().st_mtime
+        return time.time() if isinstance(self.path, stores.RemotePath) else self.path.stat().st_mtime
 
     def __exit__(self, *exc: object) -> None:
         self._done.set()
         with self._lock:
             if not self._remains:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(PackcliError, OSError):
                     self.path.unlink(missing_ok=True)
 
     def _touch(self) -> None:
@@ -105,8 +118,14 @@ class Presence:
             self._touch_once()
 
     def _touch_once(self) -> None:
-        with self._lock, contextlib.suppress(OSError):
-            os.utime(self.path)
+        with self._lock, contextlib.suppress(PackcliError, OSError):
+            if not isinstance(self.path, stores.RemotePath):
+                os.utime(self.path)
+            elif not self._done.is_set():  # else it would be there again
+                self._put(self.path)
+
+    def _put(self, path: stores.RemotePath) -> None:
+        path.put(json.dumps({**self.facts, BEAT: time.time()}).encode())
 
 
 def me() -> dict[str, Any]:
@@ -120,7 +139,7 @@ def me() -> dict[str, Any]:
     }
 
 
-def look(path: Path, now: float) -> Seen | None:
+def look(path: stores.Location, now: float) -> Seen | None:
     """A note; None when there is none, or it is not one.
 
     Args:
@@ -129,21 +148,19 @@ def look(path: Path, now: float) -> Seen | None:
     """
     try:
         data = json.loads(path.read_bytes())
-        age = now - path.stat().st_mtime
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(data, dict):
+        if not isinstance(data, dict):
+            return None
+        age = now - (float(data[BEAT]) if isinstance(path, stores.RemotePath) else path.stat().st_mtime)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return Seen(path, data, max(age, 0.0), _is_alive(data, age))
 
 
-def look_around(directory: Path, now: float) -> list[Seen]:
+def look_around(directory: stores.Location, now: float) -> list[Seen]:
     """Every note in a directory, by name."""
-    try:
-        paths = sorted(path for path in directory.iterdir() if path.suffix == ".json" and path.name[0] != ".")
-    except FileNotFoundError:
-        return []
-    return [seen for path in paths if (seen := look(path, now)) is not None]
+    names = sorted(name for name in stores.names_in(directory) if name.endswith(".json") and name[0] != ".")
+    found = stores.concurrently(directory, lambda name: look(directory / name, now), names)
+    return [seen for seen in found if seen is not None]
 
 
 def _is_alive(data: Mapping[str, Any], age: float) -> bool:

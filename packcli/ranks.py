@@ -15,10 +15,10 @@ import contextlib
 import dataclasses
 import json
 import os
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from packcli.engine import Emit, local_crew
 from packcli.errors import MismatchError, OutputError, PackcliError, StorageError, UsageError
 from packcli.finishing import finish as finish_output
 from packcli.job import folder_of, splits_of
-from packcli.manifest import PLAN, RANKS, STATE_DIRECTORY, Output
+from packcli.manifest import PLAN, RANKS, Output
 from packcli.pipeline import (
     Line,
     Prepared,
@@ -44,18 +44,19 @@ from packcli.pipeline import (
     make_job,
     run_units,
 )
-from packcli.plans import Planned, read_plan, write_plan
+from packcli.plans import Planned, fetch_tokenizer, read_plan, write_plan
 from packcli.presence import Presence
 from packcli.rejects import Limit, make_limit
 from packcli.report import Report, read_report
 from packcli.stats import Stats
+from packcli.stores import Location, RemotePath, locate
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
     """What a rank did."""
 
-    output: Path
+    output: Location
     rank: int
     world_size: int
     num_units: int
@@ -78,7 +79,7 @@ def plan(
     config: PackConfig,
     options: RunOptions,
     on_event: Callable[[object], None] | None = None,
-) -> Path:
+) -> Location:
     """Cuts the units of a run and leaves them, and all that a rank needs, in the output; does none of them.
 
     Goes on with an output of the same run, whoever began it: committed units stay.
@@ -93,7 +94,7 @@ def plan(
     if "-" in inputs:
         raise UsageError("ranks cannot read standard input", "write it to a file, or use packcli pack -")
     emit = on_event or (lambda event: None)
-    target = Output(Path(output if output is not None else default_output(inputs, config)))
+    target = Output(locate(output if output is not None else default_output(inputs, config)))
     target.check_ours()
     target.refuse_locked()
     sources = find_inputs(inputs, target, config, options, lambda message: emit(Warned(message)))
@@ -102,11 +103,11 @@ def plan(
         here = dataclasses.replace(options, engine="serial", ray_address=None)
         Line(config, here, target, emit).prepare(described)  # its checks; ranks make their own choice of engine
         write_plan(target, described, config, options)
-    return target.directory
+    return target.root
 
 
 def run(
-    output: str | os.PathLike[str],
+    output: str | os.PathLike[str] | Location,
     rank: int,
     world_size: int,
     *,
@@ -134,23 +135,27 @@ def run(
     if not 0 <= rank < world_size:
         raise UsageError(f"--rank {rank} is not in 0..{world_size - 1}", "ranks are counted from 0")
     began = time.perf_counter()
-    target = Output(Path(output))
+    target = Output(locate(output))
     _refuse_no_output(target)
-    planned = read_plan(target, slice(rank, None, world_size), input_root)
-    share = _Share(target, planned, on_event or (lambda event: None))
-    with target.beside(rank, world_size, state="running", num_units=len(planned.described.units)) as note:
+    with contextlib.ExitStack() as stack:
+        planned = read_plan(target, slice(rank, None, world_size), input_root)
+        if isinstance(target.root, RemotePath):  # workers open the tokenizer by its path
+            planned = fetch_tokenizer(planned, stack.enter_context(tempfile.TemporaryDirectory(prefix="packcli-")))
+        share = _Share(target, planned, on_event or (lambda event: None))
+        facts = {"state": "running", "num_units": len(planned.described.units)}
+        note = stack.enter_context(target.beside(rank, world_size, **facts))
         try:
             share.do(note, workers or num_cpus(), tokenizer_engine or planned.tokenizer_engine)
         except BaseException as error:
-            with contextlib.suppress(OSError):  # a full disk has no room for it
+            with contextlib.suppress(PackcliError, OSError):  # a full disk has no room for it
                 note.leave(state="failed", error=_said(error), ended=time.strftime("%Y-%m-%d %H:%M:%S %z"))
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(PackcliError, OSError):
                 _sweep_alone(target, note)
             if space.is_full(error):
-                raise space.full_disk(target.directory, 0) from error
+                raise space.full_disk(target.root, 0) from error
             raise
         return Ran(
-            target.directory,
+            target.root,
             rank,
             world_size,
             len(planned.described.units),
@@ -187,7 +192,7 @@ class _Share:
         chosen = tokenizing.choose_engine(described.tokenizer, tokenizer_engine, sample, threads=crew.threads)
         ready = Prepared(done, todo, chosen, crew, sum(planned.sizes), left, limit_of(planned))
         for split in splits_of(config):
-            (self._target.directory / folder_of(config, split)).mkdir(exist_ok=True)
+            (self._target.root / folder_of(config, split)).mkdir(exist_ok=True)
         self._emit(Started(ready.total_bytes, ready.total_bytes - left, crew.workers))
         stats = Stats()
         job = make_job(self._target, described, config, ready)
@@ -212,7 +217,7 @@ class _Share:
         done = Committed(is_whole=np.zeros(described.run["num_units"], dtype=np.bool_))
         todo = []
         for unit in described.units:
-            parts = [sidecar for sidecar, _ in read_unit(self._target.directory, unit.index)]
+            parts = [sidecar for sidecar, _ in read_unit(self._target.root, unit.index)]
             done.num_parts += len(parts)
             if parts and parts[-1].is_last:
                 done.is_whole[unit.index] = True
@@ -229,19 +234,20 @@ class _Share:
         """
         for number, unit in enumerate(todo):
             if self._plan_mark() != self._plan:
-                raise MismatchError(
-                    f"{self._target.directory} was begun anew while this rank ran", "start the rank again"
-                )
+                raise MismatchError(f"{self._target.root} was begun anew while this rank ran", "start the rank again")
             if number:
-                parts = read_unit(self._target.directory, unit.index)
+                parts = read_unit(self._target.root, unit.index)
                 if parts and parts[-1][0].is_last:
                     continue
             yield unit
 
-    def _plan_mark(self) -> tuple[int, int, int] | None:
+    def _plan_mark(self) -> object:
         """What changes when the output is begun anew."""
+        path = self._target.state / PLAN
         try:
-            stat = (self._target.directory / STATE_DIRECTORY / PLAN).stat()
+            if isinstance(path, RemotePath):
+                return path.stat()
+            stat = path.stat()
         except FileNotFoundError:
             return None
         return stat.st_ino, stat.st_mtime_ns, stat.st_size
@@ -252,7 +258,7 @@ class _Share:
         for index in sorted({span.source for unit in described.units for span in unit.spans}):
             source = described.sources[index]
             try:
-                size = os.stat(source.path).st_size
+                size = locate(source.path).stat().st_size
             except OSError as error:
                 raise StorageError(
                     f"{source.path}: {error.strerror}", "--input-root says where the inputs are on this machine"
@@ -264,7 +270,7 @@ class _Share:
                 )
 
 
-def finish(output: str | os.PathLike[str], *, workers: int = 0) -> Report:
+def finish(output: str | os.PathLike[str] | Location, *, workers: int = 0) -> Report:
     """Makes the shards of ranks a dataset, once every unit is done.
 
     Args:
@@ -276,12 +282,12 @@ def finish(output: str | os.PathLike[str], *, workers: int = 0) -> Report:
         LockedError: a rank still runs, or another finish.
     """
     began = time.perf_counter()
-    target = Output(Path(output))
+    target = Output(locate(output))
     _refuse_no_output(target)
     target.refuse_locked()
     with target.locked():
         if target.is_finished:
-            report = read_report(target.directory)
+            report = read_report(target.root)
             return dataclasses.replace(report, status="up to date")
         planned = read_plan(target, slice(0, 0))
         run = planned.described.run
@@ -298,12 +304,12 @@ def finish(output: str | os.PathLike[str], *, workers: int = 0) -> Report:
             with contextlib.suppress(OSError):
                 target.sweep()
             if space.is_full(error):
-                raise space.full_disk(target.directory, 0) from error
+                raise space.full_disk(target.root, 0) from error
             raise
         entry = _log_of_ranks(target, stats, time.perf_counter() - began)
         if entry:
             target.log(**entry)
-        return Report(target.directory, run, stats, "finished", entry)
+        return Report(target.root, run, stats, "finished", entry)
 
 
 def limit_of(planned: Planned) -> Limit:
@@ -314,7 +320,8 @@ def limit_of(planned: Planned) -> Limit:
 def _log_of_ranks(target: Output, stats: Stats, seconds: float) -> dict[str, Any]:
     """One line for the run log out of those of the ranks: their sums, and the engine of the last one."""
     entries = []
-    for path in sorted((target.directory / STATE_DIRECTORY / RANKS).glob("*.jsonl")):
+    paths: Iterable[Location] = (target.state / RANKS).glob("*.jsonl")
+    for path in sorted(paths, key=str):
         with contextlib.suppress(OSError, ValueError):
             entries += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     if not entries:
@@ -332,10 +339,8 @@ def _log_of_ranks(target: Output, stats: Stats, seconds: float) -> dict[str, Any
 
 
 def _refuse_no_output(target: Output) -> None:
-    if not (target.directory / STATE_DIRECTORY).is_dir():
-        raise OutputError(
-            f"{target.directory}: not an output of packcli", "packcli units plan INPUT... -o DIR makes one"
-        )
+    if not target.state.is_dir():
+        raise OutputError(f"{target.root}: not an output of packcli", "packcli units plan INPUT... -o DIR makes one")
 
 
 def _sweep_alone(target: Output, note: Presence) -> None:

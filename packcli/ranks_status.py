@@ -7,20 +7,22 @@ read to its end. Speed and errors come from the notes of the ranks.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
 import re
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from packcli.collecting import committed_units
 from packcli.errors import OutputError
-from packcli.manifest import OWNER, STATE_DIRECTORY, Output
+from packcli.manifest import Output
 from packcli.plans import UNITS, read_units
-from packcli.presence import Seen, look
+from packcli.presence import Seen
 from packcli.sidecars import sidecar_file
+from packcli.stores import Location, RemotePath, concurrently, locate
 
 HEAD_BYTES = 256
 """Of a sidecar: unit, part and whether it is the last one."""
@@ -54,7 +56,7 @@ class RankStatus:
 class Status:
     """How far an output has come."""
 
-    output: Path
+    output: Location
     state: str
     """planned, running, stopped (units are left, nobody works), complete (to be finished), finished."""
     num_units: int
@@ -77,19 +79,20 @@ class Status:
         return {**dataclasses.asdict(self), "output": str(self.output)}
 
 
-def status(output: Path) -> Status:
+def status(output: str | os.PathLike[str] | Location) -> Status:
     """Looks at an output.
 
     Raises:
         OutputError: no run was begun there.
     """
-    target = Output(output)
+    target = Output(locate(output))
+    root = target.root
     run = target.recorded_run()
     if run is None:
         raise OutputError(f"{output}: no run was begun there", "packcli units plan INPUT... -o DIR begins one")
     now = time.time()
     num_units = int(run["num_units"])
-    is_whole = _whole_units(output, num_units)
+    is_whole = _whole_units(root, num_units)
     num_bytes, num_bytes_done = _bytes(target, run, is_whole)
     notes = [each for each in target.ranks(now) if each.is_alive or not _is_made_good(each, is_whole)]
     ranks, running = [_rank(each) for each in notes], [each for each in notes if each.is_alive]
@@ -99,8 +102,7 @@ def status(output: Path) -> Status:
     )
     speeds = [each.bytes_per_second for each in ranks if each.state == "running" and each.bytes_per_second]
     speed = sum(speeds) if speeds else None
-    owner = look(output / STATE_DIRECTORY / OWNER, now)
-    alone = str(owner) if owner is not None and owner.is_alive else None
+    alone = target.works_alone(now)
     if target.is_finished:
         state = "finished"
     elif running or alone:
@@ -110,7 +112,7 @@ def status(output: Path) -> Status:
     else:
         state = "stopped" if num_done or ranks else "planned"
     return Status(
-        output=output,
+        output=root,
         state=state,
         num_units=num_units,
         num_units_done=num_done,
@@ -124,28 +126,39 @@ def status(output: Path) -> Status:
     )
 
 
-def _whole_units(root: Path, num_units: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _whole_units(root: Location, num_units: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """bool[units]: the part with the highest number is the last, and none before it is missing."""
     is_whole = np.zeros(num_units, dtype=np.bool_)
     units, parts = committed_units(root)
     highest = np.flatnonzero(np.append(units[1:] != units[:-1], len(units) > 0))
     counts = np.diff(highest, prepend=-1)
-    for index, count in zip(highest.tolist(), counts.tolist(), strict=True):
-        unit, part = int(units[index]), int(parts[index])
-        if unit < num_units and count == part + 1:
-            try:
-                with open(root / sidecar_file(unit, part), "rb") as file:
-                    is_whole[unit] = _IS_LAST.search(file.read(HEAD_BYTES)) is not None
-            except OSError:
-                continue
+    highest = highest[(counts == parts[highest] + 1) & (units[highest] < num_units)]
+    found = zip(units[highest].tolist(), parts[highest].tolist(), strict=True)
+    for unit, is_last in concurrently(root, functools.partial(_is_last, root), found):
+        is_whole[unit] = is_last
     return is_whole
+
+
+def _is_last(root: Location, unit_part: tuple[int, int]) -> tuple[int, bool]:
+    """Whether the sidecar of a part says that it is the last one: (unit, that)."""
+    unit, part = unit_part
+    path = root / sidecar_file(unit, part)
+    try:
+        if isinstance(path, RemotePath):
+            head = path.read_bytes()[:HEAD_BYTES]
+        else:
+            with open(path, "rb") as file:
+                head = file.read(HEAD_BYTES)
+    except OSError:
+        return unit, False
+    return unit, _IS_LAST.search(head) is not None
 
 
 def _bytes(target: Output, run: dict[str, Any], is_whole: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[int, int]:
     """Bytes of the input, and of the units that are done; in proportion where no plan for ranks tells."""
     total = done = 0
     try:
-        for unit, size in read_units(target.directory / STATE_DIRECTORY / UNITS, slice(None)):
+        for unit, size in read_units(target.state / UNITS, slice(None)):
             total += size
             done += size if unit.index < len(is_whole) and is_whole[unit.index] else 0
     except (OSError, ValueError, TypeError):

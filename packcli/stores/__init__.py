@@ -14,7 +14,7 @@ either: a prefix is there when something is under it.
 """
 
 from packcli.stores.access import Entry
-from packcli.stores.locks import locked, refuse_locked
+from packcli.stores.locks import locked, owner_of, refuse_locked
 from packcli.stores.places import Location, concurrently, is_inside, is_remote, locate, names_in, uploaded, walk
 from packcli.stores.ranges import open_random, open_stream
 from packcli.stores.remote import RemotePath
@@ -31,6 +31,7 @@ __all__ = [
     "names_in",
     "open_random",
     "open_stream",
+    "owner_of",
     "refuse_locked",
     "uploaded",
     "walk",

@@ -35,13 +35,20 @@ STALE_S = 300.0
 
 def refuse_locked(lock: RemotePath) -> None:
     """Raises LockedError when somebody else holds the lock of an output; names it."""
-    owner = _read(lock)
-    if owner is not None and _is_alive(owner):
-        who = f"process {owner['pid']} on {owner['host']}, since {owner.get('since')}"
+    owner = owner_of(lock)
+    if owner is not None:
         raise LockedError(
-            f"{lock.parent.parent}: another packcli writes there now ({who})",
+            f"{lock.parent.parent}: another packcli writes there now ({owner})",
             f"wait for it, or use another -o; if it is dead, its lock ends {STALE_S:.0f} s after its last sign of life",
         )
+
+
+def owner_of(lock: RemotePath) -> str | None:
+    """Who holds a lock, for messages; None when nobody who lives does."""
+    owner = _read(lock)
+    if owner is None or not _is_alive(owner):
+        return None
+    return f"process {owner['pid']} on {owner['host']}, since {owner.get('since')}"
 
 
 @contextlib.contextmanager

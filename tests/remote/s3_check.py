@@ -310,3 +310,30 @@ def test_the_state_holds_no_secret(bucket, inputs):
     assert b"key-of-the-tests" not in held
     assert str(bucket).encode() not in (bucket / "out" / "manifest.json").read_bytes()
     assert Path(inputs).exists()
+
+
+def test_three_ranks_on_s3_one_of_which_is_killed(bucket, inputs, whole):
+    """From any machines that reach the store: the tree of one process, and status from the store alone."""
+    upload(inputs, bucket / "in")
+    out = bucket / "out"
+    settings = [each for each in SETTINGS if each not in ("-w", "1")]
+    code, said = run("units", "plan", bucket / "in", "-o", out, *settings)
+    assert code == 0, said
+    ranks = [
+        start("units", "run", out, "--rank", rank, "--world-size", 3, "-w", 1 + rank % 2, "-q") for rank in range(3)
+    ]
+    while not (out / "units").entries():
+        assert any(each.poll() is None for each in ranks)
+        time.sleep(0.05)
+    os.killpg(ranks[1].pid, signal.SIGKILL)
+    for each in ranks:
+        _, said = each.communicate()
+        assert each.returncode == (-signal.SIGKILL if each is ranks[1] else 0), said
+    code, said = run("units", "run", out, "--rank", 1, "--world-size", 3, "-w", 1, "-q")
+    assert code == 0, said
+    code, said = run("units", "status", out, "--json")
+    found = json.loads(said)
+    assert (found["state"], found["num_units_done"], found["ranks"]) == ("complete", found["num_units"], [])
+    code, said = run("units", "finish", out)
+    assert code == 0, said
+    assert tree(out) == whole
