@@ -41,7 +41,7 @@ FINE = 4
 """Leans between two that are so near are not tried: correlation and packs are taken as linear there."""
 
 PRICE = 0.03
-"""Most packs that a lean may cost, as a share of those at random. (Uniform lengths would take 0.08.)"""
+"""Most packs that a lean may cost, as a share of those at random. (Uniform lengths would take 0.09.)"""
 
 SCALE = 1 << 12
 """Lengths are compared in so many parts of the capacity, in integers: the same on every machine."""

@@ -1,4 +1,4 @@
-"""shuffle-fit: packs in a random order, so that the lengths inside a pack are not alike.
+"""shuffle-fit: packs in a random order, so that the lengths inside a pack are neither alike nor unlike.
 
 Best-fit decreasing puts long with long: on short documents the lengths of pack mates correlate by 0.8. Here
 documents come in a random order, and only the last few percent of them, a random sample too, are placed by
