@@ -10,6 +10,7 @@ import typer
 
 from packcli import __version__, cli_outputs, cli_units, cli_views
 from packcli.bad_rows import DEFAULT_MAX_BAD
+from packcli.cli_options import Debug, Json, Quiet
 from packcli.config import COLUMN_SETS, COLUMNS, EFFORTS, ENGINES, OVERLONG, TOKENIZER_ENGINES, PackConfig, RunOptions
 from packcli.ending import Ending
 from packcli.formats import FORMATS
@@ -287,9 +288,9 @@ def pack(
         str | None,
         _text_option("--config", metavar="FILE", help="Settings, flags win [default: packcli.toml if there]."),
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Tokenize text, pack it, and write Arrow shards with a report.
 

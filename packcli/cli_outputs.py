@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from packcli.cli_options import Debug, Json, Quiet
 from packcli.config import TOKENIZER_ENGINES, RunOptions
 from packcli.ending import Ending
 from packcli.errors import NoInputError, UsageError
@@ -93,9 +94,9 @@ def verify(
     tokenizer_engine: Annotated[
         str, typer.Option(metavar="NAME", help=f"With --deep: {', '.join(TOKENIZER_ENGINES)}.", show_default=False)
     ] = "auto",
-    json_: Annotated[bool, typer.Option("--json", help="Print what was found as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Check a packed directory: every file, every row, every document. Exit code 3 when something is wrong."""
     with Ending(debug) as errors:
@@ -148,9 +149,9 @@ def export(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an export of something else, made by packcli.")
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Write a packed directory in the format of another stack, and show the line that loads it there.
 
@@ -178,9 +179,9 @@ def merge(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an output of packcli that is something else.")
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Make one packed directory of several with the same settings, without copying tokens where hard links can be made.
 

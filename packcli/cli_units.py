@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from packcli.cli_options import Debug, Json, Quiet
 from packcli.config import TOKENIZER_ENGINES, PackConfig, RunOptions
 from packcli.ending import Ending
 from packcli.errors import UsageError
@@ -32,9 +33,6 @@ Directory = Annotated[
     str, typer.Argument(metavar="DIR", help="An output for which units plan was run.", show_default=False)
 ]
 Workers = Annotated[int, typer.Option("-w", "--workers", help="Processes [default: every CPU].", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def find_rank(rank: int | None, world_size: int | None, environment: Mapping[str, str]) -> tuple[int, int]:

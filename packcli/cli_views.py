@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from packcli.cli_options import Debug, Json
 from packcli.config import OVERLONG, PackConfig, RunOptions, canonical_strategy
 from packcli.errors import MismatchError, NoInputError, StorageError, UsageError
 from packcli.settings import read_settings, unescape
@@ -63,7 +64,7 @@ def stats(
     ] = None,
     markdown: Annotated[bool, _option("--markdown", help="Print the tables as Markdown on stdout.")] = False,
     csv: Annotated[bool, _option("--csv", help="Print every figure as CSV on stdout.")] = False,
-    json_: Annotated[bool, _option("--json", help="Print the report as JSON on stdout.")] = False,
+    json_: Json = False,
     max_len: Annotated[
         str | None, _option("--max-len", metavar="N,N...", help="INPUT: lengths of packs to plan [default: 2048].")
     ] = None,
@@ -97,7 +98,7 @@ def stats(
     config: Annotated[
         str | None, _option("--config", metavar="FILE", help="INPUT: settings [default: packcli.toml if there].")
     ] = None,
-    debug: Annotated[bool, _option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Show what was packed: figures, histograms, sources. Or, for raw input, what packing would give."""
     if sum((markdown, csv, json_)) > 1:
@@ -171,8 +172,8 @@ def inspect(
         str | None, _option("--tokenizer", metavar="T", help="The tokenizer, when it is not where it was.")
     ] = None,
     pager: Annotated[bool, _option("--pager", help="Page through $PAGER on a terminal.")] = False,
-    json_: Annotated[bool, _option("--json", help="Print the rows as JSON on stdout.")] = False,
-    debug: Annotated[bool, _option("--debug", help="Show the traceback of an error.")] = False,
+    json_: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Show packs as people read them: text, where segments come from, tokens without loss, padding."""
     given = [each for each in (row, random, doc, search) if each is not None]

@@ -16,13 +16,13 @@ LINE = """errors visible formats bad_rows shares config settings tokens masks ov
           loading training work report exports space probe engine collecting mixing describing ledger finishing
           pipeline plans ranks ranks_status verify merging contents recount inspecting measuring what_if tables
           what_if_tables exporting pages signals console console_stats console_inspect console_units ending
-          cli_outputs cli_views cli_units cli __main__""".split()
+          cli_options cli_outputs cli_views cli_units cli __main__""".split()
 """Modules and packages from the bottom up: each imports only what stands before it."""
 
 PURE = LINE[: LINE.index("stores")]
 
 DOORS = {
-    "typer": {"cli", "cli_outputs", "cli_units", "cli_views"},
+    "typer": {"cli", "cli_options", "cli_outputs", "cli_units", "cli_views"},
     "rich": {"console", "console_stats", "console_inspect", "console_units"},
     "matplotlib": {"pages"},
     "tokenizers": {"tokenizing"},
