@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import os
 import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from packcli.stores import RemotePath
 
 settings.register_profile(
     "packcli",
@@ -71,3 +76,16 @@ def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = {"eos_token": "<|endoftext|>", "pad_token": "<|pad|>", "bos_token": "<|im_start|>"}
     (directory / "tokenizer_config.json").write_text(json.dumps(names))
     return directory
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[RemotePath]:
+    """An empty bucket of memory://, which is one for the whole process; what fails is tried again at once."""
+    from packcli.stores import RemotePath, access
+
+    monkeypatch.setattr(access, "WAIT_S", 0.0)
+    root = RemotePath(f"memory://bucket-{uuid.uuid4().hex}")
+    yield root
+    store = access.filesystem("memory").store
+    for key in [key for key in store if key.startswith(f"/{root.name}/")]:
+        del store[key]

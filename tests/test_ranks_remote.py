@@ -16,25 +16,8 @@ from packcli.errors import LockedError, MismatchError, OutputError, StorageError
 from packcli.manifest import Output
 from packcli.pipeline import Started
 from packcli.presence import Presence, look, look_around
-from packcli.stores import RemotePath, access
+from packcli.stores import RemotePath
 from packcli.verify import verify
-
-NUMBERS = itertools.count()
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(access, "WAIT_S", 0.0)
-
-
-@pytest.fixture
-def bucket():
-    """An empty bucket; memory:// is one for the whole process."""
-    root = RemotePath(f"memory://ranks{next(NUMBERS)}")
-    yield root
-    memory = fsspec.filesystem("memory")
-    for key in [key for key in memory.store if key.startswith(f"/{root.name}/")]:
-        del memory.store[key]
 
 
 @pytest.fixture(scope="module")

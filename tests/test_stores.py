@@ -26,7 +26,6 @@ from packcli.manifest import Output
 from packcli.stores import RemotePath, access, locks, places, ranges
 from packcli.verify import verify
 
-NUMBERS = itertools.count()
 EVERY = 1 if os.environ.get("PACKCLI_EVERY_WAY") else 11
 """Which requests of a run fail, one in each of many runs; `make stress` asks for all."""
 
@@ -34,16 +33,6 @@ EVERY = 1 if os.environ.get("PACKCLI_EVERY_WAY") else 11
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(access, "WAIT_S", 0.0)
-
-
-@pytest.fixture
-def bucket():
-    """An empty bucket; memory:// is one for the whole process."""
-    root = RemotePath(f"memory://bucket{next(NUMBERS)}")
-    yield root
-    memory = fsspec.filesystem("memory")
-    for key in [key for key in memory.store if key.startswith(f"/{root.name}/")]:
-        del memory.store[key]
 
 
 @pytest.fixture
