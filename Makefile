@@ -59,10 +59,11 @@ test-ray: .venv-ray/.installed ## Pack on Ray, on this machine and on a cluster 
 test-train: .venv-train/.installed ## Run the tests that need torch, transformers and trl, in an environment of their own
 	.venv-train/bin/python -m pytest $(filter-out tests/train/consumers_check.py,$(wildcard tests/train/*_check.py))
 
-test-remote: ## Run packcli against an S3 server on this machine that fails now and then, in an environment of its own
+test-remote: ## Run packcli against object stores on this machine that fail now and then, in an environment of its own
 	test -x .venv-remote/bin/python || $(PYTHON) -m venv .venv-remote
-	.venv-remote/bin/python -m pip install --quiet 'moto[s3,server]>=5' 'aiobotocore>=3' 's3fs>=2026' --editable '.[dev,s3]'
-	.venv-remote/bin/python -m pytest --force-enable-socket tests/remote/s3_check.py
+	.venv-remote/bin/python -m pip install --quiet 'moto[s3,server]>=5' 'aiobotocore>=3' 's3fs>=2026' 'gcsfs>=2026' \
+	  --editable '.[dev,s3,gcs]'
+	.venv-remote/bin/python -m pytest --force-enable-socket $(wildcard tests/remote/*_check.py)
 
 test-browser: ## Open the HTML report in headless Chromium (PACKCLI_CHROMIUM or chromium), in an environment of its own
 	test -x .venv-browser/bin/python || $(PYTHON) -m venv .venv-browser

@@ -9,6 +9,7 @@ import os
 import platform
 import threading
 import time
+from types import SimpleNamespace
 
 import fsspec
 import pyarrow as pa
@@ -204,6 +205,8 @@ TREE = "x.jsonl y.jsonl.gz .hidden.jsonl b/z.jsonl b/c/w.jsonl b/c/note.txt _ski
         "b/**",
         "**/c/*.jsonl",
         "[1].jsonl",
+        "[[]1].jsonl",
+        "[!~~&]*.jsonl",
         ".*.jsonl",
     ],
 )
@@ -242,6 +245,9 @@ def test_outputs_and_saved_datasets_among_inputs_are_known(tmp_path, bucket, pac
         ("s4://bucket/x", "did you mean 's3://'"),
         ("s3://", "no bucket"),
         ("memory://b*/x", "a pattern in the name of the bucket"),
+        ("hf://datasets/me", "no repository"),
+        ("hf://me", "no repository"),
+        ("hf://datasets/me/*/x.jsonl", "no repository"),
     ],
 )
 def test_urls_that_are_refused(url, said):
@@ -279,6 +285,83 @@ def test_secrets_do_not_show_in_errors(bucket, monkeypatch):
     assert "s3cr3t-of-mine" not in str(caught.value)
     assert "abc" not in str(caught.value)
     assert "could not sign with ***" in str(caught.value)
+
+
+class GoogleError(Exception):
+    """As gcsfs has it: with a number, and no OSError."""
+
+    def __init__(self, message, code):
+        super().__init__(message)
+        self.code = code
+
+
+class HubError(OSError):
+    """As huggingface_hub has it."""
+
+    response = SimpleNamespace(status_code=403)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [GoogleError("no access", 401), HubError("403 Client Error."), OSError("Forbidden: b/o"), PermissionError("no")],
+)
+def test_what_is_refused_is_not_asked_again(error):
+    """The hint was to run the same command again, which is refused again."""
+    asked = []
+
+    def ask():
+        asked.append(1)
+        raise error
+
+    with pytest.raises(StorageError, match="takes credentials from where") as caught:
+        access.persist("gs://bucket/x", ask)
+    assert caught.value.exit_code == 6
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "module", "times"),
+    [("gs://b/x", "gcsfs.retry", 1), ("gs://b/x", "builtins", 2), ("s3://b/x", "aiohttp", 2)],
+)
+def test_what_gcsfs_has_tried_is_not_tried_again(place, module, times):
+    """It tries for half a minute: a store that is away would keep a run for minutes before exit code 6."""
+    asked = []
+
+    def ask():
+        asked.append(1)
+        raise type("Error", (Exception,), {"__module__": module})("away")
+
+    with pytest.raises(StorageError, match="the same command resumes"):
+        access.persist(place, ask)
+    assert len(asked) == times
+
+
+def test_an_empty_object_is_read_from_a_store_that_has_no_such_range(bucket, monkeypatch):
+    """Google answers a range of nothing with an error of gcsfs's own, which said that the object became shorter."""
+    memory = fsspec.filesystem("memory")
+
+    class Strict(Failing):
+        def __getattr__(self, name):
+            return self.cat_file_ if name == "cat_file" else getattr(memory, name)
+
+        def cat_file_(self, key, start=None, end=None):
+            if start is not None and start >= memory.info(key)["size"]:
+                raise GoogleError("Request range not satisfiable, 416", 416)
+            return memory.cat_file(key, start=start, end=end)
+
+    monkeypatch.setattr("packcli.stores.remote.filesystem", lambda scheme: Strict(memory, 0))
+    (bucket / "empty").put(b"")
+    assert (bucket / "empty").read_bytes() == b""
+    with pytest.raises(StorageError, match="shorter while it was read"):
+        (bucket / "empty").read_range(1, 2)
+
+
+def test_a_model_repository_has_one_name():
+    """Its file system names what it finds without `models/`, and walking a folder went on for ever."""
+    assert str(stores.locate("hf://models/me/mine@v1/x")) == "hf://me/mine@v1/x"
+    assert (
+        str(stores.locate("hf://datasets/me/mine@refs/convert/parquet")) == "hf://datasets/me/mine@refs/convert/parquet"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -596,6 +679,7 @@ def test_versions_of_listings_and_of_single_looks_agree(bucket):
     (bucket / "x").put(b"1")
     assert bucket.tree()[f"{bucket}/x"] == (bucket / "x").find() == bucket.entries()["x"]
     assert access.to_entry({"size": 3, "ETag": '"abc"', "type": "file"}).version == '"abc"'
+    assert access.to_entry({"size": 3, "etag": "of labels too", "generation": "7"}).version == "7"
     moment = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
     assert access.to_entry({"size": 3, "created": moment}).version == str(moment.timestamp())
 

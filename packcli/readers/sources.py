@@ -159,10 +159,10 @@ def _expand_remote(path: stores.RemotePath, warn: list[str], known: dict[str, st
             raise NoInputError(f"{path}: no object that packcli reads is under it", f"it reads {_suffixes()}")
         return found
     if not glob.has_magic(path.url):
-        raise NoInputError(f"{path}: there is no such object, and nothing under it")
+        raise NoInputError(f"{path}: there is no such object, and nothing under it", _hidden(path))
     matches = path.matches()
     if not matches:
-        raise NoInputError(f"{path}: no object matches", "check the pattern; ** goes through folders")
+        raise NoInputError(f"{path}: no object matches", _hidden(path) or "check the pattern; ** goes through folders")
     known |= matches
     folders = {url for url, match in matches.items() if match.is_directory}
     return [
@@ -170,6 +170,10 @@ def _expand_remote(path: stores.RemotePath, warn: list[str], known: dict[str, st
         for url in matches
         for file in (_expand_directory(stores.RemotePath(url), warn, known) if url in folders else [url])
     ]
+
+
+def _hidden(path: stores.RemotePath) -> str:
+    return "without HF_TOKEN a private repository looks as if it were not there" if path.scheme == "hf" else ""
 
 
 def _nearest_file(path: Path) -> str | None:

@@ -6,6 +6,7 @@ import datetime
 import errno
 import functools
 import importlib
+import logging
 import os
 import re
 import time
@@ -31,8 +32,15 @@ TRIES = 2
 WAIT_S = 0.5
 """Before the second try."""
 
-VERSIONS = ("ETag", "etag", "generation", "blob_id", "md5Hash", "created", "mtime")
-"""What stores call that which changes when an object does; the first that is there."""
+SILENT_S = 60.0
+"""A connection over which nothing came for so long is dead."""
+
+VERSIONS = ("ETag", "generation", "etag", "blob_id", "md5Hash", "created", "mtime")
+"""What stores call that which changes when an object does; the first that is there. On Google the ETag is also another
+when only the labels of an object are."""
+
+_TRIED = ("gcsfs", "aiohttp", "requests")
+"""Whose errors gcsfs raises when it has itself tried for half a minute."""
 
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "HF_TOKEN", "GOOGLE_TOKEN")
 
@@ -60,7 +68,12 @@ def filesystem(scheme: str) -> Any:
 
     try:
         importlib.import_module(module)
-        system = fsspec.filesystem(scheme, **({"use_listings_cache": False} if scheme in ("s3", "gs") else {}))
+        settings: dict[str, Any] = {"use_listings_cache": False} if scheme in ("s3", "gs") else {}
+        if scheme == "gs":
+            timeout = importlib.import_module("aiohttp").ClientTimeout
+            settings["requests_timeout"] = timeout(sock_connect=SILENT_S, sock_read=SILENT_S)  # else it waits for ever
+            logging.getLogger(module).addHandler(logging.NullHandler())  # what it raises is shown, once
+        system = fsspec.filesystem(scheme, **settings)
         if scheme == "s3":
             system.retries = TRIES  # it has botocore below, which tries five times, and itself twice over
         return system
@@ -92,15 +105,27 @@ def persist(place: str, request: Callable[[], Answer]) -> Answer:
         except (TypeError, AttributeError, NameError, AssertionError):  # a bug, here or there
             raise
         except Exception as error:  # each library has errors of its own
-            if tried == TRIES or isinstance(error, PermissionError) or _is_final(error):
+            if tried == TRIES or _is_final(place, error):
                 raise _failed(place, error) from None  # the cause might show a signed request
             time.sleep(WAIT_S * tried)
     raise AssertionError("unreachable")
 
 
-def _is_final(error: Exception) -> bool:
+def _is_final(place: str, error: Exception) -> bool:
     """Whether a request would fail again in the same way."""
-    return "Credentials" in type(error).__name__ or is_beyond_end(error)
+    tried = place.startswith("gs://") and type(error).__module__.partition(".")[0] in _TRIED
+    return tried or _is_refusal(error) or is_beyond_end(error)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a store wants other credentials, or any; each library says it in its way."""
+    status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "code", None)
+    return (
+        isinstance(error, PermissionError)
+        or status in (401, 403)
+        or "Credentials" in type(error).__name__
+        or str(error).startswith("Forbidden")
+    )
 
 
 def is_beyond_end(error: Exception) -> bool:
@@ -116,7 +141,7 @@ def _failed(place: str, error: Exception) -> StorageError:
         if len(secret := os.environ.get(name, "")) >= 8:  # shorter ones are words
             reason = reason.replace(secret, "***")
     reason = re.sub(r"\?[^ ]*", "?***", reason)  # of a URL: it may be signed
-    if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
+    if _is_refusal(error):
         hint = "packcli takes credentials from where the store's own tools do (environment, profile, role)"
     elif is_beyond_end(error):
         reason, hint = "it has become shorter while it was read", "the same command looks at the input again"

@@ -26,6 +26,8 @@ AT_ONCE = 16
 """Small requests that are under way at the same time."""
 
 _SIGNED = re.compile(r"[?&](x-amz-|x-goog-|signature=|sig=|token=|awsaccesskeyid=)", re.IGNORECASE)
+_KIND = re.compile(r"^(datasets|spaces|kernels|buckets)/")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@|/|$)")
 Location: TypeAlias = Path | RemotePath
 """Where a file is."""
 
@@ -58,6 +60,10 @@ def locate(path: str | os.PathLike[str] | RemotePath) -> Location:
         )
     if not bucket:
         raise UsageError(f"{text}: no bucket", f"for example {scheme}://bucket/folder")
+    if scheme == "hf":
+        rest = rest.removeprefix("models/")  # as its file system names what it finds
+        if not _REPOSITORY.match(_KIND.sub("", rest)):
+            raise UsageError(f"{text}: no repository", "for example hf://datasets/me/mine/*.parquet")
     return RemotePath(f"{scheme}://{rest.rstrip('/')}")
 
 

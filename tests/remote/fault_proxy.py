@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import http.server
 import random
 import socket
 import threading
@@ -12,11 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from remote.serving import Handler, Server
+
 FAULTS = ("500", "503", "reset", "cut", "lost")
 """Before the server hears of it: 500, 503 SlowDown, the line is cut. After: half the body, or no answer at all."""
 
 Plan = Callable[[str, str, int], str | None]
-"""(method, path, number of the request) -> a fault, "slow", or None."""
+"""(method, path, number of the request) -> a fault, "slow", "silent" (no answer, on a line that stays), or None."""
 
 ERROR = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>injected</Message></Error>"
 
@@ -31,30 +32,22 @@ class FaultProxy:
         self.injected: Counter[str] = Counter()
         self.requests: list[tuple[str, str, str]] = []
         self._lock = threading.Lock()
+        self._closed = threading.Event()
         proxy = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class ThisHandler(Handler):
             def handle_any(self) -> None:
                 proxy._handle(self)
 
-            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_any  # noqa: N815
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._server = Server(ThisHandler)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"http://127.0.0.1:{self._server.port}"
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._closed.set()
+        self._server.close()
 
     def reset(self, plan: Plan | None = None) -> None:
         """Begins to count anew, with another plan."""
@@ -69,15 +62,17 @@ class FaultProxy:
         chance = random.Random(seed)
         return lambda method, path, number: chance.choice(faults) if chance.random() < share else None
 
-    def _handle(self, handler: http.server.BaseHTTPRequestHandler) -> None:
-        body = self._body(handler)
+    def _handle(self, handler: Handler) -> None:
+        body = handler.body()
         with self._lock:
             self.counts[handler.command] += 1
             self.requests.append((handler.command, handler.path, handler.headers.get("Range", "")))
             fault = self.plan(handler.command, handler.path, sum(self.counts.values()))
             if fault:
                 self.injected[fault] += 1
-        if fault == "reset":
+        if fault == "silent":
+            self._closed.wait(60)
+        if fault in ("reset", "silent"):
             self._drop(handler)
             return
         if fault in ("500", "503"):
@@ -110,19 +105,9 @@ class FaultProxy:
         length = response.getheader("Content-Length")
         self._answer(handler, response.status, kept, data, length=length, how=fault)
 
-    def _body(self, handler: http.server.BaseHTTPRequestHandler) -> bytes:
-        if "chunked" in handler.headers.get("Transfer-Encoding", ""):
-            pieces = []
-            while size := int(handler.rfile.readline().split(b";")[0], 16):
-                pieces.append(handler.rfile.read(size))
-                handler.rfile.readline()
-            handler.rfile.readline()
-            return b"".join(pieces)
-        return handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-
     def _answer(
         self,
-        handler: http.server.BaseHTTPRequestHandler,
+        handler: Handler,
         status: int,
         headers: list[tuple[str, str]],
         data: bytes,
@@ -152,7 +137,7 @@ class FaultProxy:
         except OSError:
             handler.close_connection = True
 
-    def _drop(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+    def _drop(self, handler: Handler) -> None:
         handler.close_connection = True
         with contextlib.suppress(OSError):
             handler.connection.shutdown(socket.SHUT_RDWR)

@@ -3,33 +3,24 @@
 Run by `make test-remote` in an environment of its own: moto is too large for every developer's.
 """
 
-import gzip
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 from remote.fault_proxy import FaultProxy
-from typer.testing import CliRunner
+from remote.runs import SETTINGS, TWO_WORKERS, forget, run, start, start_until, tree, upload
 
 import packcli
-from packcli import cli, readers
+from packcli import readers
 from packcli.errors import StorageError
 from packcli.stores import RemotePath, access, ranges
 
 SEEDS = int(os.environ.get("PACKCLI_SEEDS", "3"))
 """Runs under faults by chance."""
-
-PACKCLI = [sys.executable, "-m", "packcli"]
-SETTINGS = ["--max-len", "64", "--unit-bytes", "20kB", "-w", "1", "--tokenizer-engine", "tokenizers"]
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +36,10 @@ def proxy(server, monkeypatch):
     """What packcli talks to."""
     made = FaultProxy(server)
     monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
-    forget()
+    forget("s3")
     yield made
     made.close()
-    forget()
+    forget("s3")
 
 
 @pytest.fixture
@@ -58,77 +49,11 @@ def bucket(proxy, request):
     return RemotePath(f"s3://{name}")
 
 
-@pytest.fixture(scope="session")
-def inputs(tmp_path_factory):
-    """A file of each kind: 60 kB of JSONL in three units, .gz, .zst, Parquet, Arrow."""
-    folder = tmp_path_factory.mktemp("inputs")
-    rows = [{"text": f"document {number}: the cat, and {'the dog ' * (number % 17)}"} for number in range(700)]
-    data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-    (folder / "a.jsonl").write_bytes(data)
-    (folder / "b.jsonl.gz").write_bytes(gzip.compress(data, mtime=0))
-    with pa.CompressedOutputStream(str(folder / "c.jsonl.zst"), "zstd") as file:
-        file.write(data[:20_000].rpartition(b"\n")[0] + b"\n")
-    table = pa.table(
-        {"text": [row["text"] for row in rows], "other": [f"{number**9:060d}" for number in range(len(rows))]}
-    )
-    pq.write_table(table, folder / "d.parquet", row_group_size=100, compression="none")
-    with pa.ipc.new_stream(str(folder / "e.arrow"), table.schema) as writer:
-        writer.write_table(table, max_chunksize=70)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def whole(inputs, tmp_path_factory):
-    """Name -> bytes of the output that a disk gives."""
-    out = tmp_path_factory.mktemp("whole") / "out"
-    assert run("pack", inputs, "-o", out, *SETTINGS)[0] == 0
-    return tree(out)
-
-
-def tree(root):
-    """Name -> bytes of everything but the state."""
-    if isinstance(root, RemotePath):
-        found = {url.removeprefix(f"{root}/"): RemotePath(url).read_bytes() for url in root.tree()}
-    else:
-        found = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    return {name: data for name, data in found.items() if not name.startswith(".packcli/")}
-
-
-def start(*arguments):
-    return subprocess.Popen(
-        [*PACKCLI, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def run(*arguments):
-    """The command line in this process: (exit code, what it said)."""
-    result = CliRunner().invoke(cli.app, [str(each) for each in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
-
-
-def forget():
-    """Connections keep the credentials and the address that they were made with."""
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    access.filesystem.cache_clear()
-
-
-def upload(inputs, root):
-    for path in sorted(inputs.iterdir()):
-        (root / path.name).put(path.read_bytes())
-    return root
-
-
 def test_the_same_tree_from_and_to_s3(tmp_path, bucket, inputs, whole):
     """Also by two processes, and read back by every verb."""
     upload(inputs, bucket / "in")
     for source, target in ((bucket / "in", tmp_path / "sl"), (inputs, bucket / "ls"), (bucket / "in", bucket / "ss")):
-        code, said = run("pack", source, "-o", target, *SETTINGS[:-3], "2", *SETTINGS[-2:])
+        code, said = run("pack", source, "-o", target, *TWO_WORKERS)
         assert code == 0, said
         assert tree(target) == whole
     code, said = run("pack", bucket / "in", "-o", bucket / "ss", *SETTINGS)
@@ -212,12 +137,7 @@ def test_kills_and_resumes_give_the_same_tree(bucket, inputs, whole):
     """SIGKILL leaves the lock behind; on the same machine the next run sees that its owner is dead."""
     upload(inputs, bucket / "in")
     for wanted in (1, 2, 4):
-        process = start("pack", bucket / "in", "-o", bucket / "out", *SETTINGS[:-3], "2", *SETTINGS[-2:])
-        deadline = time.monotonic() + 120
-        while len((bucket / "out" / "units").entries()) < wanted:
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        process = start_until(bucket, wanted, "pack", bucket / "in", "-o", bucket / "out", *TWO_WORKERS)
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
@@ -296,7 +216,7 @@ def test_no_credentials_no_bucket_and_no_server(proxy, bucket, inputs, tmp_path,
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    forget()
+    forget("s3")
     code, said = run("pack", inputs, "-o", bucket / "other", *SETTINGS)
     assert (code, "credentials from where" in said, "Traceback" in said) == (6, True, False), said
 

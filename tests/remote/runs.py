@@ -1,0 +1,68 @@
+"""Runs of packcli against a store, and what they leave there: shared by the checks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fsspec
+from typer.testing import CliRunner
+
+from packcli import cli
+from packcli.stores import RemotePath, access
+
+PACKCLI = [sys.executable, "-m", "packcli"]
+SETTINGS = ["--max-len", "64", "--unit-bytes", "20kB", "-w", "1", "--tokenizer-engine", "tokenizers"]
+TWO_WORKERS = [*SETTINGS[:-3], "2", *SETTINGS[-2:]]
+
+
+def tree(root: Path | RemotePath) -> dict[str, bytes]:
+    """Name -> bytes of everything but the state."""
+    if isinstance(root, RemotePath):
+        found = {url.removeprefix(f"{root}/"): RemotePath(url).read_bytes() for url in root.tree()}
+    else:
+        found = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return {name: data for name, data in found.items() if not name.startswith(".packcli/")}
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*PACKCLI, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def start_until(bucket: RemotePath, num_units: int, *arguments: object) -> subprocess.Popen[str]:
+    """A run that has committed so many units into bucket/out."""
+    process = start(*arguments)
+    deadline = time.monotonic() + 120
+    while len((bucket / "out" / "units").entries()) < num_units:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    """The command line in this process: (exit code, what it said)."""
+    result = CliRunner().invoke(cli.app, [str(each) for each in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def forget(scheme: str) -> None:
+    """Connections keep the credentials and the address that they were made with."""
+    fsspec.get_filesystem_class(scheme).clear_instance_cache()
+    access.filesystem.cache_clear()
+
+
+def upload(inputs: Path, root: RemotePath) -> RemotePath:
+    for path in sorted(inputs.iterdir()):
+        (root / path.name).put(path.read_bytes())
+    return root
