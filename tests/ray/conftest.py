@@ -1,15 +1,13 @@
 """Ray talks to itself over sockets; what the other tests refuse is let through here, on this machine."""
 
-import os
-
 import pytest
-
-os.environ["PACKCLI_TESTS_MAY_REACH"] = "this machine"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def blocked_sockets():
-    return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PACKCLI_TESTS_MAY_REACH", "this machine")
+        yield
 
 
 @pytest.fixture(autouse=True)
