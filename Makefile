@@ -48,7 +48,7 @@ test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest -n $(JOBS)
 
 test-ray: .venv-ray/.installed ## Pack on Ray, on this machine and on a cluster of two nodes that die, in an environment of its own
-	.venv-ray/bin/python -m pytest tests/ray/ray_check.py
+	.venv-ray/bin/python -m pytest tests/ray/ray_check.py $(RAY_TESTS)
 
 .venv-train/.installed: pyproject.toml
 	test -x .venv-train/bin/python || $(PYTHON) -m venv .venv-train
