@@ -164,15 +164,22 @@ def assign(
             order[index] = block
         place, pack = place + len(block), pack + len(sizes)
     del by_length
-    pack_offsets = np.empty(1 + num_packs(patterns), dtype=np.int64)
-    if starts is None:
-        pack_offsets[0] = 0
-        np.cumsum(_sizes(patterns), out=pack_offsets[1:])
-    else:
+    begins = None
+    if starts is not None:
         begins = np.zeros(len(order), dtype=np.bool_)
         begins[starts] = True
         del starts
-        pack_offsets[:-1] = np.flatnonzero(begins)
+    pack_offsets = np.empty(1 + num_packs(patterns), dtype=np.int64)
+    pack_offsets[0] = 0
+    if begins is None:
+        np.cumsum(_sizes(patterns), out=pack_offsets[1:])
+    else:
+        pack = 0
+        for first in range(0, len(order), CHUNK):
+            found = np.flatnonzero(begins[first : first + CHUNK])
+            found += first
+            pack_offsets[pack : pack + len(found)] = found
+            pack += len(found)
         pack_offsets[-1] = len(order)
     return Packs(order, pack_offsets)
 
@@ -185,12 +192,14 @@ def _sizes(patterns: list[Pattern]) -> NDArray[np.int32]:
 
 def _deal(patterns: list[Pattern], num_segments: int, seed: int) -> NDArray[Any]:
     """Where each pack begins when they stand in a random order: index_type(S)[P]."""
+    kind = index_type(num_segments)
     sizes = _sizes(patterns)
-    packs = permutation(len(sizes), seed)
-    starts: NDArray[Any] = np.empty(len(sizes), dtype=index_type(num_segments))
+    packs = permutation(len(sizes), seed).astype(kind)
     sizes = sizes[packs]
-    begins = np.cumsum(sizes, dtype=np.int64)
+    begins: NDArray[Any] = np.cumsum(sizes, dtype=kind)
     begins -= sizes
+    del sizes
+    starts: NDArray[Any] = np.empty(len(packs), dtype=kind)
     starts[packs] = begins
     return starts
 

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
+CHUNK = 1 << 16
+"""Numbers that are made at once."""
+
 
 def mix(*parts: int) -> int:
     """One 64-bit seed from several integers: mix(seed, unit, part) differs when any of them does."""
@@ -27,15 +30,17 @@ def mix(*parts: int) -> int:
 
 def random_uint64(count: int, seed: int) -> NDArray[np.uint64]:
     """The first `count` outputs of SplitMix64 seeded with `seed`, uint64[count]."""
-    state = np.arange(1, count + 1, dtype=np.uint64)
-    state *= np.uint64(_GOLDEN)
-    state += np.uint64(seed & _MASK)
-    state ^= state >> np.uint64(30)
-    state *= np.uint64(0xBF58476D1CE4E5B9)
-    state ^= state >> np.uint64(27)
-    state *= np.uint64(0x94D049BB133111EB)
-    state ^= state >> np.uint64(31)
-    return state
+    out = np.arange(1, count + 1, dtype=np.uint64)
+    for first in range(0, count, CHUNK):  # in the cache, and without a second array of this size
+        state = out[first : first + CHUNK]
+        state *= np.uint64(_GOLDEN)
+        state += np.uint64(seed & _MASK)
+        state ^= state >> np.uint64(30)
+        state *= np.uint64(0xBF58476D1CE4E5B9)
+        state ^= state >> np.uint64(27)
+        state *= np.uint64(0x94D049BB133111EB)
+        state ^= state >> np.uint64(31)
+    return out
 
 
 def permutation(count: int, seed: int) -> NDArray[np.int64]:
@@ -46,7 +51,8 @@ def permutation(count: int, seed: int) -> NDArray[np.int64]:
     """
     keys = random_uint64(count, seed)
     keys &= np.uint64(0xFFFFFFFF << 32)
-    keys |= np.arange(count, dtype=np.uint64)
+    for first in range(0, count, CHUNK):
+        keys[first : first + CHUNK] |= np.arange(first, min(first + CHUNK, count), dtype=np.uint64)
     keys.sort()
     keys &= np.uint64(0xFFFFFFFF)
     return keys.view(np.int64)
