@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import fsspec
+from remote.fault_proxy import FaultProxy
 from typer.testing import CliRunner
 
 from packcli import cli
@@ -66,3 +67,20 @@ def upload(inputs: Path, root: RemotePath) -> RemotePath:
     for path in sorted(inputs.iterdir()):
         (root / path.name).put(path.read_bytes())
     return root
+
+
+def check_gone_and_back(proxy: FaultProxy, bucket: RemotePath, whole: dict[str, bytes]) -> None:
+    """A run whose store goes away after two commits, as the proxy is told, is exit code 6; then it goes on."""
+    code, said = run("pack", bucket / "in", "-o", bucket / "out", *SETTINGS)
+    assert code == 6, said
+    assert "the same command resumes" in said
+    assert "Traceback" not in said
+    proxy.reset()
+    there = tree(bucket / "out")
+    assert "manifest.json" not in there
+    assert {"units/00000-000.json", "units/00001-000.json"} <= set(there)
+    assert all(whole[name] == data for name, data in there.items())
+    code, said = run("pack", bucket / "in", "-o", bucket / "out", *SETTINGS)
+    assert code == 0, said
+    assert "resumed" in said
+    assert tree(bucket / "out") == whole

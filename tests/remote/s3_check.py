@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from moto.server import ThreadedMotoServer
 from remote.fault_proxy import FaultProxy
-from remote.runs import SETTINGS, TWO_WORKERS, forget, run, start, start_until, tree, upload
+from remote.runs import SETTINGS, TWO_WORKERS, check_gone_and_back, forget, run, start, start_until, tree, upload
 
 import packcli
 from packcli import readers
@@ -108,19 +108,7 @@ def test_a_store_that_is_gone_in_mid_run_is_exit_code_6(proxy, bucket, inputs, w
         return fault if gone else None
 
     proxy.reset(plan)
-    code, said = run("pack", bucket / "in", "-o", bucket / "out", *SETTINGS)
-    assert code == 6, said
-    assert "the same command resumes" in said
-    assert "Traceback" not in said
-    proxy.reset()
-    there = tree(bucket / "out")
-    assert "manifest.json" not in there
-    assert {"units/00000-000.json", "units/00001-000.json"} <= set(there)
-    assert all(whole[name] == data for name, data in there.items())
-    code, said = run("pack", bucket / "in", "-o", bucket / "out", *SETTINGS)
-    assert code == 0, said
-    assert "resumed" in said
-    assert tree(bucket / "out") == whole
+    check_gone_and_back(proxy, bucket, whole)
 
 
 def test_slow_reads_are_only_slow(proxy, bucket, inputs, whole):
