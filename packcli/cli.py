@@ -117,7 +117,7 @@ def pack(
         _text_option(
             "--effort",
             metavar="LEVEL",
-            help=f"Work for fewer packs (best-fit): {', '.join(EFFORTS)} [default: normal].",
+            help=f"Work for fewer or (shuffle-fit) unbiased packs: {', '.join(EFFORTS)} [default: normal].",
         ),
     ] = None,
     balance: Annotated[

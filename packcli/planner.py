@@ -126,7 +126,8 @@ def make_plan(
             -> (order, pack_offsets), whose answers are checked.
         overlong: What becomes of documents longer than max_len.
         max_docs_per_pack: Most segments in one pack; 0 means no limit.
-        effort: How much work best-fit may take for fewer packs: fast, normal, max.
+        effort: How much work best-fit may take for fewer packs: fast, normal, max. With fast shuffle-fit does not look
+            whether lengths of pack mates correlate.
         balance: Put packs in an order in which groups of eight cost the same, see `balance_plan`.
         seed: Seed of every random choice.
 

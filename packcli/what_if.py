@@ -210,13 +210,14 @@ def _outcome(lengths: Lengths, joined: Joined, config: PackConfig, intervals: bo
     if lengths.sample >= 1.0 or not intervals or not half_docs:
         return outcome
     generator = np.random.Generator(np.random.PCG64(mix(config.seed, 8)))
-    fast = dataclasses.replace(config, effort="fast")
+    # best-fit's other efforts take long, and vary as much; shuffle-fit's plans are others.
+    quick = dataclasses.replace(config, effort="fast") if config.strategy == "best-fit" else config
     drawn = []
     for _ in range(RESAMPLES):
         is_drawn = np.zeros(num_docs, dtype=np.bool_)
         is_drawn[generator.permutation(num_docs)[:half_docs]] = True
         again = [(docs[is_drawn[docs]], place) for docs, place in joined.together]
-        drawn.append(_sum_up(joined, again, fast, scale * num_docs / half_docs))
+        drawn.append(_sum_up(joined, again, quick, scale * num_docs / half_docs))
     # Halves vary as much as the sample does (a little more or less when it is odd), and no document is in one twice,
     # as in resamples of a bootstrap: next to its twin it would pack otherwise.
     # A sample of F of all documents knows F of them: the correction for a finite population.

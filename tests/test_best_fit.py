@@ -644,7 +644,7 @@ GOLDEN_LINES = """
 787 787 best-fit: columns 99a2032dbc665290321dcec8b97acce6
 953 953 best-fit: decreasing 89df2dcea9a6c10c6414c8a06b70653e
 500 500 best-fit: spreading 89c3db0ba953920de1c4bc94f60a70e0
-554 548 shuffle-fit 39b34ff232f410a8e6896e4ef689eb1d
+555 548 shuffle-fit: leaning to longest first 76d2c58b2d7c538e0796ea5bf0a2935c
 111 106 shuffle-fit b065f0be3bb5ef5d781726d238c749aa
 """
 

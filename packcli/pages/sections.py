@@ -206,7 +206,8 @@ def _strategies(lengths: _DocumentsOfRows, config: dict[str, Any], prefix: str) 
     names, padding = [], []
     max_len, most = config["max_len"], config["max_docs_per_pack"]
     for name in STRATEGIES:
-        plans = [make_plan(kept, max_len, strategy=name, effort="fast", seed=config["seed"]) for kept in lengths.kept]
+        effort = "fast" if name == "best-fit" else config["effort"]
+        plans = [make_plan(kept, max_len, strategy=name, effort=effort, seed=config["seed"]) for kept in lengths.kept]
         positions = sum(plan.num_packs for plan in plans) * max_len
         names.append(name)
         padding.append(1 - sum(plan.num_tokens for plan in plans) / positions)

@@ -8,8 +8,8 @@ best-fit decreasing to fill what the others left open:
     filled up           5 2 1 | 4 3 | 1 6 | ...
 
 Short documents are laid into packs one behind the other (next fit). Where documents are long beside the
-capacity that would leave a sixth of it open and more, so they are laid by best fit, a round at a time, and in an
-order that leans towards long before short where mates would be of unlike lengths otherwise (see `leaning`).
+capacity that would leave a sixth of it open and more, so they are laid by best fit, a round at a time, and with a
+bias where mates would be of unlike lengths otherwise (see `mates`).
 
 Legend: S segments, P packs.
 """
@@ -24,7 +24,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli.strategies.decreasing import held, plan_decreasing
-from packcli.strategies.leaning import FEWEST, LEANS, SAMPLE, Trial, find_lean, leaning_order, mate_correlation
+from packcli.strategies.mates import (
+    FEWEST,
+    GRID,
+    PARTS,
+    SAMPLE,
+    Bias,
+    Trial,
+    find_bias,
+    leaning_order,
+    mate_correlation,
+    shortest,
+)
 from packcli.strategies.next_fit import pack_ends
 from packcli.strategies.patterns import (
     Packs,
@@ -44,8 +55,11 @@ MUCH_OPEN = 0.15
 FEW_PER_PACK = 6
 """Documents are long when fewer than so many fill a pack on average."""
 
-FILLER_PER_OPEN = 1.05
+FILLERS_PER_OPEN = (1.05, 1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4)
 """Tokens held back, as a multiple of what next fit leaves open. More is denser, and more alike inside a pack."""
+
+ALIKE = 0.045
+"""By next fit lengths of pack mates may correlate by so much, and by minus so much."""
 
 FILLER_SHARE = 0.08
 """Share of segments held back from best fit."""
@@ -53,11 +67,15 @@ FILLER_SHARE = 0.08
 ROUNDS = 24
 """Best fit sees so many parts of the documents, one after the other."""
 
-BLOCK = 1 << 17
-"""Best fit sees so many documents together, about: more would fit better, and correlate more than `leaning` tried."""
+BLOCK = 1 << 18
+"""Best fit sees so many documents together, about: more would fit better, and correlate more than trials."""
 
 LUMPS_PER_PACK = 4
 """Best fit lays short documents in lumps of up to a fourth of a pack, in a random order."""
+
+
+Placed = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""(places in the line, in the order in which they were laid, the pack of each), int64[S] both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,30 +95,96 @@ class _Laid:
 def shuffle_fit(
     lengths: NDArray[np.int32], capacity: int, *, max_docs: int = 0, seed: int = 0, effort: str = "normal"
 ) -> Packs:
-    """Random order, with the last of it as filler; the seed decides the order and with it everything."""
+    """Random order, with the last of it as filler; the seed decides the order and with it everything.
+
+    `effort` "fast" tries no biases: lengths of pack mates correlate as they happen to.
+    """
     if max_docs:
         max_docs = felt_limit(count_lengths(lengths, capacity), capacity, max_docs)
     shuffled = permutation(len(lengths), mix(seed, 1))
     in_line = lengths[shuffled]
-    packs = _lay_in_turn(in_line, capacity, max_docs)
-    if packs is None:
-        lean = 0
-        if len(in_line) >= FEWEST:
-            lean = find_lean(functools.partial(_attempt, in_line[:SAMPLE], capacity, max_docs, seed))
-        packs = _lay_blocks(in_line, capacity, max_docs, lean)
-    places, pack_of = _fill_up(packs, in_line, capacity, max_docs, mix(seed, 2))
+    bias, filler = Bias(), FILLERS_PER_OPEN[0]
+    tries = effort != "fast" and len(in_line) >= FEWEST
+    if tries:
+        filler = _find_filler(in_line[:SAMPLE], capacity, max_docs, seed)
+    placed = _plan_in_turn(in_line, capacity, max_docs, seed, filler) if filler else None
+    if placed is None:
+        if tries:
+            bias = find_bias(functools.partial(_attempt, *_sample(in_line, capacity), max_docs, seed))
+        placed = _plan_blocks(in_line, capacity, max_docs, seed, bias)
+    places, pack_of = placed
     order, pack_offsets = packs_to_csr(pack_of)
-    return Packs(shuffled[places[order]], pack_offsets)
+    return Packs(shuffled[places[order]], pack_offsets, bias.name)
 
 
-def _attempt(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int, lean: int) -> Trial:
-    packs = _lay_blocks(in_line, capacity, max_docs, lean)
-    places, pack_of = _fill_up(packs, in_line, capacity, max_docs, mix(seed, 2))
+def _find_filler(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int) -> float:
+    """The most filler with which mates of next fit are not of like lengths, on a sample; 0 where they are of unlike."""
+    for filler in FILLERS_PER_OPEN:
+        placed = _plan_in_turn(in_line, capacity, max_docs, seed, filler)
+        if placed is None:
+            break
+        places, pack_of = placed
+        correlation = mate_correlation(in_line[places], pack_of, capacity)
+        if correlation < -ALIKE:
+            return 0.0
+        if correlation <= ALIKE:
+            break
+    return filler
+
+
+def _sample(in_line: NDArray[np.int32], capacity: int) -> tuple[NDArray[np.int32], int]:
+    """Segments to try biases on, and their capacity: fewer of them, and on a coarser grid, where there are many."""
+    if len(in_line) <= SAMPLE or capacity <= GRID:
+        return in_line[:SAMPLE], capacity
+    coarse = -(-in_line[:SAMPLE].astype(np.int64) * GRID // capacity)
+    return coarse.astype(np.int32), GRID
+
+
+def _attempt(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int, bias: Bias) -> Trial:
+    places, pack_of = _plan_block(in_line, capacity, max_docs, seed, bias)
     return Trial(mate_correlation(in_line[places], pack_of, capacity), int(pack_of.max()) + 1)
 
 
-def _lay_in_turn(in_line: NDArray[np.int32], capacity: int, max_docs: int) -> _Laid | None:
-    """Next fit of all but the filler; None where it would leave much open."""
+def _plan_blocks(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int, bias: Bias) -> Placed:
+    """Blocks that are planned each for itself."""
+    num_blocks = max(1, round(len(in_line) / BLOCK))
+    edges = [len(in_line) * block // num_blocks for block in range(num_blocks + 1)]
+    places, pack_of = np.empty((2, len(in_line)), dtype=np.int64)
+    num_packs = 0
+    for first, last in itertools.pairwise(edges):
+        in_block, pack_in_block = _plan_block(in_line[first:last], capacity, max_docs, seed, bias)
+        np.add(in_block, first, out=places[first:last])
+        np.add(pack_in_block, num_packs, out=pack_of[first:last])
+        num_packs += int(pack_in_block.max(initial=-1)) + 1
+    return places, pack_of
+
+
+def _plan_block(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int, bias: Bias) -> Placed:
+    """Best fit of all but the filler, after the shortest as far as they stand apart; then the filler."""
+    laid = in_line[: int(len(in_line) * (1.0 - FILLER_SHARE))]
+    if bias.apart:
+        apart = shortest(laid, capacity, bias.apart)
+        together, others = np.flatnonzero(apart), np.flatnonzero(~apart)
+        packs = _joined(
+            _laid_in_turn(together, laid, pack_ends(laid[together], capacity, max_docs)),
+            _lay_best_fit(others, laid, capacity, max_docs, bias.lean),
+        )
+    else:
+        packs = _lay_best_fit(leaning_order(laid, capacity, bias.lean), laid, capacity, max_docs, bias.lean)
+    return _fill_up(packs, in_line, capacity, max_docs, mix(seed, 2))
+
+
+def _joined(first: _Laid, second: _Laid) -> _Laid:
+    return _Laid(
+        np.concatenate((first.places, second.places)),
+        np.concatenate((first.pack_of, second.pack_of + len(first.tokens))),
+        np.concatenate((first.tokens, second.tokens)),
+        np.concatenate((first.docs, second.docs)),
+    )
+
+
+def _plan_in_turn(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int, filler: float) -> Placed | None:
+    """Next fit of all but the filler, then the filler; None where next fit would leave much open."""
     if in_line.sum(dtype=np.int64) * FEW_PER_PACK > len(in_line) * capacity:
         return None
     ends = pack_ends(in_line, capacity)
@@ -110,32 +194,25 @@ def _lay_in_turn(in_line: NDArray[np.int32], capacity: int, max_docs: int) -> _L
         return None
     if max_docs:
         ends = pack_ends(in_line, capacity, max_docs)
-    ends = ends[: int(len(ends) * (1.0 - FILLER_PER_OPEN * open_share))]
+    ends = ends[: int(len(ends) * (1.0 - filler * open_share))]
+    packs = _laid_in_turn(np.arange(ends[-1]) if len(ends) else ends, in_line, ends)
+    return _fill_up(packs, in_line, capacity, max_docs, mix(seed, 2))
+
+
+def _laid_in_turn(places: NDArray[np.int64], in_line: NDArray[np.int32], ends: NDArray[np.int64]) -> _Laid:
+    """Packs of the places up to each end."""
     docs = np.diff(ends, prepend=0)
-    tokens = np.add.reduceat(in_line[: ends[-1]], ends - docs, dtype=np.int64) if len(ends) else docs
-    pack_of = np.repeat(np.arange(len(ends)), docs)
-    return _Laid(np.arange(len(pack_of)), pack_of, tokens, docs)
+    tokens = np.add.reduceat(in_line[places], ends - docs, dtype=np.int64) if len(ends) else docs
+    return _Laid(places, np.repeat(np.arange(len(ends)), docs), tokens, docs)
 
 
-def _lay_blocks(in_line: NDArray[np.int32], capacity: int, max_docs: int, lean: int) -> _Laid:
-    """Best fit of all but the filler, a block at a time."""
-    num_laid = int(len(in_line) * (1.0 - FILLER_SHARE))
-    num_blocks = max(1, round(num_laid / BLOCK))
-    edges = [num_laid * block // num_blocks for block in range(num_blocks + 1)]
-    laid, num_packs = [], 0
-    for first, last in itertools.pairwise(edges):
-        packs = _lay_best_fit(in_line[first:last], capacity, max_docs, lean)
-        laid.append(_Laid(packs.places + first, packs.pack_of + num_packs, packs.tokens, packs.docs))
-        num_packs += len(packs.tokens)
-    return _Laid(*(np.concatenate([getattr(each, name) for each in laid]) for name in _Laid.__slots__))
-
-
-def _lay_best_fit(in_line: NDArray[np.int32], capacity: int, max_docs: int, lean: int) -> _Laid:
+def _lay_best_fit(
+    places: NDArray[np.int64], in_line: NDArray[np.int32], capacity: int, max_docs: int, lean: int
+) -> _Laid:
     """Best fit in rounds: in every round a pack that is open before it takes at most one lump."""
-    places = leaning_order(in_line, capacity, lean)
     laid = in_line[places]
     # Short documents of like lengths lean further than their order when their lumps grow.
-    lump = 0 if max_docs else capacity // LUMPS_PER_PACK + 2 * capacity * lean // (3 * LEANS)
+    lump = 0 if max_docs else capacity // LUMPS_PER_PACK + 2 * capacity * lean // (3 * PARTS)
     ends = _lump_ends(laid, lump)
     docs = np.diff(ends, prepend=0)
     size = np.add.reduceat(laid, ends - docs, dtype=np.int64) if len(ends) else docs
@@ -208,14 +285,8 @@ def _tightest(items: NDArray[np.int64], rooms: NDArray[np.int64], capacity: int)
     return found
 
 
-def _fill_up(
-    packs: _Laid, in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Best-fit decreasing of the segments held back, into the packs that are there and new ones.
-
-    Returns:
-        (places of all segments in the line, in the order of laying, the pack of each), int64[S] both.
-    """
+def _fill_up(packs: _Laid, in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int) -> Placed:
+    """Best-fit decreasing of the segments held back, into the packs that are there and new ones."""
     num_laid = len(packs.places)
     lengths = in_line[num_laid:]
     contents = held(packs.docs if max_docs else np.ones_like(packs.docs), packs.tokens, capacity)

@@ -243,6 +243,7 @@ def table(files: list[Path], efforts: list[str], peers: Peers) -> None:
         tokens = int(lengths.sum(dtype=np.int64))
         runs: list[tuple[str, dict[str, Any]]] = [(f"best-fit {effort}", {"effort": effort}) for effort in efforts]
         runs += [(strategy, {"strategy": strategy}) for strategy in ("shuffle-fit", "first-fit", "next-fit")]
+        runs.insert(-2, ("shuffle-fit fast", {"strategy": "shuffle-fit", "effort": "fast"}))
         plans = {}
         for label, options in runs:
             if label != "first-fit" or len(lengths) <= FIRST_FIT_AT_MOST:
