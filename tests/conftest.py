@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
@@ -62,6 +63,17 @@ def no_network(blocked_sockets: None) -> Iterator[None]:
     _REFUSED.clear()
     yield
     assert not _REFUSED, f"went to the network: {_REFUSED}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engines_loaded_once() -> Iterator[None]:
+    """Loading the built-in tokenizer takes 0.4 s, which half of the tests would do; engines keep no state."""
+    from packcli.tokenizing import engines
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, load in engines.ENGINES.items():
+            patch.setitem(engines.ENGINES, name, functools.lru_cache(maxsize=4)(load))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from packcli.config import PackConfig
 from packcli.errors import TokenizerError, UnknownNameError
 from packcli.tokenizing import Engine, TokenizerSpec, find_tokenizer, make_engine
-from packcli.tokenizing.engines import ENGINES
+from packcli.tokenizing.engines import ENGINES, ReferenceEngine
 from packcli.tokenizing.guard import awkward_strings
 
 LITERALS = ["<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"]
@@ -157,7 +157,7 @@ def test_a_library_that_forgets_the_switch_is_refused(spec: TokenizerSpec, monke
 
     monkeypatch.setattr(tokenizers, "Tokenizer", Forgetful)
     with pytest.raises(TokenizerError, match="cannot keep special tokens in text apart"):
-        make_engine("tokenizers", spec)
+        ReferenceEngine(spec, spec.load(), 1)
 
 
 # --- what is refused ---
