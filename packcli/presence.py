@@ -16,18 +16,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
-import re
 import threading
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from packcli import stores
 from packcli.errors import PackcliError
+from packcli.processes import lives, me
 
 TOUCH_S = 20.0
 """How often a living process touches its note."""
@@ -128,17 +126,6 @@ class Presence:
         path.put(json.dumps({**self.facts, BEAT: time.time()}).encode())
 
 
-def me() -> dict[str, Any]:
-    """Who this process is."""
-    return {
-        "pid": os.getpid(),
-        "host": platform.node(),
-        "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        "place": _place(),
-        "born": _born(os.getpid()),
-    }
-
-
 def look(path: stores.Location, now: float) -> Seen | None:
     """A note; None when there is none, or it is not one.
 
@@ -153,7 +140,8 @@ def look(path: stores.Location, now: float) -> Seen | None:
         age = now - (float(data[BEAT]) if isinstance(path, stores.RemotePath) else path.stat().st_mtime)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    return Seen(path, data, max(age, 0.0), _is_alive(data, age))
+    is_alive = data.get("state") != "failed" and lives(data, age, SILENCE_S)
+    return Seen(path, data, max(age, 0.0), is_alive)
 
 
 def look_around(directory: stores.Location, now: float) -> list[Seen]:
@@ -161,47 +149,3 @@ def look_around(directory: stores.Location, now: float) -> list[Seen]:
     names = sorted(name for name in stores.names_in(directory) if name.endswith(".json") and name[0] != ".")
     found = stores.concurrently(directory, lambda name: look(directory / name, now), names)
     return [seen for seen in found if seen is not None]
-
-
-def _is_alive(data: Mapping[str, Any], age: float) -> bool:
-    if data.get("state") == "failed":
-        return False
-    pid, here, there = data.get("pid"), _place(), str(data.get("place"))
-    if here and there == here and isinstance(pid, int):
-        return _exists(pid) and data.get("born") == _born(pid)
-    if here and there.split("/")[0] == here.split("/")[0] and there.split("/")[1:2] != here.split("/")[1:2]:
-        return False  # this machine was started anew since
-    return age < SILENCE_S
-
-
-def _exists(pid: int) -> bool:
-    if os.name == "nt":  # signal 0 would end the process there
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _place() -> str:
-    """Where process ids mean the same as here: a machine since it was started, and a container on it; '' if unknown."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{platform.node()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _born(pid: int) -> str:
-    """When a process of this machine was started, so that a new one with an old id is another; '' if unknown.
-
-    A process that has ended and is not yet waited for is as good as gone.
-    """
-    try:
-        fields = re.sub(r"^.*\) ", "", Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")).split()
-        return "" if fields[0] == "Z" else fields[19]
-    except (OSError, IndexError):
-        return ""

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,7 @@ from packcli.stores import Location, RemotePath, open_stream, uploaded
 _INT32_LIST = pa.list_(pa.int32())
 _SOURCE = pa.struct([("source", pa.int32()), ("row", pa.int64()), ("start", pa.int32()), ("end", pa.int32())])
 
-Schema = pa.Schema
+Schema: TypeAlias = pa.Schema
 """For callers that pass one on without touching pyarrow."""
 
 TYPES = {

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import packcli
-from packcli import cli, readers, stores
+from packcli import cli, processes, readers, stores
 from packcli.errors import LockedError, MismatchError, NoInputError, OutputError, StorageError, UsageError
 from packcli.manifest import Output
 from packcli.stores import RemotePath, access, locks, places, ranges
@@ -576,11 +576,12 @@ def test_a_lock_names_its_owner(bucket, pack):
     "lock",
     [
         owner(beat=time.time() - 2 * locks.STALE_S),
-        owner(host=platform.node(), pid=2**22 + 5),
-        owner(host=platform.node(), pid=os.getpid()),
+        owner(**{**processes.me(), "pid": 2**22 + 5}),
+        owner(**{**processes.me(), "pid": os.getppid(), "born": "1"}),  # another had its number before
+        owner(**processes.me()),
         b"{ not JSON",
     ],
-    ids=["silent for long", "of a dead process here", "of the same number here", "damaged"],
+    ids=["silent for long", "of a dead process here", "of a forerunner's number", "of the same number here", "damaged"],
 )
 def test_a_lock_of_the_dead_is_taken(bucket, pack, lock):
     """Nothing frees the lock of a killed run; without this it would be for ever."""

@@ -2,7 +2,7 @@
 
 The lock is an object that is created only where none is (If-None-Match, a generation of 0). Its owner puts it again
 every BEAT_S seconds. It is free again when its owner deletes it; when it has not been put for STALE_S seconds; and
-when its owner was on this machine and is not there any more.
+when its owner was on this machine and is not there any more (`processes`).
 
 That is a courtesy between people, not what keeps an output right: two who write the same run write the same bytes
 under the same names, and another run is refused by its plan.
@@ -13,13 +13,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
+from packcli import processes
 from packcli.errors import LockedError, PackcliError
 from packcli.stores.remote import RemotePath
 
@@ -58,12 +58,7 @@ def locked(lock: RemotePath) -> Iterator[None]:
     Raises:
         LockedError: somebody else holds it; names it.
     """
-    me: dict[str, Any] = {
-        "token": uuid.uuid4().hex,
-        "pid": os.getpid(),
-        "host": platform.node(),
-        "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-    }
+    me = {"token": uuid.uuid4().hex, **processes.me()}
     refuse_locked(lock)
     if not lock.create(_beat(me)):
         refuse_locked(lock)
@@ -110,24 +105,9 @@ def _read(lock: RemotePath) -> dict[str, Any] | None:
 def _is_alive(owner: dict[str, Any]) -> bool:
     try:
         age = time.time() - float(owner["beat"])
-        pid, host = int(owner["pid"]), str(owner["host"])
+        pid = int(owner["pid"])
     except (LookupError, ValueError, TypeError):
         return False
-    if age > STALE_S:
+    if not processes.lives(owner, age, STALE_S):
         return False
-    return host != platform.node() or owner.get("token") in _HELD or _runs(pid)
-
-
-def _runs(pid: int) -> bool:
-    """Whether another process of this number is there. In containers a process may get its forerunner's number."""
-    if os.name == "nt":  # nothing asks that there without ending it
-        return True
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+    return pid != os.getpid() or owner.get("token") in _HELD or owner.get("place") != processes.me()["place"]
