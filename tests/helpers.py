@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from packcli.readers import TextExtractor, cut_units, find_fields, find_sources, read_parts
+from packcli.stores import RemotePath
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "sample_data" / "docs.jsonl"
@@ -19,14 +20,23 @@ BUILTIN = ROOT / "packcli" / "tokenizing" / "builtin" / "tokenizer.json"
 PACKCLI = [sys.executable, "-m", "packcli"]
 
 
+def tree(root):
+    """Name -> bytes of everything but the machine's own state, in a directory or an object store."""
+    if isinstance(root, RemotePath):
+        files = {url.removeprefix(f"{root}/"): RemotePath(url) for url in root.tree()}
+    else:
+        files = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if not name.startswith(".packcli/")}
+
+
 def tree_hash(root):
-    """sha256 over names and bytes of everything but the machine's own state."""
+    """sha256 over a tree."""
     digest = hashlib.sha256()
-    files = [path for path in sorted(root.rglob("*")) if path.is_file() and ".packcli" not in path.parts]
+    files = tree(root)
     assert files
-    for path in files:
-        assert not path.name.endswith(".tmp")
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for name, data in sorted(files.items()):
+        assert not name.endswith(".tmp")
+        digest.update(name.encode() + b"\0" + data + b"\0")
     return digest.hexdigest()
 
 

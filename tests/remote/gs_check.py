@@ -13,9 +13,20 @@ from types import SimpleNamespace
 
 import gcsfs
 import pytest
+from helpers import tree
 from remote.fake_gcs import PAGE, FakeGcs
 from remote.fault_proxy import FaultProxy
-from remote.runs import SETTINGS, TWO_WORKERS, check_gone_and_back, forget, run, start, start_until, tree, upload
+from remote.runs import (
+    SETTINGS,
+    TWO_WORKERS,
+    check_every_verb,
+    check_gone_and_back,
+    forget,
+    run,
+    start,
+    start_until,
+    upload,
+)
 
 from packcli import readers
 from packcli.errors import StorageError
@@ -70,13 +81,7 @@ def test_the_same_tree_from_and_to_gs(tmp_path, bucket, inputs, whole):
     assert code == 0, said
     assert "up to date" in said
     url = str(bucket / "gg")
-    for arguments in (
-        ["verify", url, "--deep", "--same-as", tmp_path / "gl"],
-        ["stats", url],
-        ["inspect", url, "--row", "0"],
-    ):
-        code, said = run(*arguments)
-        assert code == 0, said
+    check_every_verb(url, tmp_path / "gl")
 
 
 def test_what_an_object_is(bucket, store):

@@ -6,9 +6,10 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from helpers import tree
 from remote.fake_hub import TOKEN, FakeHub, Repository
 from remote.fault_proxy import FaultProxy
-from remote.runs import SETTINGS, forget, run, start, tree
+from remote.runs import SETTINGS, check_every_verb, forget, run, start
 
 from packcli import readers
 from packcli.stores import RemotePath, access, ranges
@@ -78,13 +79,7 @@ def test_every_verb_reads_an_output(tmp_path, mine):
     mine.revisions["main"] |= there
     url = ROOT / "out"
     assert tree(url) == tree(tmp_path / "out")
-    for arguments in (
-        ["verify", url, "--deep", "--same-as", tmp_path / "out"],
-        ["stats", url],
-        ["inspect", url, "--row", "0"],
-    ):
-        code, said = run(*arguments)
-        assert code == 0, said
+    check_every_verb(url, tmp_path / "out")
     damaged = next(name for name in there if name.endswith(".arrow"))
     mine.revisions["main"][damaged] = there[damaged][:-100] + bytes(100)
     code, said = run("verify", url)

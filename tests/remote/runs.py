@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import fsspec
+from helpers import tree
 from remote.fault_proxy import FaultProxy
 from typer.testing import CliRunner
 
@@ -17,15 +18,6 @@ from packcli.stores import RemotePath, access
 PACKCLI = [sys.executable, "-m", "packcli"]
 SETTINGS = ["--max-len", "64", "--unit-bytes", "20kB", "-w", "1", "--tokenizer-engine", "tokenizers"]
 TWO_WORKERS = [*SETTINGS[:-3], "2", *SETTINGS[-2:]]
-
-
-def tree(root: Path | RemotePath) -> dict[str, bytes]:
-    """Name -> bytes of everything but the state."""
-    if isinstance(root, RemotePath):
-        found = {url.removeprefix(f"{root}/"): RemotePath(url).read_bytes() for url in root.tree()}
-    else:
-        found = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    return {name: data for name, data in found.items() if not name.startswith(".packcli/")}
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
@@ -67,6 +59,18 @@ def upload(inputs: Path, root: RemotePath) -> RemotePath:
     for path in sorted(inputs.iterdir()):
         (root / path.name).put(path.read_bytes())
     return root
+
+
+def check_every_verb(url: object, local: Path) -> None:
+    """An output is read where it is by all that reads one; it is that of a directory."""
+    for arguments in (
+        ["verify", url, "--deep", "--same-as", local],
+        ["stats", url],
+        ["inspect", url, "--row", "0"],
+        ["export", url, "--to", "parquet", "-o", local.with_name("parquet")],
+    ):
+        code, said = run(*arguments)
+        assert code == 0, said
 
 
 def check_gone_and_back(proxy: FaultProxy, bucket: RemotePath, whole: dict[str, bytes]) -> None:

@@ -10,9 +10,20 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers import tree
 from moto.server import ThreadedMotoServer
 from remote.fault_proxy import FaultProxy
-from remote.runs import SETTINGS, TWO_WORKERS, check_gone_and_back, forget, run, start, start_until, tree, upload
+from remote.runs import (
+    SETTINGS,
+    TWO_WORKERS,
+    check_every_verb,
+    check_gone_and_back,
+    forget,
+    run,
+    start,
+    start_until,
+    upload,
+)
 
 import packcli
 from packcli import readers
@@ -60,15 +71,7 @@ def test_the_same_tree_from_and_to_s3(tmp_path, bucket, inputs, whole):
     assert code == 0
     assert "up to date" in said
     url = str(bucket / "ss")
-    verbs = (
-        ["verify", url, "--deep", "--same-as", tmp_path / "sl"],
-        ["stats", url],
-        ["inspect", url, "--row", "0"],
-        ["export", url, "--to", "parquet", "-o", tmp_path / "parquet"],
-    )
-    for arguments in verbs:
-        code, said = run(*arguments)
-        assert code == 0, said
+    check_every_verb(url, tmp_path / "sl")
     assert packcli.load(url, row_type="list").to_dict() == packcli.load(tmp_path / "sl", row_type="list").to_dict()
 
 
