@@ -61,7 +61,7 @@ test-ray: .venv-ray/.installed ## Pack on Ray, on this machine and on a cluster 
 	touch $@
 
 test-train: .venv-train/.installed ## Run the tests that need torch, transformers and trl, in an environment of their own
-	.venv-train/bin/python -m pytest $(filter-out tests/train/consumers_check.py,$(wildcard tests/train/*_check.py))
+	.venv-train/bin/python -m pytest -n $(JOBS) $(filter-out tests/train/consumers_check.py,$(wildcard tests/train/*_check.py))
 
 test-remote: ## Run packcli against object stores on this machine that fail now and then, in an environment of its own
 	test -x .venv-remote/bin/python || $(PYTHON) -m venv .venv-remote
