@@ -17,6 +17,7 @@ histograms in the same spirit: their LPFHP.)
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -128,8 +129,14 @@ def held(num_docs: Count, num_tokens: Count, capacity: int) -> Count:
 
 def items_of(chain: Chain | None) -> tuple[tuple[int, int], ...]:
     """What a chain holds: (length, how many), longest first."""
-    counts: dict[int, int] = {}
+    items = []
     while chain is not None:
         chain, length, count = chain
+        items.append((length, count))
+    items.reverse()  # longest first, but for packs begun
+    if all(one[0] > next_one[0] for one, next_one in itertools.pairwise(items)):
+        return tuple(items)
+    counts: dict[int, int] = {}
+    for length, count in items:
         counts[length] = counts.get(length, 0) + count
     return tuple(sorted(counts.items(), reverse=True))

@@ -71,10 +71,10 @@ def packs_to_csr(pack_of: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray
 
 
 def stable_argsort(keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """np.argsort(kind="stable") of integers in 0..2^32-1, 16 bits at a time: NumPy sorts those by radix."""
+    """np.argsort(kind="stable") of integers from 0 up, 16 bits at a time: NumPy sorts those by radix."""
     order: NDArray[np.int64] = np.argsort(keys.astype(np.uint16), kind="stable")
-    if len(keys) and keys.max() >= 2**16:
-        order = order[np.argsort((keys >> 16).astype(np.uint16)[order], kind="stable")]
+    for shift in range(16, int(keys.max(initial=0)).bit_length(), 16):
+        order = order[np.argsort((keys >> shift).astype(np.uint16)[order], kind="stable")]
     return order
 
 

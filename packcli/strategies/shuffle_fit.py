@@ -290,29 +290,41 @@ def _fill_up(packs: _Laid, in_line: NDArray[np.int32], capacity: int, max_docs: 
     num_laid = len(packs.places)
     lengths = in_line[num_laid:]
     contents = held(packs.docs if max_docs else np.ones_like(packs.docs), packs.tokens, capacity)
-    kinds, kind_of, counts = np.unique(contents, return_inverse=True, return_counts=True)
-    begun: list[Pattern] = [(count, ((kind, 1),)) for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True)]
+    by_kind = stable_argsort(contents)
+    sorted_contents = contents[by_kind]
+    begins = np.flatnonzero(np.diff(sorted_contents, prepend=-1))
+    counts = np.diff(begins, append=len(contents)).tolist()
+    kinds = sorted_contents[begins].tolist()
+    begun: list[Pattern] = [(count, ((kind, 1),)) for kind, count in zip(kinds, counts, strict=True)]
     histogram = count_lengths(lengths, capacity)
     by_length = sort_by_length(lengths, histogram, seed)
-    by_kind = np.argsort(kind_of, kind="stable")
     next_of_length = first_of_length(histogram)
-    next_of_kind = dict(zip(kinds.tolist(), (np.cumsum(counts) - counts).tolist(), strict=True))
-    segments = np.empty(len(lengths), dtype=np.int64)
-    pack_of = np.empty(len(lengths), dtype=np.int64)
-    begin, num_packs = 0, len(packs.tokens)
+    next_of_kind = dict(zip(kinds, begins.tolist(), strict=True))
+    # Of all packs in a row, those begun sorted by kind: where a pattern's begin; and of every item of it, where its
+    # segments begin, how many there are, and how many a pack.
+    num_packs = len(by_kind)
+    pack_begins, segment_begins, sizes, eachs = [], [], [], []
     for count, items in plan_decreasing(histogram, capacity, max_docs, begun):
         kind = items[0][0]
         if kind in next_of_kind:
-            first = next_of_kind[kind]
-            next_of_kind[kind] = first + count
-            here, items = by_kind[first : first + count], items[1:]
+            here = next_of_kind[kind]
+            next_of_kind[kind] += count
+            items = items[1:]
         else:
-            here = np.arange(num_packs, num_packs + count)
+            here = num_packs
             num_packs += count
         for length, each in items:
-            first, size = next_of_length[length], count * each
-            next_of_length[length] = first + size
-            segments[begin : begin + size] = by_length[first : first + size]
-            pack_of[begin : begin + size].reshape(count, each)[:] = here[:, None]
-            begin += size
+            first = next_of_length[length]
+            next_of_length[length] = first + count * each
+            pack_begins.append(here)
+            segment_begins.append(first)
+            sizes.append(count * each)
+            eachs.append(each)
+    size = np.array(sizes, dtype=np.int64)
+    number = np.arange(len(lengths)) - np.repeat(np.cumsum(size) - size, size)  # of a segment in its item
+    segments = by_length[np.repeat(np.array(segment_begins, dtype=np.int64), size) + number]
+    pack = np.repeat(np.array(pack_begins, dtype=np.int64), size) + number // np.repeat(
+        np.array(eachs, dtype=np.int64), size
+    )
+    pack_of = np.concatenate((by_kind, np.arange(len(by_kind), num_packs)))[pack]
     return np.concatenate((packs.places, segments + num_laid)), np.concatenate((packs.pack_of, pack_of))
