@@ -138,6 +138,12 @@ def test_nothing_is_gained_where_no_bias_is_enough():
     assert tried == [Bias(), *(Bias(lean=lean) for lean in LEANS), *(Bias(apart=share) for share in SHARES)]
 
 
+def test_nothing_is_gained_where_every_bias_is_dear():
+    """Four documents a pack at most, of 200 and 1,500 tokens: short ones among themselves would leave packs empty."""
+    assert found(lambda bias: -0.7 + bias.apart / 800, lambda bias: 1000 + bias.apart)[0] == Bias()
+    assert found(lambda bias: -0.7 + bias.apart / 800, lambda bias: 1000 + bias.apart // 4)[0].apart > 0
+
+
 def test_the_correlation_may_fall_again():
     """Where most are apart, the longest are left without mates, and those with mates are unlike: mix200 does so."""
     bias, _ = found(lambda bias: -0.7 + 8 * bias.apart / PARTS - 20 * (bias.apart / PARTS) ** 2)

@@ -62,6 +62,9 @@ REFINED = 3
 CHEAP = 0.015
 """A lean may cost so many packs, as a share of those at random; else the shortest apart cost less."""
 
+DEAREST = 0.25
+"""No bias may cost more: with a limit of documents felt it could be half of all packs."""
+
 SCALE = 1 << 12
 """Lengths are compared in so many parts of the capacity, in integers: the same on every machine."""
 
@@ -138,20 +141,19 @@ def find_bias(attempt: Callable[[Bias], Trial]) -> Bias:
     at_random = attempt(Bias())
     if at_random.correlation >= -TOO_FAR:
         return Bias()
-    lean = _find(lambda lean: attempt(Bias(lean=lean)), LEANS, at_random, at_random.num_packs * (1.0 + CHEAP))
+    lean = _find(lambda lean: attempt(Bias(lean=lean)), LEANS, at_random, CHEAP)
     if lean:
         return Bias(lean=lean)
-    return Bias(apart=_find(lambda apart: attempt(Bias(apart=apart)), SHARES, at_random))
+    return Bias(apart=_find(lambda apart: attempt(Bias(apart=apart)), SHARES, at_random, DEAREST))
 
 
-def _find(
-    attempt: Callable[[int], Trial], ladder: tuple[int, ...], at_random: Trial, most_packs: float = float("inf")
-) -> int:
-    """How many parts bring the correlation near AIM, in no more packs than that; else 0.
+def _find(attempt: Callable[[int], Trial], ladder: tuple[int, ...], at_random: Trial, price: float) -> int:
+    """How many parts bring the correlation near AIM, for that share of packs more at most; else 0.
 
     Up the ladder as far as the first that is enough, and then in between by regula falsi.
     """
     tried = {0: at_random}
+    most_packs = at_random.num_packs * (1.0 + price)
 
     def miss(parts: int) -> float:
         return abs(tried[parts].correlation - AIM)
