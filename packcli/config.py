@@ -55,7 +55,7 @@ KEEPS_ORDER = frozenset({"concat", "first-fit", "next-fit"})
 """Strategies whose packs stand in the order of the input: they cannot honour `balance`."""
 
 EFFORTS = ("fast", "normal", "max")
-"""How much work best-fit may take for fewer packs."""
+"""How much work best-fit may take for fewer packs, and whether shuffle-fit looks for unbiased ones (not with fast)."""
 
 MIN_UNIT_BYTES = 1024
 BUILTIN_TOKENIZER = "builtin"
@@ -63,6 +63,11 @@ BUILTIN_TOKENIZER = "builtin"
 
 OWN_STRATEGY = re.compile(r"(?P<place>.+\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*)", re.DOTALL)
 """A function of the user's own: `module:function` or `path/to/file.py:function`."""
+
+
+def quick_effort(strategy: str | None, effort: str) -> str:
+    """The effort for an estimate: best-fit's others take long and change little; shuffle-fit's plans are others."""
+    return "fast" if strategy == "best-fit" else effort
 
 
 def is_own_strategy(name: str | None) -> bool:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from packcli.assemble import rows_per_batch
 from packcli.carrying import divide, may_carry
-from packcli.config import CANNOT_CAP_DOCS, PackConfig, strategy_label
+from packcli.config import CANNOT_CAP_DOCS, PackConfig, quick_effort, strategy_label
 from packcli.counting import count_loss, loss_between, loss_of, with_loss
 from packcli.errors import UsageError
 from packcli.hooks import find_strategy
@@ -210,8 +210,7 @@ def _outcome(lengths: Lengths, joined: Joined, config: PackConfig, intervals: bo
     if lengths.sample >= 1.0 or not intervals or not half_docs:
         return outcome
     generator = np.random.Generator(np.random.PCG64(mix(config.seed, 8)))
-    # best-fit's other efforts take long, and vary as much; shuffle-fit's plans are others.
-    quick = dataclasses.replace(config, effort="fast") if config.strategy == "best-fit" else config
+    quick = dataclasses.replace(config, effort=quick_effort(config.strategy, config.effort))
     drawn = []
     for _ in range(RESAMPLES):
         is_drawn = np.zeros(num_docs, dtype=np.bool_)

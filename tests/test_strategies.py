@@ -683,7 +683,7 @@ def mate_correlation(packs, lengths):
     own = lengths[packs.order].astype(np.float64)
     mates = (np.repeat(total, count) - own) / np.maximum(np.repeat(count, count) - 1, 1)
     has_mates = np.repeat(count > 1, count)
-    assert has_mates.sum() > len(lengths) / 3
+    assert has_mates.sum() > len(lengths) / 2
     return float(np.corrcoef(own[has_mates], mates[has_mates])[0, 1])
 
 
@@ -723,11 +723,12 @@ def uniform(count, seed):
 
 
 @pytest.mark.parametrize(
-    ("lengths", "density"), [(exponential(10_000, 1200, 5, 2048), 0.99), (uniform(10_000, 5), 0.98)]
+    ("lengths", "density", "effort"),
+    [(exponential(10_000, 1200, 5, 2048), 0.99, "normal"), (uniform(10_000, 5), 0.98, "fast")],
 )
-def test_shuffle_fit_is_dense_on_long_documents(lengths, density):
+def test_shuffle_fit_is_dense_on_long_documents(lengths, density, effort):
     """A pack holds two documents: next fit would leave a fourth of it open."""
-    packs = STRATEGIES["shuffle-fit"].function(lengths, 2048, seed=3, effort="fast")
+    packs = STRATEGIES["shuffle-fit"].function(lengths, 2048, seed=3, effort=effort)
     check("shuffle-fit", lengths, 2048, packs)
     assert lengths.sum() / 2048 / (len(packs.pack_offsets) - 1) > density
     assert lengths.sum() / 2048 / (len(STRATEGIES["next-fit"].function(lengths, 2048).pack_offsets) - 1) < 0.8

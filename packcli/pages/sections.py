@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from packcli.config import quick_effort
 from packcli.contents import Contents
 from packcli.errors import PackcliError
 from packcli.inspecting import Inspector, ShownPiece
@@ -206,7 +207,7 @@ def _strategies(lengths: _DocumentsOfRows, config: dict[str, Any], prefix: str) 
     names, padding = [], []
     max_len, most = config["max_len"], config["max_docs_per_pack"]
     for name in STRATEGIES:
-        effort = "fast" if name == "best-fit" else config["effort"]
+        effort = quick_effort(name, config["effort"])
         plans = [make_plan(kept, max_len, strategy=name, effort=effort, seed=config["seed"]) for kept in lengths.kept]
         positions = sum(plan.num_packs for plan in plans) * max_len
         names.append(name)

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from packcli.strategies.patterns import count_lengths
+from packcli.strategies.patterns import count_lengths, stable_argsort
 
 PARTS = 1 << 10
 """A bias is a number of these parts: a lean of all of them would be sorted by length."""
@@ -100,9 +100,7 @@ def leaning_order(lengths: NDArray[np.int32], capacity: int, lean: int) -> NDArr
     histogram = count_lengths(lengths, capacity)
     not_shorter = np.cumsum(histogram[::-1])[::-1]
     by_length = (not_shorter - histogram // 2)[lengths]
-    key = ((PARTS - lean) * places + lean * by_length) * 0xFFFF // (PARTS * len(lengths))
-    order: NDArray[np.int64] = np.argsort(key.astype(np.uint16), kind="stable")
-    return order
+    return stable_argsort(((PARTS - lean) * places + lean * by_length) * 0xFFFF // (PARTS * len(lengths)))
 
 
 def shortest(lengths: NDArray[np.int32], capacity: int, share: int) -> NDArray[np.bool_]:

@@ -162,15 +162,16 @@ def _plan_blocks(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed:
 def _plan_block(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int, bias: Bias) -> Placed:
     """Best fit of all but the filler, after the shortest as far as they stand apart; then the filler."""
     laid = in_line[: int(len(in_line) * (1.0 - FILLER_SHARE))]
+    places = leaning_order(laid, capacity, bias.lean)
     if bias.apart:
-        apart = shortest(laid, capacity, bias.apart)
-        together, others = np.flatnonzero(apart), np.flatnonzero(~apart)
+        is_apart = shortest(laid, capacity, bias.apart)
+        together = np.flatnonzero(is_apart)
         packs = _joined(
             _laid_in_turn(together, laid, pack_ends(laid[together], capacity, max_docs)),
-            _lay_best_fit(others, laid, capacity, max_docs, bias.lean),
+            _lay_best_fit(places[~is_apart[places]], laid, capacity, max_docs, bias.lean),
         )
     else:
-        packs = _lay_best_fit(leaning_order(laid, capacity, bias.lean), laid, capacity, max_docs, bias.lean)
+        packs = _lay_best_fit(places, laid, capacity, max_docs, bias.lean)
     return _fill_up(packs, in_line, capacity, max_docs, mix(seed, 2))
 
 
