@@ -38,7 +38,7 @@ class Marked(NamedTuple):
 def prompt_of(engine, prompt, completion, eos):
     """A prompt and its completion, which carries loss, and EOS. Offsets come from `tokenizers`."""
     border = len(prompt)
-    encoding = engine.encode(prompt + completion, add_special_tokens=False)
+    encoding = engine.encode(prompt + completion)
     begin_in_prompt = sum(start < border for start, _ in encoding.offsets)
     loss = [end > border for _, end in encoding.offsets]
     is_cut = any(start < border < end for start, end in encoding.offsets)
@@ -51,7 +51,7 @@ def chat_of(engine, messages):
     ids, loss, roles = [], [], collections.Counter()
     for message in messages:
         head = len(message["role"]) + 1
-        encoding = engine.encode(f"{message['role']}\n{message['content']}", add_special_tokens=False)
+        encoding = engine.encode(f"{message['role']}\n{message['content']}")
         answers = message["role"] == "assistant"
         ids += [engine.token_to_id("<|im_start|>"), *encoding.ids, engine.token_to_id("<|im_end|>")]
         loss += [False, *(answers and end > head for _, end in encoding.offsets), answers]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from packcli.config import PackConfig
 from packcli.errors import EngineError, TokenizerError
 from packcli.tokenizing import Engine, SpotCheck, TokenizerSpec, choose_engine, find_tokenizer, make_engine
 from packcli.tokenizing.guard import (
+    FAST_LOAD_SPEED,
     SPOT_CHECK_CHARS,
     SPOT_CHECK_EVERY,
     SPOT_CHECK_TOGETHER,
@@ -22,6 +23,7 @@ from packcli.tokenizing.guard import (
     first_difference,
     unsafe_structure,
 )
+from packcli.tokenizing.reference import bytes_per_second
 
 
 @pytest.fixture(scope="module")
@@ -32,83 +34,87 @@ def spec(tokenizer_dir: Path) -> TokenizerSpec:
 # --- structure ---
 
 
-def structure(model: Any = None, normalizer: Any = None, pre_tokenizer: Any = None, **extra: object) -> dict[str, Any]:
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+
+
+def structure(
+    model: Any = None, normalizer: Any = None, pre_tokenizer: Any = BYTE_LEVEL, **more: Any
+) -> dict[str, Any]:
     """A tokenizer.json as the library writes it; without arguments a plain byte-level BPE."""
-    tokenizer = Tokenizer(model or models.BPE(vocab={"a": 0}, merges=[]))
-    if normalizer is not None:
-        tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizer or pre_tokenizers.ByteLevel()
-    data: dict[str, Any] = json.loads(tokenizer.to_str())
-    data.update(extra)
-    return data
+    return {
+        "version": "1.0",
+        "added_tokens": [],
+        "model": model or bpe(vocab={"a": 0}),
+        "normalizer": normalizer,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": None,
+        "decoder": None,
+    }
 
 
-def split(behavior: str, *, invert: bool = False) -> pre_tokenizers.Sequence:
-    first = pre_tokenizers.Split(Regex(r"\p{L}+"), behavior, invert=invert)
-    return pre_tokenizers.Sequence([first, pre_tokenizers.ByteLevel(use_regex=False)])
+def bpe(**settings: Any) -> dict[str, Any]:
+    return {"type": "BPE", "dropout": None, "merges": [], "byte_fallback": False, **settings}
 
 
-def steps(*before: Any) -> pre_tokenizers.Sequence:
-    return pre_tokenizers.Sequence([*before, pre_tokenizers.ByteLevel()])
+def steps(*before: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "pretokenizers": [*before, BYTE_LEVEL]}
+
+
+def split(behavior: str, *, invert: bool = False) -> dict[str, Any]:
+    return steps({"type": "Split", "pattern": {"Regex": r"\p{L}+"}, "behavior": behavior, "invert": invert})
+
+
+def normalizers(*types: str) -> dict[str, Any]:
+    return {"type": "Sequence", "normalizers": [{"type": each} for each in types]}
 
 
 VOCAB = {"a": 0, "[UNK]": 1, "b": 2, "ab": 3}
 
 SAFE = {
     "GPT-2": structure(),
-    "NFC": structure(normalizer=normalizers.NFC()),
-    "NFC in a sequence": structure(normalizer=normalizers.Sequence([normalizers.NFC()])),
-    "GPT-4, Llama 3": structure(pre_tokenizer=split("isolated")),
-    "dolma2": structure(pre_tokenizer=split("removed", invert=True)),
-    "StarCoder": structure(pre_tokenizer=steps(pre_tokenizers.Digits(individual_digits=True))),
-    "Llama 2": {
-        **structure(
-            model=models.BPE(vocab=VOCAB, merges=[], byte_fallback=True),
-            normalizer=normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]),
-        ),
-        "pre_tokenizer": None,
-    },
-    "a model without a type": {**structure(), "model": {"vocab": {"a": 0}, "merges": []}},
+    "NFC": structure(normalizer={"type": "NFC"}),
+    "NFC in a sequence": structure(normalizer=normalizers("NFC")),
+    "GPT-4, Llama 3": structure(pre_tokenizer=split("Isolated")),
+    "dolma2": structure(pre_tokenizer=split("Removed", invert=True)),
+    "StarCoder": structure(pre_tokenizer=steps({"type": "Digits", "individual_digits": True})),
+    "Llama 2": structure(
+        model=bpe(vocab=VOCAB, byte_fallback=True), normalizer=normalizers("Prepend", "Replace"), pre_tokenizer=None
+    ),
+    "a model without a type": structure({"vocab": {"a": 0}, "merges": []}),
 }
 
 UNSAFE = {
-    "Unigram": (structure(models.Unigram([("a", 0.0), ("b", -1.0)], 0)), "model Unigram is not BPE"),
-    "WordPiece": (structure(models.WordPiece(vocab=VOCAB, unk_token="[UNK]")), "model WordPiece is not BPE"),
-    "WordLevel": (structure(models.WordLevel(vocab=VOCAB, unk_token="[UNK]")), "model WordLevel is not BPE"),
-    "dropout": (structure(models.BPE(vocab=VOCAB, merges=[], dropout=0.1)), "BPE dropout is random"),
+    "Unigram": (structure({"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 0}), "model Unigram is not BPE"),
+    "WordPiece": (structure({"type": "WordPiece", "vocab": VOCAB}), "model WordPiece is not BPE"),
+    "WordLevel": (structure({"type": "WordLevel", "vocab": VOCAB}), "model WordLevel is not BPE"),
+    "dropout": (structure(bpe(vocab=VOCAB, dropout=0.1)), "BPE dropout is random"),
     "prefix": (
-        structure(models.BPE(vocab=VOCAB, merges=[], continuing_subword_prefix="##")),
+        structure(bpe(vocab=VOCAB, continuing_subword_prefix="##")),
         "BPE with continuing_subword_prefix",
     ),
-    "suffix": (structure(models.BPE(vocab=VOCAB, merges=[], end_of_word_suffix="</w>")), "BPE with end_of_word_suffix"),
-    "NFKC": (structure(normalizer=normalizers.NFKC()), "normalizer NFKC"),
-    "NFD": (structure(normalizer=normalizers.NFD()), "normalizer NFD"),
+    "suffix": (structure(bpe(vocab=VOCAB, end_of_word_suffix="</w>")), "BPE with end_of_word_suffix"),
+    "NFKC": (structure(normalizer={"type": "NFKC"}), "normalizer NFKC"),
+    "NFD": (structure(normalizer={"type": "NFD"}), "normalizer NFD"),
     "Lowercase": (
-        structure(normalizer=normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])),
+        structure(normalizer=normalizers("NFC", "Lowercase")),
         "normalizer NFC, Lowercase",
     ),
-    "Metaspace": (structure(pre_tokenizer=pre_tokenizers.Metaspace()), "pre-tokenizer Metaspace"),
-    "Whitespace": (structure(pre_tokenizer=pre_tokenizers.Whitespace()), "pre-tokenizer Whitespace"),
+    "Metaspace": (structure(pre_tokenizer={"type": "Metaspace"}), "pre-tokenizer Metaspace"),
+    "Whitespace": (structure(pre_tokenizer={"type": "Whitespace"}), "pre-tokenizer Whitespace"),
     "ByteLevel is not last": (
-        structure(pre_tokenizer=pre_tokenizers.Sequence([pre_tokenizers.ByteLevel(), pre_tokenizers.Digits()])),
+        structure(pre_tokenizer={"type": "Sequence", "pretokenizers": [BYTE_LEVEL, {"type": "Digits"}]}),
         "pre-tokenizer Digits",
     ),
-    "Punctuation": (structure(pre_tokenizer=steps(pre_tokenizers.Punctuation())), "pre-tokenizer Punctuation"),
+    "Punctuation": (structure(pre_tokenizer=steps({"type": "Punctuation"})), "pre-tokenizer Punctuation"),
     "a sequence in a sequence": (
-        {
-            **structure(),
-            "pre_tokenizer": {
-                "type": "Sequence",
-                "pretokenizers": [structure(pre_tokenizer=steps())["pre_tokenizer"], {"type": "ByteLevel"}],
-            },
-        },
+        structure(pre_tokenizer=steps(steps())),
         "pre-tokenizer Sequence",
     ),
-    "no pre-tokenizer": ({**structure(), "pre_tokenizer": None}, "no pre-tokenizer and no byte fallback"),
-    "merged with previous": (structure(pre_tokenizer=split("merged_with_previous")), "behavior MergedWithPrevious"),
-    "merged with next": (structure(pre_tokenizer=split("merged_with_next")), "behavior MergedWithNext"),
-    "contiguous": (structure(pre_tokenizer=split("contiguous")), "behavior Contiguous"),
-    "removed": (structure(pre_tokenizer=split("removed")), "Split with behavior Removed"),
+    "no pre-tokenizer": (structure(pre_tokenizer=None), "no pre-tokenizer and no byte fallback"),
+    "merged with previous": (structure(pre_tokenizer=split("MergedWithPrevious")), "behavior MergedWithPrevious"),
+    "merged with next": (structure(pre_tokenizer=split("MergedWithNext")), "behavior MergedWithNext"),
+    "contiguous": (structure(pre_tokenizer=split("Contiguous")), "behavior Contiguous"),
+    "removed": (structure(pre_tokenizer=split("Removed")), "Split with behavior Removed"),
 }
 
 
@@ -127,10 +133,15 @@ def test_an_unknown_structure_is_not_tried(name: str) -> None:
 
 def test_an_unsafe_tokenizer_is_encoded_by_the_reference(tmp_path: Path) -> None:
     """The fast engine must not even be loaded."""
-    tokenizer = Tokenizer(models.WordPiece(vocab={**VOCAB, "</s>": 4}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    model = {
+        "type": "WordPiece",
+        "vocab": {**VOCAB, "</s>": 4},
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+    }
+    data = structure(model, pre_tokenizer={"type": "Whitespace"})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
     spec = find_tokenizer(PackConfig(tokenizer=str(tmp_path), eos_token="</s>"), allow_network=False)
     asked: list[str] = []
 
@@ -144,6 +155,23 @@ def test_an_unsafe_tokenizer_is_encoded_by_the_reference(tmp_path: Path) -> None
     assert choice.engine.encode(["ab a"])[0].tolist() == [3, 0]
     with pytest.raises(EngineError, match="--tokenizer-engine fastokens: model WordPiece is not BPE\nleave the option"):
         choose_engine(spec, "fastokens", ["ab"])
+
+
+def test_for_little_text_the_fast_engine_is_not_loaded(spec: TokenizerSpec) -> None:
+    """Ten documents would wait longer for it than for their tokens; who asks for it by name gets it."""
+    asked: list[str] = []
+
+    def make(name: str, *args: Any, **settings: Any) -> Engine:
+        asked.append(name)
+        return make_engine(name, *args, **settings)
+
+    enough = len(spec.load()) * bytes_per_second() // FAST_LOAD_SPEED
+    choice = choose_engine(spec, "auto", ["ab"], num_bytes=enough - 1, make=make)
+    assert choice.engine.name == "tokenizers"
+    assert re.fullmatch(r"not fastokens: to load it takes longer than to encode \d+ kB", choice.reason)
+    assert asked == ["tokenizers"]
+    for wanted, num_bytes in (("auto", enough + 1), ("auto", None), ("fastokens", 0)):
+        assert choose_engine(spec, wanted, ["ab"], num_bytes=num_bytes).engine.name == "fastokens"
 
 
 # --- at start ---

@@ -3,19 +3,22 @@
 import gzip
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
 import pytest
-import tokenizers
 from datasets import Dataset, DatasetDict, load_from_disk
 from helpers import BUILTIN, SAMPLE, big_input, tree_hash
+from tokenizer_files import Oracle
 
 import packcli
 from packcli import errors, pipeline
 from packcli.config import COLUMNS, PackConfig, RunOptions
 from packcli.manifest import Output
 from packcli.strategies import STRATEGIES
+from packcli.tokenizing import guard
 from packcli.tokenizing.engines import FastEngine
 
 
@@ -31,9 +34,7 @@ def sample_texts():
 
 @pytest.fixture(scope="module")
 def reference():
-    engine = tokenizers.Tokenizer.from_file(str(BUILTIN))
-    engine.encode_special_tokens = True
-    return engine
+    return Oracle(BUILTIN)
 
 
 def test_concat_equals_ten_lines_of_tokenizers(tmp_path, reference):
@@ -48,7 +49,7 @@ def test_concat_equals_ten_lines_of_tokenizers(tmp_path, reference):
         assert rows[0] == next_row
         stream = []
         for text in texts[rows[0] : rows[-1] + 1]:
-            stream += [*reference.encode(text, add_special_tokens=False).ids, 0]
+            stream += [*reference.encode(text).ids, 0]
         stream += [1] * (-len(stream) % 256)
         assert table.column("input_ids").to_pylist() == np.array(stream).reshape(-1, 256).tolist()
         next_row = rows[-1] + 1
@@ -88,7 +89,7 @@ def test_every_row_of_every_strategy(tmp_path, strategy, isolate, reference):
         assert [start for start, _, _ in found] == [0, *(end for _, end, _ in found[:-1])]
         ids = [token for _, _, run in found for token in run]
         assert ids[-1] == 0
-        assert reference.decode(ids[:-1], skip_special_tokens=False) == texts[row]
+        assert reference.decode(ids[:-1]) == texts[row]
     stats = report.stats
     assert stats.num_tokens_in + stats.num_tokens_special == stats.num_tokens_packed
     assert stats.num_packs == len(data)
@@ -109,7 +110,7 @@ def test_order_is_kept_where_it_is_promised(tmp_path):
 def test_what_overlong_loses_is_counted(tmp_path, policy, reference):
     """Utilisation would look perfect while most of the text is gone."""
     stats = pack(tmp_path / "out", overlong=policy, strategy="best-fit").stats
-    lengths = [len(reference.encode(text, add_special_tokens=False).ids) + 1 for text in sample_texts()]
+    lengths = [len(reference.encode(text).ids) + 1 for text in sample_texts()]
     over = [length for length in lengths if length > 256]
     assert len(over) > 50
     if policy == "drop":
@@ -375,6 +376,7 @@ def plant(monkeypatch, wrong):
 
 
 def test_a_wrong_engine_is_caught_at_start_and_the_output_is_right(tmp_path, monkeypatch):
+    monkeypatch.setattr(guard, "FAST_LOAD_SPEED", 1 << 40)  # else an input as small as this gets the reference
     expected = tree_hash(pack(tmp_path / "right").output)
     for number, wrong in enumerate((lambda text: "\u180e" in text, lambda text: "bicycle" in text)):
         with monkeypatch.context() as patch:
@@ -421,7 +423,7 @@ def test_no_eos_and_templates(tmp_path, reference):
     data = load_from_disk(str(report.output))
     assert report.stats.num_tokens_special == 0
     for row, packed in zip(rows, data, strict=True):
-        text = reference.decode(packed["input_ids"][: packed["seq_lengths"][0]], skip_special_tokens=False)
+        text = reference.decode(packed["input_ids"][: packed["seq_lengths"][0]])
         assert text == f"{row['prompt']}\n{row['completion']}"
 
 
@@ -461,3 +463,13 @@ def test_config_objects_and_keywords_are_the_same(tmp_path):
         packcli.pack(SAMPLE, tmp_path / "c", config=config, seed=1)
     with pytest.raises(TypeError, match="max_length"):
         packcli.pack(SAMPLE, tmp_path / "c", max_length=1)
+
+
+def test_a_plain_pack_imports_only_what_it_needs(tmp_path):
+    """Each of these costs a short run more than its documents."""
+    later = "jinja2 datasets pandas fastokens huggingface_hub matplotlib ray pyarrow.parquet pyarrow.compute".split()
+    later += ["packcli.mixing", "packcli.chat.render", "packcli.engine.on_ray", "packcli.pages"]
+    (tmp_path / "ten.jsonl").write_text('{"text": "the cat sat on the mat"}\n' * 10)
+    code = f"import packcli, sys; packcli.pack('ten.jsonl', 'out'); print(sorted({{*{later}}} & {{*sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

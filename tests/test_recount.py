@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pyarrow as pa
 import pytest
-import tokenizers
 from helpers import SAMPLE
 from slow_recount import chat_of, differences, prompt_of
+from tokenizer_files import Oracle
 from typer.testing import CliRunner
 
 import packcli
@@ -22,9 +22,8 @@ from packcli.strategies import STRATEGIES
 
 def lengths_of(texts, tokenizer_dir):
     """Tokens of each text by `tokenizers` alone, EOS included."""
-    engine = tokenizers.Tokenizer.from_file(str(tokenizer_dir / "tokenizer.json"))
-    engine.encode_special_tokens = True
-    return [len(each.ids) + 1 for each in engine.encode_batch_fast(texts, add_special_tokens=False)]
+    engine = Oracle(tokenizer_dir / "tokenizer.json")
+    return [len(each.ids) + 1 for each in map(engine.encode, texts)]
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +57,7 @@ CHATML = (
 
 
 def engine_of(tokenizer_dir):
-    engine = tokenizers.Tokenizer.from_file(str(tokenizer_dir / "tokenizer.json"))
-    engine.encode_special_tokens = True
-    return engine
+    return Oracle(tokenizer_dir / "tokenizer.json")
 
 
 def words(number):

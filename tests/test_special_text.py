@@ -10,13 +10,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tokenizers
 from datasets import load_from_disk
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizer_files import Oracle, added, sentencepiece, with_controls
 
 import packcli
-
-WORDS = "the cat sat on the mat and the dog ran after it while seven birds were singing <|> [INST] 0 1 2 12 é 日本 \n"
 
 KINDS = {
     "gpt2": ["<|endoftext|>"],
@@ -36,32 +33,14 @@ def make(kind, directory):
         shutil.copy(Path(os.environ["PACKCLI_TOKENIZERS"], kind, "tokenizer.json"), directory)
         data = json.loads((directory / "tokenizer.json").read_text())
         return directory, with_names(directory, data, controls)
-    if kind == "llama2":
-        tokenizer = tokenizers.Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-        tokenizer.decoder = decoders.Sequence(
-            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-        )
-        special = [*controls, *(f"<0x{byte:02X}>" for byte in range(256))]
-        trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False)
-    else:
-        tokenizer = tokenizers.Tokenizer(models.BPE())
-        if kind == "neox20b":
-            tokenizer.normalizer = normalizers.NFC()
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=400,
-            special_tokens=controls,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-    tokenizer.train_from_iterator([WORDS * 20], trainer)
+    data = sentencepiece(controls) if kind == "llama2" else with_controls(controls)
     if kind == "neox20b":
-        tokenizer.add_tokens([AddedToken(" " * count, normalized=True) for count in range(24, 1, -1)])
-    data = json.loads(tokenizer.to_str())
-    if kind == "llama2":  # bytes are pieces there, not added tokens
-        data["added_tokens"] = [token for token in data["added_tokens"] if token["content"] in controls]
+        data["normalizer"] = {"type": "NFC"}
+        first = len(data["model"]["vocab"])
+        spaces = [" " * count for count in range(24, 1, -1)]
+        data["added_tokens"] += [
+            added(text, first + index, special=False, normalized=True) for index, text in enumerate(spaces)
+        ]
     directory.mkdir()
     (directory / "tokenizer.json").write_text(json.dumps(data))
     return directory, with_names(directory, data, controls)
@@ -123,7 +102,7 @@ def test_no_spelling_of_a_control_token_becomes_one(tmp_path, kind, engine, work
     report = pack_rows(tmp_path, directory, [{"text": text} for text in texts], engine, workers, 1024)
     controls = {token["id"] for token in data["added_tokens"] if token["special"]}
     assert len(controls) >= len(KINDS[kind])
-    reference = tokenizers.Tokenizer.from_str(json.dumps(data))
+    reference = Oracle(data)
     rows = load_from_disk(str(report.output))
     assert len(rows) == 100
     for row in rows:
@@ -131,7 +110,7 @@ def test_no_spelling_of_a_control_token_becomes_one(tmp_path, kind, engine, work
         *ids, eos = row["input_ids"][:length]
         assert eos == reference.token_to_id(KINDS[kind][0])
         assert not controls & set(ids)
-        assert reference.decode(ids, skip_special_tokens=False) == texts[row["sources"][0]["row"]]
+        assert reference.decode(ids) == texts[row["sources"][0]["row"]]
     assert report.stats.num_eos_in_documents == 0
 
 
@@ -150,7 +129,7 @@ def test_no_spelling_in_a_chat_becomes_a_control_token(tmp_path, kind, engine, w
     turns = [[("system", text), ("user", text), ("assistant", "the cat " + text)] for text in texts]
     chats = [{"messages": [{"role": role, "content": content} for role, content in turn]} for turn in turns]
     report = pack_rows(tmp_path, directory, chats, engine, workers, 4096)
-    reference = tokenizers.Tokenizer.from_str(json.dumps(data))
+    reference = Oracle(data)
     controls = {token["id"] for token in data["added_tokens"] if token["special"]}
     marks = [reference.token_to_id(begin), reference.token_to_id(end)]
     rows = load_from_disk(str(report.output))
@@ -161,7 +140,7 @@ def test_no_spelling_in_a_chat_becomes_a_control_token(tmp_path, kind, engine, w
         assert [each for each in ids if each in controls] == marks * 3, texts[number]
         whole = "".join(f"{begin}{role}: {content}{end}" for role, content in turns[number])
         # A decoder that strips the space at the front does so behind every control token: only words count here.
-        assert reference.decode(ids, skip_special_tokens=False).replace(" ", "") == whole.replace(" ", "")
+        assert reference.decode(ids).replace(" ", "") == whole.replace(" ", "")
 
 
 def test_allowed_they_become_control_tokens(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from packcli.config import BUILTIN_TOKENIZER, PackConfig
 from packcli.errors import MismatchError, TokenizerError
+from packcli.tokenizing.reference import load_reference
 from packcli.tokenizing.spec import TokenizerSpec, find_tokenizer
 
 
@@ -14,22 +15,20 @@ class Decoder:
     """Decodes ids of one tokenizer; control tokens are written out."""
 
     def __init__(self, spec: TokenizerSpec) -> None:
-        import tokenizers
-
-        self._tokenizer = tokenizers.Tokenizer.from_str(spec.load())
+        self._reference = load_reference(spec.load(), spec.path)
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of a run of tokens."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+        return self._reference.decode(ids)
 
     def texts(self, runs: Sequence[Sequence[int]]) -> list[str]:
         """The text of each run."""
-        return list(self._tokenizer.decode_batch([list(run) for run in runs], skip_special_tokens=False))
+        return [self._reference.decode(run) for run in runs]
 
     def token(self, token: int) -> str:
         """One token as text, or as the vocabulary spells it when it is a part of a character."""
         text = self.text([token])
-        return text if text and "\ufffd" not in text else str(self._tokenizer.id_to_token(token) or f"id {token}")
+        return text if text and "\ufffd" not in text else self._reference.spelling(token) or f"id {token}"
 
 
 def find_decoder(spec: TokenizerSpec, given: str | None, remembered: str | None) -> Decoder:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from packcli.errors import EngineError
 from packcli.tokenizing.engines import Engine, make_engine
+from packcli.tokenizing.reference import bytes_per_second
 from packcli.tokenizing.spec import TokenizerSpec, load_json
 
 SPOT_CHECK_EVERY = 1 << 20
@@ -29,6 +30,9 @@ SPOT_CHECK_TOGETHER = 8
 """Texts compared in one go."""
 SPOT_CHECK_STRIDE = 2_654_435_761
 """A prime, 2^32 over the golden ratio: the cuts of long texts lie all over them, not only near the beginning."""
+
+FAST_LOAD_SPEED = 4_000_000
+"""Bytes of a tokenizer.json that the fast engine loads, and is compared on, in a second: 4.3 to 10 million measured."""
 
 MakeEngine = Callable[..., Engine]
 
@@ -244,7 +248,13 @@ class Choice:
 
 
 def choose_engine(
-    spec: TokenizerSpec, wanted: str, sample: Sequence[str], *, threads: int = 1, make: MakeEngine = make_engine
+    spec: TokenizerSpec,
+    wanted: str,
+    sample: Sequence[str],
+    *,
+    num_bytes: int | None = None,
+    threads: int = 1,
+    make: MakeEngine = make_engine,
 ) -> Choice:
     """Decides which engine encodes this run.
 
@@ -252,6 +262,8 @@ def choose_engine(
         spec: The tokenizer.
         wanted: auto, fastokens or tokenizers. `fastokens` turns a fallback into an error.
         sample: Texts from the beginning of the input.
+        num_bytes: About how much text there is to encode; None: much, or nobody knows. Of little the fast engine is
+            not even loaded.
         threads: Cores that the engine may use.
         make: make_engine, or a stand-in for tests.
 
@@ -263,6 +275,9 @@ def choose_engine(
     reference = make("tokenizers", spec, text=text, threads=threads)
     if wanted == "tokenizers":
         return Choice(reference, SpotCheck(spec, reference), "asked for")
+    if wanted == "auto" and num_bytes is not None and num_bytes * FAST_LOAD_SPEED < len(text) * bytes_per_second():
+        small = f"not fastokens: to load it takes longer than to encode {num_bytes / 1000:,.0f} kB"
+        return Choice(reference, SpotCheck(spec, reference), small)
     fast, reason = _try_fast(spec, text, reference, sample, threads, make)
     if fast is not None:
         return Choice(fast, SpotCheck(spec, fast, reference=reference), reason)

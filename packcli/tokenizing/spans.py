@@ -12,13 +12,12 @@ Spans become masks by where tokens lie in the text, counted in bytes:
 
 A token belongs to a span when it covers a byte of it. Token lengths come from the vocabulary: the ids of a byte-level
 (or byte fallback) BPE spell the text byte by byte. Where they do not add up to the piece, such as after
-normalization, the offsets come from `tokenizers`.
+normalization, the offsets come from `tokenizers` 0.x; from 1.0 on it gives none, and they follow from the NFC form.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +29,8 @@ from numpy.typing import NDArray
 from packcli.errors import EngineError, TokenizerError
 from packcli.tokenizing.engines import Engine, make_engine
 from packcli.tokenizing.guard import SPOT_CHECK_EVERY, SpotCheck, shown
-from packcli.tokenizing.spec import TokenizerSpec, load_json
+from packcli.tokenizing.offsets import WholeTexts, load_whole
+from packcli.tokenizing.spec import TokenizerSpec
 from packcli.tokenizing.vocabulary import never_prepend, read_vocabulary
 
 CHECK_CHARS = 1 << 13
@@ -180,14 +180,14 @@ class SpanEncoder:
         for index in sorted(slow):
             here = slice(int(offsets[index]), int(offsets[index + 1]))
             piece = layout.pieces[index]
-            starts[here], ends[here] = self._reference.places(piece, ids[here], bool(layout.is_first[index]))
+            starts[here], ends[here] = self._whole.places(piece, ids[here], bool(layout.is_first[index]))
             starts[here] += base[index]
             ends[here] += base[index]
         return starts, ends
 
     @property
-    def _reference(self) -> _Whole:
-        return _whole(self._spec)
+    def _whole(self) -> WholeTexts:
+        return load_whole(self._spec)
 
     def _check(self, texts: Sequence[Marked], encoded: Encoded) -> None:
         """Compares about 0.1 % of the texts, whole, with what `tokenizers` gives for them."""
@@ -207,13 +207,13 @@ class SpanEncoder:
         if len(text.text) > CHECK_CHARS or getattr(text, "has_literals", False):
             return
         here = slice(int(encoded.offsets[index]), int(encoded.offsets[index + 1]))
-        ids, mask = self._reference.encode(text, with_controls=bool(text.numbers))
+        ids, mask = self._whole.encode(text, with_controls=bool(text.numbers))
         if not np.array_equal(ids, encoded.ids[here]):
             raise EngineError(
                 f"a text gets other ids when it is cut at its control tokens than as a whole: {shown(text.text)}",
                 "please report the tokenizer and the text",
             )
-        if not np.array_equal(mask, encoded.loss[here]):
+        if mask is not None and not np.array_equal(mask, encoded.loss[here]):
             raise EngineError(
                 f"the loss mask differs from what the offsets of tokenizers say: {shown(text.text)}",
                 "please report the tokenizer and the text",
@@ -296,14 +296,6 @@ def _bytes_at(each: Marked) -> dict[int, int]:
     return at
 
 
-def _byte_places(text: str) -> list[int]:
-    """The byte at which each character begins, and the number of bytes."""
-    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-    sizes = 1 + (points > 0x7F).astype(np.int64) + (points > 0x7FF) + (points > 0xFFFF)
-    places: list[int] = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes))).tolist()
-    return places
-
-
 def _merge(is_other: NDArray[np.bool_], values: NDArray[Any], others: NDArray[np.int64]) -> NDArray[Any]:
     """The values in their order, with the others where is_other says."""
     out = np.empty(len(is_other), dtype=values.dtype)
@@ -335,60 +327,3 @@ def _count_roles(layout: _Layout, starts: NDArray[np.int64]) -> dict[str, int]:
     numbers = np.searchsorted(starts, end, side="left") - np.searchsorted(starts, begin, side="left")
     counts = np.bincount(codes, weights=numbers, minlength=len(layout.roles)).astype(np.int64)
     return dict(zip(layout.roles, counts.tolist(), strict=True))
-
-
-@functools.lru_cache(maxsize=1)
-def _whole(spec: TokenizerSpec) -> _Whole:
-    return _Whole(spec)
-
-
-class _Whole:
-    """`tokenizers` with offsets: what every shortcut here must equal."""
-
-    def __init__(self, spec: TokenizerSpec) -> None:
-        import tokenizers
-
-        self._text_is_text = not spec.allow_special
-        data = load_json(spec.load())
-        data["post_processor"] = None  # it would trim spaces from the offsets
-        self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(data))
-        self._first_only = read_vocabulary(spec).first_only
-        self._never: Any = None
-
-    def encode(self, text: Marked, *, with_controls: bool) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
-        """The ids of a whole text, and which of its tokens touch a span."""
-        self._tokenizer.encode_special_tokens = self._text_is_text and not with_controls
-        encoding = self._tokenizer.encode(text.text, add_special_tokens=False)
-        mask = np.zeros(len(encoding.ids), dtype=np.bool_)
-        starts, ends = _monotone(encoding.offsets)
-        for start, end in text.spans:
-            mask[np.searchsorted(ends, start, side="right") : np.searchsorted(starts, end, side="left")] = True
-        return np.array(encoding.ids, dtype=np.uint32), mask
-
-    def places(
-        self, piece: str, ids: NDArray[np.uint32], is_first: bool
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where the tokens of a piece begin and end, in bytes."""
-        tokenizer = self._tokenizer
-        if self._first_only and not is_first:
-            if self._never is None:
-                import tokenizers
-
-                self._never = tokenizers.Tokenizer.from_str(never_prepend(self._tokenizer.to_str()))
-            tokenizer = self._never
-        tokenizer.encode_special_tokens = self._text_is_text
-        encoding = tokenizer.encode(piece, add_special_tokens=False)
-        if not np.array_equal(np.array(encoding.ids, dtype=np.uint32), ids):
-            raise EngineError(
-                f"the engine gives other ids than tokenizers for {shown(piece)}",
-                "start anew with --tokenizer-engine tokenizers --overwrite, and please report the text",
-            )
-        at = np.array(_byte_places(piece), dtype=np.int64)
-        starts, ends = _monotone(encoding.offsets)
-        return at[starts], at[ends]
-
-
-def _monotone(offsets: Sequence[tuple[int, int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Starts and ends that never fall: tokens of bytes of one character all have its place."""
-    places = np.array(offsets, dtype=np.int64).reshape(-1, 2)
-    return np.maximum.accumulate(places[:, 0]), np.maximum.accumulate(places[:, 1])

@@ -20,6 +20,8 @@ class Vocabulary:
 
     num_bytes: NDArray[np.int32]
     """int32[V]: bytes of text that each id stands for; -1 where that is not known."""
+    num_marks: NDArray[np.int32]
+    """int32[V]: U+2581 in each piece of a vocabulary that writes spaces so; there they count as one byte above."""
     lead: int
     """Bytes that a piece may have in front that are not of the text: 1 where a space is prepended."""
     checks_nfc: bool
@@ -46,6 +48,7 @@ def read_vocabulary(spec: TokenizerSpec) -> Vocabulary:
     vocab = model["vocab"]
     pairs = enumerate(piece for piece, _ in vocab) if isinstance(vocab, list) else ((i, p) for p, i in vocab.items())
     num_bytes = np.full(spec.vocab_size, -1, dtype=np.int32)
+    num_marks = np.zeros(spec.vocab_size, dtype=np.int32)
     is_byte_level = "ByteLevel" in steps
     for number, piece in pairs if _spells_text(data, is_byte_level) else ():
         if is_byte_level:
@@ -53,7 +56,8 @@ def read_vocabulary(spec: TokenizerSpec) -> Vocabulary:
         elif re.fullmatch(r"<0x[0-9A-F]{2}>", piece):
             num_bytes[number] = 1
         else:
-            num_bytes[number] = len(piece.replace("\u2581", " ").encode())
+            num_marks[number] = piece.count("\u2581")
+            num_bytes[number] = len(piece.encode()) - 2 * num_marks[number]
     for token in added:  # with others unknown, so is every piece that holds more than these
         num_bytes[token["id"]] = len(token["content"].encode())
     special = [token for token in added if token.get("special")]
@@ -66,6 +70,7 @@ def read_vocabulary(spec: TokenizerSpec) -> Vocabulary:
             unsafe = f"{token['content']!r} is found in normalized text"
     return Vocabulary(
         num_bytes=num_bytes,
+        num_marks=num_marks,
         lead=int(bool(metaspace) or "Prepend" in normalizers or _prefixes_space(data)),
         checks_nfc=bool(set(normalizers) - {"Prepend", "Replace"}),
         special={token["content"]: token["id"] for token in special},

@@ -22,9 +22,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pyarrow.parquet as pq
-import tokenizers
 from bench_pack import BUILTIN, lines_of
 from slow_recount import chat_of, differences, prompt_of
+from tokenizer_files import Oracle
 
 STRATEGIES = ("concat", "best-fit", "shuffle-fit", "first-fit", "next-fit", "pad")
 
@@ -69,8 +69,7 @@ def main() -> None:
     parser.add_argument("--overlong", help="split, truncate or drop")
     parser.add_argument("--strategy", choices=STRATEGIES, nargs="*", default=STRATEGIES)
     args = parser.parse_args()
-    engine = tokenizers.Tokenizer.from_file(str(args.tokenizer / "tokenizer.json"))
-    engine.encode_special_tokens = True
+    engine = Oracle(args.tokenizer / "tokenizer.json")
     documents, num_empty, options = read(args, engine, args.text_template.encode().decode("unicode_escape"))
     if args.overlong:
         options += ["--overlong", args.overlong]

@@ -38,10 +38,10 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow  # type: ignore[import-untyped, unused-ignore]
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -109,8 +109,12 @@ def numbers() -> Iterator[str]:
     return (every_number for _ in range(NUMBERS_REPEATED))
 
 
-def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Byte-level BPE with `vocab_size` tokens in all, special tokens and bytes included."""
+def train(texts: Iterable[str], vocab_size: int) -> Any:
+    """Byte-level BPE with `vocab_size` tokens in all, special tokens and bytes included: a `tokenizers.Tokenizer`."""
+    try:
+        from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    except ImportError:
+        raise ValueError("tokenizers 1.x trains no tokenizer: pip install 'tokenizers<1'") from None
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -133,7 +137,7 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def write(tokenizer: Tokenizer, directory: Path) -> None:
+def write(tokenizer: Any, directory: Path) -> None:
     """The three files that make a tokenizer directory; tokenizer.json as `Tokenizer.save` would write it."""
     directory.mkdir(parents=True, exist_ok=True)
     files = {
