@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from packcli import chat, hooks, mixing, probe, readers, stores, tokenizing
+from packcli import chat, hooks, probe, readers, stores, tokenizing
 from packcli.collecting import read_unit
 from packcli.config import PackConfig, RunOptions
 from packcli.documents import DocumentMaker
@@ -164,6 +164,8 @@ def refuse_changed_rows(target: Output, described: probe.Described, config: Pack
 def unit_sizes(described: probe.Described) -> list[int]:
     """Bytes of the files that each unit covers, about, for progress: spans of a file count alike."""
     if "mix" in described.run:  # some are read more than once
+        from packcli import mixing
+
         mix = described.run["mix"]
         return [mixing.file_bytes([unit], described.sources, mix) for unit in described.units]
     num_spans = collections.Counter(span.source for unit in described.units for span in unit.spans)
@@ -199,6 +201,8 @@ def foresee(
     workers = options.workers or num_cpus()
     threads = max(1, workers // max(1, min(workers, len(described.units))))
     texts, rows = probe.sample(described, config, most_chars=guard_chars)
-    chosen = tokenizing.choose_engine(described.tokenizer, options.tokenizer_engine, texts, threads=threads)
+    chosen = tokenizing.choose_engine(
+        described.tokenizer, options.tokenizer_engine, texts, num_bytes=probe.text_bytes(sources), threads=threads
+    )
     compare_first(described, config, rows[: probe.GUARD_ROWS], chosen, warn)
     return described, config, chosen

@@ -87,7 +87,9 @@ def mixed(
         workers = options.workers or num_cpus
         num_processes = max(1, min(workers, len(described.units)))
         threads = max(1, workers // num_processes)
-        chosen = tokenizing.choose_engine(described.tokenizer, options.tokenizer_engine, [], threads=threads)
+        chosen = tokenizing.choose_engine(
+            described.tokenizer, options.tokenizer_engine, [], num_bytes=probe.text_bytes(sources), threads=threads
+        )
         job = Job(
             config=config,
             root=target.root,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from packcli import mixing, probe, readers, space, stores, tokenizing
+from packcli import probe, readers, space, stores, tokenizing
 from packcli.collecting import Committed, collect
 from packcli.config import PackConfig, RunOptions
 from packcli.describing import compare_first, describe, find_inputs, num_cpus, refuse_changed_rows, unit_sizes
@@ -127,6 +127,8 @@ def describe_all(
     """`describe`; the tokens of a mixture are counted, unless the output knows them from an earlier run."""
     config, described = describe(config, options, target, sources)
     if config.mix:
+        from packcli import mixing
+
         described = mixing.mixed(config, options, target, described, num_cpus(), emit, _begin_counting(emit))
     return config, described
 
@@ -215,7 +217,11 @@ class Line:
         )
         sample, rows = probe.sample(described, config) if todo else ([], [])
         chosen = tokenizing.choose_engine(
-            described.tokenizer, self.options.tokenizer_engine, sample, threads=crew.threads
+            described.tokenizer,
+            self.options.tokenizer_engine,
+            sample,
+            num_bytes=probe.text_bytes(described.sources),
+            threads=crew.threads,
         )
         compare_first(described, config, rows[: probe.GUARD_ROWS], chosen, lambda text: self.emit(Warned(text)))
         # Only now: what the first rows show to be wrong leaves no trace of this run.
@@ -283,6 +289,8 @@ class Line:
     ) -> None:
         """Ends the run when the output cannot fit, before any work is done; warns when it may not."""
         if "mix" in described.run:  # its tokens were counted
+            from packcli import mixing
+
             num_tokens = mixing.num_tokens(described.run["mix"]) * left_bytes // max(total_bytes, 1)
             self._needed = space.bytes_of_tokens(num_tokens, self.config)
         else:

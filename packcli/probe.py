@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,11 @@ def marker_of(described: Described, config: PackConfig) -> Marker:
     return Marker(config, described.fields, described.tokenizer, described.template)
 
 
+def text_bytes(sources: Sequence[readers.Source]) -> int:
+    """About how much the sources hold when they are unpacked."""
+    return sum(source.num_bytes * (1 if source.compression is None else 4) for source in sources)
+
+
 def sample(
     described: Described, config: PackConfig, *, most_chars: int = GUARD_MAX_CHARS
 ) -> tuple[list[str], list[tuple[readers.Row, Callable[[], str]]]]:
@@ -56,8 +61,7 @@ def sample(
     """
     if config.format == "tokenized":
         return [], []
-    size = sum(source.num_bytes * (1 if source.compression is None else 4) for source in described.sources)
-    left = min(max(size // GUARD_SHARE, GUARD_MIN_CHARS), most_chars)
+    left = min(max(text_bytes(described.sources) // GUARD_SHARE, GUARD_MIN_CHARS), most_chars)
     extract = make_extractor(described.fields, described.sources)
     marker = marker_of(described, config) if config.masked else None
     texts: list[str] = []

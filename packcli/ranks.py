@@ -189,7 +189,13 @@ class _Share:
         note.tell(workers=crew.workers)
         mine = dataclasses.replace(described, units=todo)
         sample, _ = probe.sample(mine, config)
-        chosen = tokenizing.choose_engine(described.tokenizer, tokenizer_engine, sample, threads=crew.threads)
+        chosen = tokenizing.choose_engine(
+            described.tokenizer,
+            tokenizer_engine,
+            sample,
+            num_bytes=probe.text_bytes(described.sources),
+            threads=crew.threads,
+        )
         ready = Prepared(done, todo, chosen, crew, sum(planned.sizes), left, limit_of(planned))
         for split in splits_of(config):
             (self._target.root / folder_of(config, split)).mkdir(exist_ok=True)

@@ -10,11 +10,27 @@ no generation tags     turns.find_spans        -> loss spans by rendering turn b
 Nothing here knows token ids beyond those of control tokens.
 """
 
-from packcli.chat.convert import alpaca_prompt, make_conversation
-from packcli.chat.protect import Controls
-from packcli.chat.render import Conversation, Rendered, RenderError
-from packcli.chat.skeleton import Renderer
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from packcli.chat.template import CHATML, CHATML_TURN, TemplateSpec, find_template
+
+if TYPE_CHECKING:
+    from packcli.chat.convert import alpaca_prompt, make_conversation
+    from packcli.chat.protect import Controls
+    from packcli.chat.render import Conversation, Rendered, RenderError
+    from packcli.chat.skeleton import Renderer
+
+_LATER = {
+    "Controls": "protect",
+    "Conversation": "render",
+    "RenderError": "render",
+    "Rendered": "render",
+    "Renderer": "skeleton",
+    "alpaca_prompt": "convert",
+    "make_conversation": "convert",
+}
+"""Name -> module: read when it is first asked for, so that a run without chats starts without jinja2."""
 
 __all__ = [
     "CHATML",
@@ -29,3 +45,11 @@ __all__ = [
     "find_template",
     "make_conversation",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'packcli.chat' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"packcli.chat.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value

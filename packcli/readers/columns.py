@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from packcli.errors import FieldError
 from packcli.readers.shapes import Fields
@@ -21,11 +20,11 @@ def read_column(rows: pa.RecordBatch, name: str) -> tuple[pa.LargeStringArray | 
         return pa.nulls(rows.num_rows, pa.large_string()), False
     column = rows.column(index)
     if is_text(column.type):
-        return pc.cast(column, pa.large_string()), False
+        return column.cast(pa.large_string()), False
     if is_integers(column.type):
         if pa.types.is_boolean(column.type.value_type):
-            column = pc.cast(column, pa.large_list(pa.int8()))
-        return pc.cast(column, pa.large_list(pa.int64())), False
+            column = column.cast(pa.large_list(pa.int8()))
+        return column.cast(pa.large_list(pa.int64())), False
     try:
         values = column.to_pylist(maps_as_pydicts="strict")
     except (UnicodeDecodeError, KeyError):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from packcli import stores
 from packcli.errors import StorageError
 from packcli.readers.sources import PIPED, Source
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 COMPRESSION_GUESS = 4
 """Text bytes a compressed byte stands for, when small files are put together in units."""
@@ -159,6 +161,8 @@ def most_rows(sources: Sequence[Source]) -> int | None:
 
 def open_parquet(source: Source) -> pq.ParquetFile:
     """Opens a Parquet file; raises StorageError when it is damaged or not one."""
+    import pyarrow.parquet as pq  # most inputs hold JSON
+
     try:
         location = stores.locate(source.path)
         if isinstance(location, stores.RemotePath):  # the columns of the row groups, a few ranges together

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from packcli import chat, merged, readers, tokenizing
+from packcli import chat, merged, probe, readers, tokenizing
 from packcli.assemble import IGNORE, PackBatch, Sources
 from packcli.config import PackConfig, RunOptions
 from packcli.errors import UsageError
@@ -171,7 +171,9 @@ def open_inputs(
         if template.identity() != then:
             return Problem("", f"the chat template {template.name} is not that of the run")
     threads = os.cpu_count() or 1
-    choice = tokenizing.choose_engine(tokenizer, tokenizer_engine, [], threads=threads)
+    choice = tokenizing.choose_engine(
+        tokenizer, tokenizer_engine, [], num_bytes=probe.text_bytes(sources), threads=threads
+    )
     job = Job(
         # Whether BOS was asked for stands under "tokenizer" in the manifest, and not among the settings.
         config=dataclasses.replace(record.config, add_bos=config.add_bos),
