@@ -1,6 +1,7 @@
 """Where the tokens of a text lie in it, held to what `tokenizers` gives for the whole text.
 
-Up to 0.23 `tokenizers` gives offsets. From 1.0 on it gives none, and they follow from how tokens spell the normal form of a text.
+Up to 0.23 `tokenizers` gives offsets. From 1.0 on it gives none, and they follow from how tokens spell the normal form
+of a text.
 """
 
 from __future__ import annotations
