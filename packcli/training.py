@@ -125,9 +125,19 @@ def check_batch(model: Any, batch: Mapping[str, Any]) -> None:
     Args:
         model: A Transformers model; its config says which attention it uses, and whether it caches.
         batch: What the model would be called with; tensors [B, L].
+
+    Raises:
+        ContaminationError: they would.
+        UsageError: the config does not say which attention the model uses.
     """
     config = getattr(model, "config", model)
-    is_flash = "flash" in str(getattr(config, "_attn_implementation", None))
+    # Transformers has no public name for it. Were it gone, batches would pass that no FlashAttention keeps apart.
+    if not hasattr(config, "_attn_implementation"):
+        raise UsageError(
+            f"the config of this model ({type(config).__name__}) does not say which attention it uses",
+            "check_batch is for models of Transformers; if this is one, its version is too new for this packcli",
+        )
+    is_flash = "flash" in str(config._attn_implementation)
     rows = batch["input_ids"].shape[0]
     has_lengths = all(batch.get(name) is not None for name in _LENGTHS)
     if batch.get("attention_mask") is not None:

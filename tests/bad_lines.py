@@ -6,25 +6,25 @@ LINES: dict[str, tuple[bytes, str, str, str | None]] = {
     "two objects on a line": (
         b'{"text":"a"} {"text":"b"}',
         "not-json",
-        "not valid JSON: JSON is malformed: trailing characters (byte 14)",
+        "not valid JSON: JSON is malformed: trailing characters (byte 13)",
         None,
     ),
     "CR instead of LF": (
         b'{"text":"a"}\r{"text":"b"}',
         "not-json",
-        "not valid JSON: JSON is malformed: trailing characters (byte 14)",
+        "not valid JSON: JSON is malformed: trailing characters (byte 13)",
         None,
     ),
     "a comment": (
         b'{"text":"a"} // b',
         "not-json",
-        "not valid JSON: JSON is malformed: trailing characters (byte 14)",
+        "not valid JSON: JSON is malformed: trailing characters (byte 13)",
         None,
     ),
     "NUL after the object": (
         b'{"text":"a"}\x00',
         "not-json",
-        "not valid JSON: JSON is malformed: trailing characters (byte 13)",
+        "not valid JSON: JSON is malformed: trailing characters (byte 12)",
         None,
     ),
     "NaN as text": (b'{"text":NaN}', "not-json", "not valid JSON: JSON is malformed: invalid character (byte 8)", None),
@@ -97,10 +97,16 @@ LINES: dict[str, tuple[bytes, str, str, str | None]] = {
     "half a character": (
         b'{"text":"\xc3"}',
         "not-utf8",
-        "not UTF-8: unexpected end of data at byte 9 of the row",
+        "not UTF-8: invalid continuation byte at byte 9 of the row",
         "\ufffd",
     ),
     "past U+10FFFF": (
+        b'{"text":"\xf4\x90\x80\x80"}',
+        "not-utf8",
+        "not UTF-8: invalid continuation byte at byte 9 of the row",
+        "\ufffd\ufffd\ufffd\ufffd",
+    ),
+    "far past U+10FFFF": (
         b'{"text":"\xf5\x80\x80\x80"}',
         "not-utf8",
         "not UTF-8: invalid start byte at byte 9 of the row",
@@ -139,7 +145,7 @@ LINES: dict[str, tuple[bytes, str, str, str | None]] = {
     "an unknown escape": (
         b'{"text":"\\x41"}',
         "not-json",
-        "not valid JSON: JSON is malformed: invalid escape character in string (byte 11)",
+        "not valid JSON: JSON is malformed: invalid escape character in string (byte 10)",
         None,
     ),
     "a number with a leading zero": (

@@ -121,7 +121,7 @@ SAID = {
         "skip": (0, "documents 2 from 1 file; rejected 1 of 3 rows (1 not-json): rejected.jsonl"),
     },
     "bytes.jsonl": {
-        "stop": (4, "bytes.jsonl:2: not UTF-8: unexpected end of data at byte 12 of the row"),
+        "stop": (4, "bytes.jsonl:2: not UTF-8: invalid continuation byte at byte 12 of the row"),
         "skip": (0, "documents 2 from 1 file; rejected 1 of 3 rows (1 not-utf8): rejected.jsonl"),
         "lenient": (0, "documents 3 from 1 file; repaired 1 row: U+FFFD stands for what is no text"),
     },
@@ -134,7 +134,10 @@ SAID = {
         "stop": (4, "twice.jsonl.zst:2: the field 'text' stands 2 times"),
         "skip": (0, "documents 2 from 1 file; rejected 1 of 3 rows (1 duplicate-field): rejected.jsonl"),
     },
-    "utf16.jsonl": {"stop": (4, "utf16.jsonl:1: not valid JSON: JSON is malformed: invalid character (byte 0)")},
+    "utf16.jsonl": {
+        "stop": (4, "utf16.jsonl:1: not UTF-8: invalid start byte at byte 0 of the row"),
+        "lenient": (4, "utf16.jsonl:1: not valid JSON: JSON is malformed: invalid character (byte 0)"),
+    },
     "binary.jsonl": {"stop": (4, "binary.jsonl:1: not valid JSON: JSON is malformed: invalid character (byte 0)")},
     "element.json": {
         "stop": (4, "element.json:2: not valid JSON: JSON is malformed: invalid character (byte 8)"),
@@ -171,17 +174,17 @@ SAID = {
         "skip": (0, "documents 2 from 1 file; rejected 1 of 3 rows (1 null): rejected.jsonl"),
     },
     "bytes.parquet": {
-        "stop": (4, "bytes.parquet: row 1: 'text' is not UTF-8: invalid start byte"),
+        "stop": (4, "bytes.parquet: row 1: 'text' is not UTF-8: invalid start byte at byte 1 of the value"),
         "skip": (0, "documents 2 from 1 file; rejected 1 of 3 rows (1 not-utf8): rejected.jsonl"),
         "lenient": (0, "documents 3 from 1 file; repaired 1 row: U+FFFD stands for what is no text"),
     },
     "bytes.arrow": {
-        "stop": (4, "bytes.arrow: row 1: 'text' is not UTF-8: invalid start byte"),
+        "stop": (4, "bytes.arrow: row 1: 'text' is not UTF-8: invalid start byte at byte 1 of the value"),
         "skip": (0, "documents 2 from 1 file; rejected 1 of 3 rows (1 not-utf8): rejected.jsonl"),
         "lenient": (0, "documents 3 from 1 file; repaired 1 row: U+FFFD stands for what is no text"),
     },
     "nested.parquet": {
-        "stop": (4, "nested.parquet: row 1: 'messages' is not UTF-8: invalid start byte"),
+        "stop": (4, "nested.parquet: row 1: 'messages' is not UTF-8: invalid start byte at byte 31 of the JSON of it"),
         "skip": (0, "documents 2 from 1 file; rejected 1 of 3 rows (1 not-utf8): rejected.jsonl"),
         "lenient": (0, "documents 3 from 1 file; repaired 1 row: U+FFFD stands for what is no text"),
     },
@@ -197,11 +200,11 @@ SAID = {
         "stop": (
             6,
             "open.json: begins like a JSON array and is not one: it has no end; the last of its elements that is "
-            "whole is number 1 ...",
+            "whole is number 1",
         )
     },
     "after.json": {
-        "stop": (6, "after.json: begins like a JSON array and is not one: it goes on after its end, at byte 14 ...")
+        "stop": (6, "after.json: begins like a JSON array and is not one: it goes on after its end, at byte 14")
     },
     "cut.parquet": {"stop": (6, "HERE/cut.parquet: not a readable Parquet file (...")},
     "empty.parquet": {"stop": (2, "empty.parquet: every input file is empty")},

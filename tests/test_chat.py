@@ -257,6 +257,13 @@ def test_sharegpt():
     assert made.tools == []
 
 
+@pytest.mark.parametrize("words", ["no JSON", "[" * 100_000, '{"name": 3}'], ids=["words", "deep", "other"])
+def test_a_function_call_that_is_none_is_text(words):
+    """A row that is nested too deeply would end the run with a traceback."""
+    made = chat.make_conversation([{"from": "human", "value": "q"}, {"from": "function_call", "value": words}])
+    assert made.messages[1] == {"role": "assistant", "content": words}
+
+
 def test_parts_of_text_reach_every_template():
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     made = chat.make_conversation([{"role": "user", "content": parts}])

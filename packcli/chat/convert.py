@@ -133,7 +133,7 @@ def _call(words: str) -> list[dict[str, Any]] | None:
     """The tool calls of a ShareGPT function_call; None when it is not JSON of that kind."""
     try:
         calls = json.loads(words)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     calls = calls if isinstance(calls, list) else [calls]
     if not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from packcli.errors import StorageError
+from packcli.readers.decoding import DECODE_ERRORS
 from packcli.readers.sources import Source
 
 _MARKS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{},]', re.DOTALL)
@@ -24,11 +25,11 @@ def split_array(data: bytes, source: Source) -> tuple[list[Any], list[int] | Non
     """
     try:
         return msgspec.json.decode(data.removeprefix(_MARK), type=list[msgspec.Raw]), None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS:
         found = _walk(data)
         if isinstance(found, str):
             raise StorageError(
-                f"{source.name}: begins like a JSON array and is not one: {found} ({error})",
+                f"{source.name}: begins like a JSON array and is not one: {found}",
                 "packcli reads one array of objects, or one object a line",
             ) from None
         return found

@@ -27,7 +27,7 @@ def read_column(rows: pa.RecordBatch, name: str) -> tuple[pa.LargeStringArray | 
         return column.cast(pa.large_list(pa.int64())), False
     try:
         values = column.to_pylist(maps_as_pydicts="strict")
-    except (UnicodeDecodeError, KeyError):
+    except (ValueError, KeyError):
         return _odd_column(column), True
     encoded = [None if value is None else msgspec.json.encode(_without_nulls(value)).decode() for value in values]
     return pa.array(encoded, pa.large_string()), True
@@ -46,7 +46,7 @@ def _json_of(value: Any) -> bytes:
     value = _without_nulls(value)
     try:
         return msgspec.json.encode(value)
-    except UnicodeEncodeError:
+    except (msgspec.MsgspecError, ValueError):  # it holds what is no text
         return json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "surrogateescape")
 
 

@@ -1,4 +1,4 @@
-"""One JSON record -> the values of its fields; fast where it is as it should be, and what is wrong where it is not.
+"""One JSON record -> the values of its fields, fast; what is wrong with one that cannot be used, judging says.
 
 Of a key that stands twice every JSON reader takes the last, in silence. A field's type here is a class of its own, for
 which msgspec calls a hook: it is called twice where the field stands twice, however the key is spelled.
@@ -7,7 +7,6 @@ which msgspec calls a hook: it is called twice where the field stands twice, how
 from __future__ import annotations
 
 import abc
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,19 +14,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What a decoder raises for a record that cannot be used."""
+from packcli.readers.judging import ESCAPES, Verdict, judge
 
-_ESCAPES = re.compile(
-    rb"\\(?:(?P<pair>u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
-    re.DOTALL,
-)
-"""Escapes of JSON; a pair of surrogates is one."""
+DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoders raise for a record that cannot be used. Which of them says nothing: that is for judging to find out."""
+
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-
-
-class DuplicateError(ValueError):
-    """A field stands twice in a record."""
 
 
 class Decoder:
@@ -39,8 +31,9 @@ class Decoder:
     """
 
     def __init__(self, types: Mapping[str, Any], optional: frozenset[str] = frozenset()) -> None:
+        self._types, self._optional = types, optional
         self._num_required = sum(name not in optional for name in types)
-        kinds = {name: _stand_in(name, types[name], name in optional) for name in types}
+        kinds = {name: _stand_in(types[name], name in optional) for name in types}
         takers = {kinds[name]: _TAKERS[types[name]][0] for name in types if _TAKERS[types[name]][0] is not None}
         self._seen: list[Any] = []
         seen = self._seen.append
@@ -56,8 +49,6 @@ class Decoder:
 
         hook = count_and_take if takers else count
         self._decode = msgspec.json.Decoder(_struct(kinds, optional), dec_hook=hook).decode
-        plain = {name: kind | None if name in optional else kind for name, kind in types.items()}
-        self._decode_plain = msgspec.json.Decoder(_struct(plain, optional)).decode
 
     def all(self, records: list[Any]) -> list[Any] | None:
         """The records as structs with fields f0, f1, ...; None when one of them has to be looked at on its own.
@@ -72,23 +63,20 @@ class Decoder:
             return None
         return decoded if len(self._seen) == self._num_required * len(records) else None
 
-    def __call__(self, record: Any) -> Any:
-        """One record as a struct.
-
-        Raises:
-            DuplicateError: a field stands twice.
-            msgspec.DecodeError, UnicodeDecodeError, RecursionError: it cannot be used.
-        """
+    def one(self, record: Any) -> Any:
+        """One record as a struct; None when it cannot be used."""
         seen = self._seen
         seen.clear()
         try:
             decoded = self._decode(record)
         except DECODE_ERRORS:
-            decoded = self._decode_plain(record)  # says what is wrong in the words of the real types
-        if len(seen) > self._num_required and len(set(seen)) < len(seen):
-            twice = next(kind for kind in seen if seen.count(kind) > 1)
-            raise DuplicateError(f"the field {twice.field!r} stands {seen.count(twice)} times")
-        return decoded
+            return None
+        stands_twice = len(seen) > self._num_required and len(set(seen)) < len(seen)
+        return None if stands_twice else decoded
+
+    def judge(self, record: bytes, *, mended: bool) -> Verdict:
+        """Why a record cannot be used: `one` gave None for it, or, if `mended`, for what is `repaired` of it."""
+        return judge(record, self._types, self._optional, mended=mended)
 
 
 def _struct(kinds: Mapping[str, Any], optional: frozenset[str]) -> Any:
@@ -133,68 +121,22 @@ _TAKERS: dict[Any, tuple[Callable[[Any], Any] | None, tuple[Any, ...]]] = {
 """Type -> what checks and converts a value, and what it must be then, one of these."""
 
 
-def _stand_in(name: str, kind: Any, is_optional: bool) -> Any:
+def _stand_in(kind: Any, is_optional: bool) -> Any:
     """The class that stands for the type of a field: what msgspec does not know it gives to the hook."""
     made_of = (*_TAKERS[kind][1], *((type(None),) if is_optional else ()))
     if len(made_of) == 1:  # the method of the type itself, so that no Python is run for the check
         meta = type("Meta", (type,), {"__instancecheck__": made_of[0].__instancecheck__})
-        return meta("Field", (), {"field": name})
-    made = abc.ABCMeta("Field", (), {"field": name})
+        return meta("Field", (), {})
+    made = abc.ABCMeta("Field", (), {})
     for each in made_of:
         made.register(each)
     return made
 
 
-def judge(record: bytes, error: Exception) -> tuple[str, str]:
-    """Why a record cannot be used: a key of CAUSES, and words for people."""
-    if isinstance(error, DuplicateError):
-        return "duplicate-field", str(error)
-    if isinstance(error, UnicodeDecodeError):
-        return "not-utf8", f"not UTF-8: {error.reason} at byte {_first_bad_byte(record)} of the row"
-    if isinstance(error, msgspec.ValidationError):
-        return judge_type(str(error)), str(error)
-    if isinstance(error, RecursionError):
-        return "too-deep", "not readable JSON: nested too deeply"
-    if _holds_lone_surrogate(record):
-        return "lone-surrogate", "a \\ud800..\\udfff escape without its other half is no character"
-    return "not-json", f"not valid JSON: {error}" if record else "not valid JSON: nothing stands there"
-
-
-def judge_type(words: str) -> str:
-    """The cause that msgspec's words for a value of the wrong type mean."""
-    if words.startswith("Object missing required field"):
-        return "missing-field"
-    if "got `null`" in words and " - at `$" in words:
-        return "null"
-    return "not-object" if words.startswith("Expected `object`") and " - at" not in words else "wrong-type"
-
-
-def _first_bad_byte(raw: bytes) -> int:
-    """Where a line stops being UTF-8; msgspec counts from the beginning of the string."""
-    try:
-        raw.decode()
-    except UnicodeDecodeError as error:
-        return error.start
-    return len(raw)
-
-
-def _holds_lone_surrogate(raw: bytes) -> bool:
-    """Whether the line is JSON but for a lone surrogate, which msgspec calls truncated."""
-    if not _SURROGATE.search(raw):
-        return False
-    try:
-        json.dumps(json.loads(raw), ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return True
-    except (ValueError, RecursionError):
-        pass
-    return False
-
-
 def repaired(record: bytes) -> bytes:
     """A record in which U+FFFD stands for what is no UTF-8 and for half surrogate pairs."""
     text = record.decode("utf-8", "replace").encode()
-    return _ESCAPES.sub(_whole_escape, text) if _SURROGATE.search(text) else text
+    return ESCAPES.sub(_whole_escape, text) if _SURROGATE.search(text) else text
 
 
 def _whole_escape(escape: re.Match[bytes]) -> bytes:

@@ -25,7 +25,8 @@ from packcli.readers.chunks import (
     taken_of,
 )
 from packcli.readers.columns import check_columns, is_text
-from packcli.readers.decoding import DECODE_ERRORS, Decoder, DuplicateError, judge, repaired
+from packcli.readers.decoding import Decoder, repaired
+from packcli.readers.judging import Members, RefusalError, parse
 from packcli.readers.records import open_arrow, read_parts
 from packcli.readers.rejecting import TOO_LONG_HINT, BadRows
 from packcli.readers.shapes import Fields, describe, detect, mapping, shaped_fields
@@ -194,15 +195,15 @@ def _look_at(chunk: LineChunk | BytesChunk, source: Source) -> Iterator[dict[str
         if raw.isspace():
             continue
         try:
-            first = msgspec.json.decode(repaired(raw) if source.lenient else raw)
-        except DECODE_ERRORS as error:
+            first = parse(raw, mended=source.lenient)
+        except RefusalError as refusal:
             try:
-                BadRows([dataclasses.replace(source, skip_bad=False)]).add(chunk, int(row), *judge(raw, error))
+                BadRows([dataclasses.replace(source, skip_bad=False)]).add(chunk, int(row), *refusal.verdict)
             except BadRowError as bad:
                 yield bad
             continue
-        if isinstance(first, dict):
-            yield {name: _json_kind(value) for name, value in first.items()}
+        if isinstance(first, Members):
+            yield {name: _json_kind(value) for name, value in first}
         else:
             yield FieldError(
                 f"{source.name}:{row + 1}: the first record is {_json_kind(first)}, not an object",
@@ -211,7 +212,7 @@ def _look_at(chunk: LineChunk | BytesChunk, source: Source) -> Iterator[dict[str
 
 
 def _json_kind(value: object) -> str:
-    names: dict[type, str] = {str: "string", dict: "object", list: "array", bool: "boolean", type(None): "null"}
+    names: dict[type, str] = {str: "string", Members: "object", list: "array", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
 
 
@@ -256,16 +257,16 @@ class TextExtractor:
     ) -> tuple[list[str], NDArray[np.int64]]:
         texts, kept = [], []
         for index, (record, row) in enumerate(zip(records, rows.tolist(), strict=True)):
-            codec = "utf-8-sig" if row == 0 else "utf-8"
             try:
-                texts.append(record.decode(codec))
+                text = record.decode()
             except UnicodeDecodeError as error:
                 if not source.lenient:
                     place = f"{source.name}: document {row}, byte {error.start}"
                     self._bad_rows.add(chunk, row, "not-utf8", f"not UTF-8: {error.reason}", place=place)
                     continue
-                texts.append(record.decode(codec, "replace"))
+                text = record.decode("utf-8", "replace")
                 self._bad_rows.num_repaired += 1
+            texts.append(text.removeprefix("\ufeff") if row == 0 else text)
             kept.append(index)
         return texts, rows if len(kept) == len(rows) else rows[kept]
 
@@ -292,12 +293,9 @@ class TextExtractor:
             texts = []
             for name, column in zip(self._fields.names, columns, strict=True):
                 try:
-                    text, is_repaired = text_of(column[index], source)
-                except UnicodeDecodeError as error:
-                    self._bad_rows.add(chunk, row, "not-utf8", f"{name!r} is not UTF-8: {error.reason}")
-                    break
-                if text is None:
-                    self._bad_rows.add(chunk, row, "null", f"{name!r} is null")
+                    text, is_repaired = text_of(name, column[index], source)
+                except RefusalError as refusal:
+                    self._bad_rows.add(chunk, row, *refusal.verdict)
                     break
                 repairs += is_repaired
                 texts.append(text)
@@ -332,44 +330,37 @@ def decode_singly(
     """Decodes records one by one: passes over lines of white space, mends what may be mended, and notes bad rows."""
     objects, kept = [], []
     for index, record in enumerate(records):
-        try:
-            objects.append(decode(record))
-        except (*DECODE_ERRORS, DuplicateError) as error:
+        decoded = decode.one(record)
+        if decoded is None:
             raw = bytes(record)
             if raw.isspace() and isinstance(chunk, LineChunk):
                 bad_rows.num_rows -= 1
                 continue
-            mended = _mended(decode, raw, error) if source.lenient else None
-            if mended is None:
-                bad_rows.add(chunk, int(rows[index]), *judge(raw, error))
+            decoded = decode.one(repaired(raw)) if source.lenient else None
+            if decoded is None:
+                bad_rows.add(chunk, int(rows[index]), *decode.judge(raw, mended=source.lenient))
                 continue
-            objects.append(mended)
             bad_rows.num_repaired += 1
+        objects.append(decoded)
         kept.append(index)
     return objects, rows if len(kept) == len(rows) else rows[kept]
 
 
-def _mended(decode: Decoder, raw: bytes, error: Exception) -> Any:
-    """The record with U+FFFD for what is no text; None when that is not what is wrong with it."""
-    other = repaired(raw)
-    if other == raw or isinstance(error, msgspec.ValidationError | DuplicateError):
-        return None
-    try:
-        return decode(other)
-    except (*DECODE_ERRORS, DuplicateError):
-        return None
+def text_of(name: str, value: pa.LargeStringScalar, source: Source, of: str = "value") -> tuple[str, bool]:
+    """The text of a field, and whether it was mended.
 
-
-def text_of(value: pa.LargeStringScalar, source: Source) -> tuple[str | None, bool]:
-    """A string, None for null, and whether it was mended; raises UnicodeDecodeError where nothing is to be mended."""
+    Raises:
+        RefusalError: there is none, or the bytes `of` it are not UTF-8 and are not to be mended.
+    """
     if not value.is_valid:
-        return None, False
+        raise RefusalError("null", f"{name!r} is null")
     data: bytes = value.as_buffer().to_pybytes()
     try:
         return data.decode(), False
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
         if not source.lenient:
-            raise
+            words = f"{name!r} is not UTF-8: {error.reason} at byte {error.start} of the {of}"
+            raise RefusalError("not-utf8", words) from None
         return data.decode("utf-8", "replace"), True
 
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from packcli.formats import is_template, template_fields
 from packcli.readers.chunks import Chunk, ColumnChunk, LongChunk, raw_of
-from packcli.readers.decoding import Decoder, judge_type
+from packcli.readers.decoding import DECODE_ERRORS, Decoder
 from packcli.readers.fields import Column, decode_singly, refuse_long, taken_columns, taken_records, text_of
+from packcli.readers.judging import RefusalError, judge_value
 from packcli.readers.rejecting import BadRows
 from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source
@@ -109,34 +110,33 @@ class RowExtractor:
         """The values of a column, decoded where it is JSON, and checked; of rows that are `bad` None."""
         name = self._fields.names[index]
         for row in range(len(column)):
-            scalar, value = column[row], None
+            value = None
             try:
-                if not scalar.is_valid:
-                    if name not in self._fields.optional:
-                        raise _NullError(f"{name!r} is null")
-                elif isinstance(column, pa.LargeListArray):
-                    if scalar.values.null_count:
-                        raise _NullError(f"{name!r} holds a null")
-                    value = scalar.values.to_numpy()
-                else:
-                    text, is_mended = text_of(scalar, source)
-                    given = text or ""
-                    value = self._decode_value[name](given) if is_json else msgspec.convert(given, self._types[name])
-                    if is_mended:
-                        repaired.add(row)
-            except _NullError as error:
-                bad.setdefault(row, ("null", str(error)))
-            except msgspec.ValidationError as error:
-                bad.setdefault(row, (judge_type(str(error)), f"{name!r}: {error}"))
-            except msgspec.DecodeError as error:
-                bad.setdefault(row, ("not-json", f"{name!r}: {error}"))
-            except UnicodeDecodeError as error:
-                bad.setdefault(row, ("not-utf8", f"{name!r} is not UTF-8: {error.reason}"))
+                value, is_mended = self._value(name, column[row], is_json, source)
+                if is_mended:
+                    repaired.add(row)
+            except RefusalError as refusal:
+                bad.setdefault(row, refusal.verdict)
             yield value
 
-
-class _NullError(ValueError):
-    """There is nothing."""
+    def _value(self, name: str, scalar: pa.Scalar, is_json: bool, source: Source) -> tuple[Any, bool]:
+        """A value, and whether it was mended; raises RefusalError."""
+        if not scalar.is_valid:
+            if name in self._fields.optional:
+                return None, False
+            raise RefusalError("null", f"{name!r} is null")
+        if isinstance(scalar, pa.LargeListScalar):
+            if scalar.values.null_count:
+                raise RefusalError("null", f"{name!r} holds a null")
+            return scalar.values.to_numpy(), False
+        text, is_mended = text_of(name, scalar, source, "JSON of it" if is_json else "value")
+        if not is_json:
+            return text, is_mended
+        try:
+            return self._decode_value[name](text), is_mended
+        except DECODE_ERRORS:
+            cause, words = judge_value(text.encode(), self._types[name], name in self._fields.optional)
+            raise RefusalError(cause, f"{name!r}: {words}") from None
 
 
 def _picker(source: str, names: Sequence[str]) -> Callable[[Sequence[Any]], Any]:

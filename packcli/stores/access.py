@@ -9,8 +9,9 @@ import importlib
 import logging
 import os
 import re
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -39,8 +40,22 @@ VERSIONS = ("ETag", "generation", "etag", "blob_id", "md5Hash", "created", "mtim
 """What stores call that which changes when an object does; the first that is there. On Google the ETag is also another
 when only the labels of an object are."""
 
-_TRIED = ("gcsfs", "aiohttp", "requests")
-"""Whose errors gcsfs raises when it has itself tried for half a minute."""
+_TRIED = (("aiohttp", "ClientError"), ("requests", "RequestException"), ("google.auth.exceptions", "GoogleAuthError"))
+"""What gcsfs raises, besides errors with a status, when it has itself tried for half a minute: module and class."""
+
+_NO_CREDENTIALS = (
+    ("botocore.exceptions", "NoCredentialsError"),
+    ("botocore.exceptions", "PartialCredentialsError"),
+    ("botocore.exceptions", "CredentialRetrievalError"),
+    ("botocore.exceptions", "TokenRetrievalError"),
+    ("botocore.exceptions", "SSOError"),
+    ("google.auth.exceptions", "DefaultCredentialsError"),
+    ("google.auth.exceptions", "RefreshError"),
+)
+"""What is raised before a request is sent, for want of credentials: module and class."""
+
+RANGE_STATUS = 416
+"""Of HTTP: an object has none of the bytes that were asked for."""
 
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "HF_TOKEN", "GOOGLE_TOKEN")
 
@@ -113,25 +128,37 @@ def persist(place: str, request: Callable[[], Answer]) -> Answer:
 
 def _is_final(place: str, error: Exception) -> bool:
     """Whether a request would fail again in the same way."""
-    tried = place.startswith("gs://") and type(error).__module__.partition(".")[0] in _TRIED
-    return tried or _is_refusal(error) or is_beyond_end(error)
+    tried = place.startswith("gs://") and (status_of(error) is not None or _is_one_of(error, _TRIED))
+    return tried or _is_refusal(place, error)
 
 
-def _is_refusal(error: Exception) -> bool:
-    """Whether a store wants other credentials, or any; each library says it in its way."""
-    status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "code", None)
-    return (
-        isinstance(error, PermissionError)
-        or status in (401, 403)
-        or "Credentials" in type(error).__name__
-        or str(error).startswith("Forbidden")
-    )
+def _is_refusal(place: str, error: Exception) -> bool:
+    """Whether a store wants other credentials, or any."""
+    if isinstance(error, PermissionError) or status_of(error) in (401, 403) or _is_one_of(error, _NO_CREDENTIALS):
+        return True
+    # gcsfs makes of the status 403 an OSError that has these words and nothing else to tell it by. Should they change,
+    # a refused request is sent twice, and the hint is a general one.
+    return place.startswith("gs://") and type(error) is OSError and str(error).startswith("Forbidden")
 
 
-def is_beyond_end(error: Exception) -> bool:
-    """Whether bytes were asked for that an object does not have."""
-    text = str(error).lower()
-    return "range" in text and "not satisfiable" in text
+def status_of(error: Exception) -> int | None:
+    """The HTTP status of the answer that is behind an error; None when there was no answer, or nobody says."""
+    for each in (error, error.__cause__):  # s3fs raises errors of Python's from those of botocore
+        response = getattr(each, "response", None)
+        if isinstance(response, Mapping):  # botocore
+            found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        else:  # huggingface_hub and requests
+            found = getattr(response, "status_code", None)
+        found = found or getattr(each, "code", None) or getattr(each, "status", None)  # gcsfs; aiohttp
+        if str(found).isdecimal():
+            return int(str(found))
+    return None
+
+
+def _is_one_of(error: Exception, classes: Sequence[tuple[str, str]]) -> bool:
+    """Whether an error is of one of these classes; one whose module nobody has imported has raised nothing."""
+    found = (getattr(sys.modules.get(module), name, None) for module, name in classes)
+    return any(isinstance(each, type) and isinstance(error, each) for each in found)
 
 
 def _failed(place: str, error: Exception) -> StorageError:
@@ -141,10 +168,8 @@ def _failed(place: str, error: Exception) -> StorageError:
         if len(secret := os.environ.get(name, "")) >= 8:  # shorter ones are words
             reason = reason.replace(secret, "***")
     reason = re.sub(r"\?[^ ]*", "?***", reason)  # of a URL: it may be signed
-    if _is_refusal(error):
+    if _is_refusal(place, error):
         hint = "packcli takes credentials from where the store's own tools do (environment, profile, role)"
-    elif is_beyond_end(error):
-        reason, hint = "it has become shorter while it was read", "the same command looks at the input again"
     else:
         hint = "what is committed is kept: the same command resumes"
     return StorageError(f"{place}: {reason}", hint)

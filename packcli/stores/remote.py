@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from packcli.errors import StorageError, UsageError
-from packcli.stores.access import Entry, filesystem, is_beyond_end, persist, to_entry
+from packcli.stores.access import RANGE_STATUS, Entry, filesystem, persist, status_of, to_entry
 
 Found = TypeVar("Found")
 
@@ -64,7 +64,9 @@ class RemotePath:
 
     @property
     def _key(self) -> str:
-        return str(filesystem(self.scheme)._strip_protocol(self.url))
+        from fsspec.core import strip_protocol
+
+        return str(strip_protocol(self.url))
 
     def find(self) -> Entry | None:
         """What is there; None when nothing is."""
@@ -106,12 +108,24 @@ class RemotePath:
         system, settings = filesystem(self.scheme), _EXACTLY.get(self.scheme, {})
 
         def read() -> bytes:
-            data = bytes(system.cat_file(self._key, start=start, end=stop, **settings))
+            try:
+                data = bytes(system.cat_file(self._key, start=start, end=stop, **settings))
+            except Exception as error:  # gcsfs has errors that are no OSError
+                if status_of(error) == RANGE_STATUS:
+                    self._refuse_shorter(stop)
+                raise
             if len(data) != stop - start:
+                self._refuse_shorter(stop)
                 raise OSError(f"bytes {start} to {stop} were asked for, and {len(data)} came")
             return data
 
         return persist(self.url, read)
+
+    def _refuse_shorter(self, size: int) -> None:
+        if self.stat().size < size:
+            raise StorageError(
+                f"{self}: it has become shorter while it was read", "the same command looks at the input again"
+            )
 
     def read_bytes(self) -> bytes:
         """All of it; raises FileNotFoundError."""
@@ -121,7 +135,7 @@ class RemotePath:
             try:
                 return bytes(system.cat_file(self._key, start=0))  # without a start s3fs asks for the size first
             except Exception as error:  # gcsfs has errors that are no OSError
-                if is_beyond_end(error):  # a range of nothing
+                if status_of(error) == RANGE_STATUS and not self.stat().size:  # a range of nothing
                     return b""
                 raise
 
@@ -198,9 +212,9 @@ class RemotePath:
         def put() -> None:
             try:
                 system.put_file(path, self._key)
-            except FileNotFoundError as error:
-                if "upload" in str(error).lower():  # the answer to its last request was lost: it is there no more
-                    raise OSError(str(error)) from None
+            except FileNotFoundError:
+                if self._has_bucket():  # the answer to the last request of an upload was lost: it is there no more
+                    raise OSError("the upload is there no more") from None
                 raise
             if self.stat().size != size:
                 raise OSError(f"{size} bytes were put, and {self.stat().size} are there")
@@ -228,6 +242,12 @@ class RemotePath:
         except FileExistsError:
             return False
         return self.read_bytes() == data
+
+    def _has_bucket(self) -> bool:
+        try:
+            return RemotePath("/".join(self.url.split("/")[:3])).exists()
+        except StorageError:  # nobody may look, so it is there
+            return True
 
     def _send(self, request: Callable[[], None]) -> None:
         try:

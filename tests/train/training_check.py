@@ -3,6 +3,7 @@ alone; and each combination that training.py refuses is one in which documents s
 
 import copy
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -233,6 +234,12 @@ FORCED = {
     "flash without lengths": ("flash", 3, {"cu_seq_lens_q": None}, "batch size 3"),
     "flash, attention mask": ("flash", 3, {"attention_mask": 1, "cu_seq_lens_q": None}, "attention_mask"),
 }
+
+
+def test_a_model_that_does_not_say_its_attention_is_refused(rows):
+    """Transformers has no public name for it: under another one, every batch for FlashAttention would pass."""
+    with pytest.raises(errors.UsageError, match="does not say which attention it uses"):
+        training.check_batch(SimpleNamespace(config=SimpleNamespace(use_cache=False)), training.collator("sdpa")(rows))
 
 
 @pytest.mark.parametrize("case", FORCED)
