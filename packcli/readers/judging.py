@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import operator
 import re
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ DEEP = 100
 """Nested so often, what is right in all else is refused for its depth: how much a decoder bears, its stack decides."""
 
 MAX_DIGITS = 4300
-"""Of an integer; Python reads no longer ones either."""
+"""Of an integer: Python reads no longer ones either, unless it is told to."""
 
 Verdict = tuple[str, str]
 """A key of CAUSES, and words for people."""
@@ -46,7 +47,7 @@ class _OutOfRange:
 
 
 def parse(raw: bytes, *, mended: bool = False) -> Any:
-    """What a row holds, objects as Members.
+    """What a row holds: objects as Members, numbers as 0, for it is their type that counts.
 
     Args:
         raw: The row.
@@ -65,8 +66,8 @@ def parse(raw: bytes, *, mended: bool = False) -> Any:
             raw.decode("utf-8", "replace"),
             object_pairs_hook=Members,
             parse_constant=_refuse_constant,
-            parse_int=lambda digits: int(digits) if len(digits) <= MAX_DIGITS else _OutOfRange(),
-            parse_float=lambda digits: number if abs(number := float(digits)) < float("inf") else _OutOfRange(),
+            parse_int=lambda digits: 0 if len(digits) <= MAX_DIGITS else _OutOfRange(),
+            parse_float=lambda digits: 0.0 if abs(float(digits)) < math.inf else _OutOfRange(),
         )
     except RecursionError:
         raise RefusalError("too-deep", "not readable JSON: nested too deeply") from None

@@ -100,6 +100,16 @@ def test_faults_by_chance_give_the_right_bytes_or_a_resumable_error(proxy, bucke
     assert tree(bucket / "out") == whole
 
 
+def test_the_end_of_an_object_is_found_by_its_size(bucket):
+    """S3 answers a range of nothing with 416, and s3fs with an OSError; its words change."""
+    (bucket / "empty").put(b"")
+    (bucket / "short").put(b"0123456789")
+    assert (bucket / "empty").read_bytes() == b""
+    for first, stop in ((5, 11), (10, 11), (200, 300)):
+        with pytest.raises(StorageError, match="shorter while it was read"):
+            (bucket / "short").read_range(first, stop)
+
+
 @pytest.mark.parametrize("fault", ["500", "reset", "cut", "lost"])
 def test_a_store_that_is_gone_in_mid_run_is_exit_code_6(proxy, bucket, inputs, whole, fault):
     """After some commits nothing answers any more; when it does again, the same command goes on."""
