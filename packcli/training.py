@@ -123,13 +123,14 @@ def check_batch(model: Any, batch: Mapping[str, Any]) -> None:
     """Raises ContaminationError when documents of one row would see each other in `model(**batch)`.
 
     Args:
-        model: A Transformers model; its config says which attention it uses, and whether it caches.
+        model: A Transformers model, wrapped for several GPUs or not; its config says which attention it uses, and whether it caches.
         batch: What the model would be called with; tensors [B, L].
 
     Raises:
         ContaminationError: they would.
         UsageError: the config does not say which attention the model uses.
     """
+    model = getattr(model, "module", model)  # DistributedDataParallel and its kin wrap it so
     config = getattr(model, "config", model)
     # Transformers has no public name for it. Were it gone, batches would pass that no FlashAttention keeps apart.
     if not hasattr(config, "_attn_implementation"):

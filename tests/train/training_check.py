@@ -240,6 +240,8 @@ def test_a_model_that_does_not_say_its_attention_is_refused(rows):
     """Transformers has no public name for it: under another one, every batch for FlashAttention would pass."""
     with pytest.raises(errors.UsageError, match="does not say which attention it uses"):
         training.check_batch(SimpleNamespace(config=SimpleNamespace(use_cache=False)), training.collator("sdpa")(rows))
+    wrapped = SimpleNamespace(module=make_model("sdpa"))  # as DistributedDataParallel does
+    training.check_batch(wrapped, training.collator("sdpa")(rows))
 
 
 @pytest.mark.parametrize("case", FORCED)
