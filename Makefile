@@ -4,6 +4,9 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 JOBS   ?= 2
 FUZZ_SECONDS ?= 10
+PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+PYTHON_OLDEST ?= python3.10
+PYTHON_NEWEST ?= python3.13
 INPUT  ?= sample_data/docs.jsonl
 TOKENIZER ?= packcli/tokenizing/builtin
 
@@ -11,15 +14,29 @@ TOKENIZER ?= packcli/tokenizing/builtin
 export PIP_COMPILE := 0
 unexport PYTHONDONTWRITEBYTECODE
 
+# The versions with which CI passed, and `make lock` the newest: whatever pip installs or builds below keeps to them.
+PINS := .ci/pins/python$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
+export PIP_CONSTRAINT := $(wildcard $(PINS))
+export PIP_BUILD_CONSTRAINT = $(PIP_CONSTRAINT)
+
+# $(call venv,DIR): an environment, where there is none.
+venv = $(if $(PIP_CONSTRAINT),,@echo "no pins, so $(1) gets the newest versions"; )test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+
+# $(call each,TARGET,PYTHONS): the target with each Python that is here.
+each = @for each in $(2); do \
+	  if $$each -c '' 2>/dev/null; then $(MAKE) --no-print-directory $(1) PYTHON=$$each || exit 1; \
+	  else echo "$$each is not here: not run: make $(1) PYTHON=$$each"; fi; done
+
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-ranks demo-ray docs test test-browser test-ray test-remote test-train test-consumers check lint types \
-        format bench bench-peers bench-planner bench-ray stress fuzz smoke clean
+.PHONY: help demo demo-ranks demo-ray docs test test-oldest test-newest test-browser test-ray test-remote test-train \
+        test-consumers check lint types format bench bench-peers bench-planner bench-ray stress fuzz smoke lock clean \
+        oldest-one newest-one smoke-one lock-one lock-oldest
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-$(STAMP): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(STAMP): pyproject.toml $(PIP_CONSTRAINT)
+	$(call venv,$(VENV))
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
@@ -36,8 +53,8 @@ demo-ranks: $(STAMP) ## Pack sample_data with three ranks, each a process of its
 	$(BIN)/packcli units finish demo/ranks
 	$(BIN)/packcli verify demo/ranks
 
-.venv-ray/.installed: pyproject.toml
-	test -x .venv-ray/bin/python || $(PYTHON) -m venv .venv-ray
+.venv-ray/.installed: pyproject.toml $(PIP_CONSTRAINT)
+	$(call venv,.venv-ray)
 	.venv-ray/bin/python -m pip install --quiet --editable '.[dev,ray]'
 	touch $@
 
@@ -51,38 +68,69 @@ demo-ray: .venv-ray/.installed ## Pack sample_data on a Ray of its own, and show
 test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest -n $(JOBS)
 
+# What works closely with other people's packages; the whole suite has crashes and damage besides.
+CORE ?= $(wildcard $(patsubst %,tests/test_%.py,architecture bad_rows chat cli docs engines exports inspect loading masks \
+          packaging pages pipeline records restore sources stores surface tokenizer_spec))
+
+test-oldest: ## Run the core of the tests with the oldest version of every dependency on PYTHON_OLDEST (CORE=tests: all)
+	$(call each,oldest-one,$(PYTHON_OLDEST))
+
+oldest-one: export PIP_CONSTRAINT := .ci/pins/oldest.txt
+oldest-one:
+	$(call venv,.venv-oldest)
+	.venv-oldest/bin/python -m pip install --quiet --editable '.[dev,s3,gcs]'
+	.venv-oldest/bin/python -m pytest -n $(JOBS) $(CORE) -W ignore::pyparsing.warnings.PyparsingDeprecationWarning # matplotlib
+
+NEWEST := 'tokenizers>=1.0.0rc3' # a candidate, which pip takes only when asked
+
+test-newest: ## Run the core of the tests with the newest versions, without pins, on PYTHON_NEWEST (CORE=tests: all)
+	$(call each,newest-one,$(PYTHON_NEWEST))
+	@$(PYTHON_NEWEST) -c '' 2>/dev/null || $(MAKE) --no-print-directory newest-one
+
+newest-one: export PIP_CONSTRAINT :=
+newest-one:
+	$(call venv,.venv-newest)
+	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(NEWEST) --editable '.[dev,s3,gcs]'
+	.venv-newest/bin/python -m pytest -n $(JOBS) $(CORE)
+
 test-ray: .venv-ray/.installed ## Pack on Ray, on this machine and on a cluster of two nodes that die, in an environment of its own
 	.venv-ray/bin/python -m pytest tests/ray/ray_check.py $(RAY_TESTS)
 
-.venv-train/.installed: pyproject.toml
-	test -x .venv-train/bin/python || $(PYTHON) -m venv .venv-train
-	.venv-train/bin/python -m pip install --quiet torch==2.13.0
-	.venv-train/bin/python -m pip install --quiet 'transformers[torch]>=5' 'trl>=1' --editable '.[dev]'
+TORCH := torch==2.13.0
+TRAIN := 'transformers[torch]>=5' 'trl>=1'
+
+.venv-train/.installed: pyproject.toml $(PIP_CONSTRAINT)
+	$(call venv,.venv-train)
+	.venv-train/bin/python -m pip install --quiet $(TORCH)
+	.venv-train/bin/python -m pip install --quiet $(TRAIN) --editable '.[dev]'
 	touch $@
 
 test-train: .venv-train/.installed ## Run the tests that need torch, transformers and trl, in an environment of their own
 	.venv-train/bin/python -m pytest -n $(JOBS) $(filter-out tests/train/consumers_check.py,$(wildcard tests/train/*_check.py))
 
+REMOTE := 'moto[s3,server]>=5' 'aiobotocore>=3' 's3fs>=2026' 'gcsfs>=2026'
+
 test-remote: ## Run packcli against object stores on this machine that fail now and then, in an environment of its own
-	test -x .venv-remote/bin/python || $(PYTHON) -m venv .venv-remote
-	.venv-remote/bin/python -m pip install --quiet 'moto[s3,server]>=5' 'aiobotocore>=3' 's3fs>=2026' 'gcsfs>=2026' \
-	  --editable '.[dev,s3,gcs]'
+	$(call venv,.venv-remote)
+	.venv-remote/bin/python -m pip install --quiet $(REMOTE) --editable '.[dev,s3,gcs]'
 	.venv-remote/bin/python -m pytest --force-enable-socket $(wildcard tests/remote/*_check.py)
 
+BROWSER := playwright axe-core-python
+
 test-browser: ## Open the HTML report in headless Chromium (PACKCLI_CHROMIUM or chromium), in an environment of its own
-	test -x .venv-browser/bin/python || $(PYTHON) -m venv .venv-browser
-	.venv-browser/bin/python -m pip install --quiet playwright axe-core-python --editable '.[dev]'
+	$(call venv,.venv-browser)
+	.venv-browser/bin/python -m pip install --quiet $(BROWSER) --editable '.[dev]'
 	.venv-browser/bin/python -m pytest tests/test_browser.py
 
 docs: $(STAMP) ## Make the table and the screenshot of README again (PACKCLI_CHROMIUM or chromium)
 	$(BIN)/python tests/docs/make.py
 
-# Without their dependencies, which no set of versions satisfies; the second line is what their readers import.
-READERS = mosaicml-streaming==0.13.0 megatron-core==0.16.1 datatrove==0.10.1 nemo-automodel==0.7.0 llamafactory==0.9.5 \
-          Brotli catalogue cramjam humanize loguru python-snappy zstd
+# Without their dependencies, which no set of versions satisfies; and what they import.
+READERS := mosaicml-streaming==0.13.0 megatron-core==0.16.1 datatrove==0.10.1 nemo-automodel==0.7.0 llamafactory==0.9.5
+READERS_IMPORT := Brotli catalogue cramjam humanize loguru python-snappy zstd
 
 test-consumers: .venv-train/.installed ## Read exports with the own readers of other stacks, in the environment of test-train
-	.venv-train/bin/python -m pip install --quiet --no-deps $(READERS)
+	.venv-train/bin/python -m pip install --quiet --no-deps $(READERS) $(READERS_IMPORT)
 	.venv-train/bin/python -m pytest tests/train/consumers_check.py
 
 check: lint types test ## What CI runs first: lint, types, tests
@@ -107,7 +155,7 @@ bench: $(STAMP) ## Measure: INPUT=corpus.jsonl.zst TOKENIZER=dir (defaults: samp
 	$(BIN)/python tests/benchmarks/bench_stats.py $(INPUT) --tokenizer $(TOKENIZER)
 
 bench-peers: $(STAMP) ## Measure beside TRL and datatrove, in an environment of their own
-	$(BIN)/python tests/benchmarks/bench_peers.py $(INPUT) --tokenizer $(TOKENIZER)
+	PIP_CONSTRAINT= $(BIN)/python tests/benchmarks/bench_peers.py $(INPUT) --tokenizer $(TOKENIZER)
 
 bench-planner: $(STAMP) ## Measure the planner: LENGTHS='a.npy ...' adds lengths, OPTIONS=--help shows more
 	$(BIN)/python tests/benchmarks/bench_planner.py $(LENGTHS) $(OPTIONS)
@@ -128,19 +176,50 @@ stress: $(STAMP) ## The long runs: kills, faults, flipped bits, damaged shards, 
 	$(BIN)/python tests/benchmarks/check_recount.py $(INPUT) --tokenizer $(TOKENIZER)
 	$(BIN)/python tests/benchmarks/bench_units.py --units 100000 --pack
 
+FUZZ := atheris
+
 fuzz: $(STAMP) ## Fuzz the row decoder, the tokenizer loader and the shard reader, FUZZ_SECONDS=10 each
-	$(BIN)/python -m pip install --quiet atheris
+	$(BIN)/python -m pip install --quiet $(FUZZ)
 	$(BIN)/python tests/fuzz/fuzz_rows.py -max_total_time=$(FUZZ_SECONDS)
 	$(BIN)/python tests/fuzz/fuzz_shard.py -max_total_time=$(FUZZ_SECONDS)
 	$(BIN)/python tests/fuzz/fuzz_tokenizer.py -max_total_time=$(FUZZ_SECONDS)
 
-smoke: ## Install the wheel alone into a fresh environment and use it
+SMOKE ?= $(PYTHON) $(PYTHON_OLDEST) $(PYTHON_NEWEST)
+
+smoke: ## Install the wheel alone into a fresh environment and use it, on each Python of SMOKE that is here
+	$(call each,smoke-one,$(SMOKE))
+
+smoke-one:
 	rm -rf build/smoke && mkdir -p build/smoke
-	$(PYTHON) -m venv build/smoke/venv
+	$(call venv,build/smoke/venv)
 	build/smoke/venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/smoke .
 	build/smoke/venv/bin/python -m pip install --quiet build/smoke/packcli-*.whl
-	cd build/smoke && venv/bin/packcli pack ../../sample_data/docs.parquet && venv/bin/packcli stats docs-packed
+	cd build/smoke && venv/bin/packcli pack ../../sample_data/docs.jsonl && venv/bin/packcli stats docs-packed
+	cd build/smoke && venv/bin/packcli pack ../../sample_data/docs.parquet -o parquet
 	cd build/smoke && venv/bin/python -c "import packcli; print(packcli.load('docs-packed'))"
+	test -f build/smoke/venv/lib/python*/site-packages/packcli/py.typed
+
+lock: ## Write .ci/pins anew on each Python that is here: the newest versions that fit together, and the oldest
+	$(call each,lock-one,$(PYTHONS))
+	$(call each,lock-oldest,$(PYTHON_OLDEST))
+
+# All environments at once, so that one file does for all. torch, and what needs it, only where CI trains.
+LOCKED = hatchling $(REMOTE) $(BROWSER) $(FUZZ) $(READERS_IMPORT) $(if $(findstring 3.11,$(PINS)),$(TORCH) $(TRAIN))
+
+lock-one lock-oldest: export PIP_CONSTRAINT :=
+lock-one lock-oldest: RESOLVE = build/lock/bin/python -m pip install --quiet --dry-run --report build/lock/report.json
+lock-one lock-oldest: EXTRAS = '.[dev,s3,gcs,ray]'
+lock-one:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	$(RESOLVE) $(LOCKED) $(EXTRAS)
+	build/lock/bin/python .ci/lock.py build/lock/report.json >$(PINS)
+
+lock-oldest:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	$(RESOLVE) --no-deps .
+	build/lock/bin/python .ci/lock.py build/lock/report.json --oldest >build/lock/oldest.txt
+	$(RESOLVE) --constraint build/lock/oldest.txt hatchling $(EXTRAS)
+	build/lock/bin/python .ci/lock.py build/lock/report.json >.ci/pins/oldest.txt
 
 clean: ## Remove what make made
 	rm -rf $(VENV) .venv-* build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -170,9 +170,9 @@ class Output:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        lock = filelock.FileLock(str(self._state / "lock"), timeout=LOCK_WAIT_S, poll_interval=0.02)
+        lock = filelock.FileLock(str(self._state / "lock"), timeout=LOCK_WAIT_S)
         try:
-            lock.acquire()
+            lock.acquire(poll_interval=0.02)
         except filelock.Timeout:
             raise LockedError(
                 f"{self.root}: another packcli writes there now{self._owner()}", "wait for it, or use another -o"

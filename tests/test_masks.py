@@ -306,8 +306,9 @@ def test_counts_of_loss_equal_a_slow_twin(mask, ranges):
 
 def test_parquet_gives_what_jsonl_gives(tmp_path):
     """Nested columns, tools as JSON in a string, and structs that Arrow fills up with nulls."""
-    call = {"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
-    other = {"type": "function", "function": {"name": "g", "arguments": {"b": "x"}}}
+    # Keys in this order, into which pyarrow before 24 puts those of dicts.
+    call = {"function": {"arguments": {"a": 1}, "name": "f"}, "type": "function"}
+    other = {"function": {"arguments": {"b": "x"}, "name": "g"}, "type": "function"}
     tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
     rows = [
         {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [call]}]},

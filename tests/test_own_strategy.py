@@ -117,7 +117,7 @@ WRONG = {
     "a change of the lengths": (lambda lengths, capacity: lengths.sort(), "raised ValueError: sort array is read-only"),
     "chance": (lambda lengths, capacity: (RANDOM.permutation(3), [0, 1, 2, 3]), "gives two plans for the same 3"),
     "one argument": (lambda lengths: None, "too many positional arguments"),
-    "another argument": (lambda lengths, capacity, *, temperature: None, "missing a required argument: 'temperature'"),
+    "another argument": (lambda lengths, capacity, *, temperature: None, "argument: 'temperature'"),
     "no function": (dict.fromkeys, "strategy"),
 }
 

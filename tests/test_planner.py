@@ -232,7 +232,8 @@ def shuffled_packs_are_whole(counts, seed):
     plan = Plan(9, segments, order, pack_offsets, lower_bound=1, found_by="test")
     reordered = planner._reorder(plan, packs)
     moved, moved_offsets = reordered.order, reordered.pack_offsets
-    assert dataclasses.replace(reordered, order=order, pack_offsets=pack_offsets) == plan
+    for name in {field.name for field in dataclasses.fields(plan)} - {"order", "pack_offsets"}:
+        assert getattr(reordered, name) is getattr(plan, name)
     before = [order[a:b].tolist() for a, b in zip(pack_offsets[:-1], pack_offsets[1:], strict=True)]
     after = [moved[a:b].tolist() for a, b in zip(moved_offsets[:-1], moved_offsets[1:], strict=True)]
     assert after == [before[pack] for pack in packs.tolist()]

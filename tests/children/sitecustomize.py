@@ -20,4 +20,8 @@ def refuse_others(event: str, arguments: tuple[object, ...]) -> None:
         raise SystemExit(f"tests reach this machine only: {sys.argv} tried {address}")
 
 
-sys.addaudithook(refuse_others if os.environ.get("PACKCLI_TESTS_MAY_REACH") == "this machine" else refuse)
+if os.environ.get("PACKCLI_TESTS_MAY_REACH") == "this machine":
+    sys.addaudithook(refuse_others)
+else:
+    sys.addaudithook(refuse)
+    socket.has_ipv6 = False  # urllib3, below huggingface_hub 0.x, opens a socket on import to see whether it is true
