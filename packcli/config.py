@@ -20,7 +20,7 @@ from packcli.errors import UsageError, unknown_name
 from packcli.formats import FORMATS, LOSSES, split_mapping, template_fields
 from packcli.shares import EXAMPLE, parse_mix, split_mix
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version of the bytes packcli writes: the same input and config give other bytes only when it changes."""
 
 COLUMNS = ("input_ids", "labels", "position_ids", "seq_lengths", "sources")

@@ -29,7 +29,6 @@ from typing import Any
 import filelock
 
 from packcli import stores
-from packcli.carry_files import drop_carries
 from packcli.config import PackConfig
 from packcli.errors import LockedError, MismatchError, OutputError
 from packcli.fingerprints import first_difference
@@ -311,7 +310,6 @@ class Output:
         for pattern in ("*.json", "*.jsonl"):
             for each in (self._state / RANKS).glob(pattern):
                 each.unlink(missing_ok=True)
-        drop_carries(self._state)
         for name in (*RANK_FILES, "inputs.json", MIX, PLAN):  # the plan last: until then it is known for what it was
             (self._state / name).unlink(missing_ok=True)
 

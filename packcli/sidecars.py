@@ -16,16 +16,6 @@ from packcli.stats import HISTOGRAMS, Stats
 
 
 @dataclass(frozen=True, slots=True)
-class CarryInfo:
-    """The documents that a part hands on to the next; they are kept until that one is committed."""
-
-    num_documents: int
-    num_tokens: int
-    sha256: str
-    """Of `carrying.Carried.to_bytes`."""
-
-
-@dataclass(frozen=True, slots=True)
 class Sidecar:
     """What one part of a unit gave."""
 
@@ -40,8 +30,6 @@ class Sidecar:
     stats: Stats
     rejected: ShardInfo | None = None
     """The file of rejected rows; None when there are none."""
-    carry: CarryInfo | None = None
-    """None when it hands nothing on."""
 
     @property
     def file(self) -> str:
@@ -55,7 +43,6 @@ class Sidecar:
             "shards": {split: dataclasses.asdict(shard) for split, shard in self.shards.items()},
             "rejected": None if self.rejected is None else dataclasses.asdict(self.rejected),
             "stats": _flat(self.stats.as_dict()),
-            "carry": None if self.carry is None else dataclasses.asdict(self.carry),
         }
 
     @classmethod
@@ -64,8 +51,7 @@ class Sidecar:
         shards = {split: ShardInfo(**shard) for split, shard in data["shards"].items()}
         stats = Stats.from_dict(_unflat(data["stats"]))
         rejected = None if data["rejected"] is None else ShardInfo(**data["rejected"])
-        carry = None if data["carry"] is None else CarryInfo(**data["carry"])
-        return cls(data["unit"], data["part"], data["is_last"], data["input_xxh3"], shards, stats, rejected, carry)
+        return cls(data["unit"], data["part"], data["is_last"], data["input_xxh3"], shards, stats, rejected)
 
     @property
     def files(self) -> list[ShardInfo]:
