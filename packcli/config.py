@@ -330,7 +330,7 @@ class RunOptions:
     engine: str = "auto"
     """What works on the units: serial, processes, ray; auto is processes for several units and workers."""
     ray_address: str | None = None
-    """Of a Ray cluster: auto or host:port; local, and None without RAY_ADDRESS, starts Ray on this machine."""
+    """Of a Ray that runs: auto or host:port; None takes RAY_ADDRESS, else auto."""
     tokenizer_engine: str = "auto"
     """auto, fastokens or tokenizers."""
     allow_network: bool = False
