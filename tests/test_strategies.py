@@ -255,8 +255,7 @@ def test_levels_of_effort_are_those_of_the_planner():
 def test_every_strategy_has_the_same_signature(name):
     """Without options: no limit, seed 0, normal effort."""
     parameters = inspect.signature(STRATEGIES[name].function).parameters
-    deal = ["deal"] * STRATEGIES[name].deals_packs
-    assert list(parameters) == ["lengths", "capacity", "max_docs", "seed", "effort", *deal]
+    assert list(parameters) == ["lengths", "capacity", "max_docs", "seed", "effort"]
     defaults = {option: parameters[option].default for option in ("max_docs", "seed", "effort")}
     assert defaults == {"max_docs": 0, "seed": 0, "effort": "normal"}
 
@@ -375,22 +374,6 @@ def test_assign_deals_each_length_out_without_a_gap():
     assert lengths[order].tolist() == [3, 1, 3, 1, 1, 1]
     assert pack_offsets.tolist() == [0, 2, 4, 6]
     assert sorted(order.tolist()) == [0, 1, 2, 3, 4, 5]
-
-
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=200), st.integers(0, 5), st.integers(1, 40))
-def test_assign_deals_packs_as_if_they_were_put_in_order_afterwards(lengths, seed, block):
-    """Another way to the same plan: bytes of outputs hang on it."""
-    lengths = int32(lengths)
-    histogram = np.bincount(lengths, minlength=31)
-    patterns = plan_decreasing(histogram, 30)
-    order, pack_offsets, *_ = assign(lengths, histogram, patterns, seed)
-    packs = permutation(len(pack_offsets) - 1, 77)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("packcli.strategies.patterns.BLOCK", block)
-        dealt, dealt_offsets, *_ = assign(lengths, histogram, patterns, seed, deal=77)
-    expected = [order[pack_offsets[pack] : pack_offsets[pack + 1]] for pack in packs]
-    assert dealt.tolist() == np.concatenate(expected).tolist()
-    assert dealt_offsets.tolist() == [0, *np.cumsum([len(each) for each in expected]).tolist()]
 
 
 def test_packs_to_csr_by_hand():
