@@ -21,7 +21,6 @@ from packcli.overlong import cut_stream
 from packcli.strategies import STRATEGIES, get_strategy, reference
 from packcli.strategies.best_fit import EFFORTS
 from packcli.strategies.decreasing import held, plan_decreasing
-from packcli.strategies.mates import PARTS, Bias
 from packcli.strategies.patterns import Packs, assign, felt_limit, packs_to_csr, stable_argsort
 from packcli.strategies.random import hash16, mix, permutation, random_uint64
 from packcli.strategies.shuffle_fit import (
@@ -32,7 +31,6 @@ from packcli.strategies.shuffle_fit import (
     MUCH_OPEN,
     ROUNDS,
     _lump_ends,
-    _plan_block,
     _tightest,
 )
 
@@ -638,27 +636,6 @@ def test_shuffle_fit_lays_documents_like_its_twin(problem, max_docs, seed, block
         is_filled_up(here, laid, in_block, capacity, max_docs)
 
 
-@settings(TWIN, max_examples=200)
-@given(problem=problems() | short_problems(), max_docs=st.integers(0, 5), share=st.integers(1, PARTS))
-def test_the_shortest_stand_apart_like_their_twin(problem, max_docs, share):
-    """They share packs with each other by next fit, the others by best fit; the filler goes to both."""
-    in_line, capacity = problem
-    max_docs = felt_limit(np.bincount(in_line, minlength=capacity + 1), capacity, max_docs)
-    places, pack_of = _plan_block(int32(in_line), capacity, max_docs, 3, Bias(apart=share))
-    packs = [[] for _ in range(pack_of.max(initial=-1) + 1)]
-    for place, pack in zip(places.tolist(), pack_of.tolist(), strict=True):
-        packs[pack].append(place)
-    num_laid = int(len(in_line) * (1.0 - FILLER_SHARE))
-    by_length = sorted(range(num_laid), key=lambda place: in_line[place])
-    apart, others = (sorted(part) for part in np.split(by_length, [num_laid * share // PARTS]))
-    laid = [
-        [int(group[place]) for place in pack]
-        for group, slow in ((apart, reference.next_fit), (others, slow_block))
-        for pack in slow([in_line[place] for place in group], capacity, max_docs)
-    ]
-    is_filled_up(packs, laid, in_line, capacity, max_docs)
-
-
 def mate_correlation(packs, lengths):
     """Correlation of the length of a segment with the mean length of its pack mates."""
     total = np.add.reduceat(lengths[packs.order].astype(np.int64), packs.pack_offsets[:-1])
@@ -732,27 +709,29 @@ def bimodal(count, seed):
 
 
 @pytest.mark.parametrize(
-    ("lengths", "density", "at_random"),
+    ("lengths", "density", "at_random", "leans"),
     [
-        (lognormal(20_000, 330, 6), 0.994, -0.25),
-        (lognormal(20_000, 850, 6), 0.985, -0.6),
-        (uniform(20_000, 6), 0.95, -0.8),
-        (bimodal(20_000, 6), 0.75, -0.65),
+        (lognormal(20_000, 330, 6), 0.994, -0.25, True),
+        (lognormal(20_000, 600, 6), 0.995, -0.5, True),
+        (uniform(20_000, 6), 0.98, -0.8, False),
+        (bimodal(20_000, 6), 0.94, -0.65, False),
     ],
 )
-def test_shuffle_fit_leaves_lengths_of_mates_uncorrelated(lengths, density, at_random):
-    """Two to four documents a pack: at random a long one would always stand with short ones."""
+def test_shuffle_fit_leaves_lengths_of_mates_uncorrelated_where_that_is_cheap(lengths, density, at_random, leans):
+    """Two to four documents a pack: at random a long one always stands with short ones. Of uniform lengths, or of two
+    kinds of documents, a lean would cost more than 1 % of the packs: they stay in a random order."""
 
     def correlations(effort):
         for seed in range(3):
             packs = STRATEGIES["shuffle-fit"].function(lengths, 2048, seed=seed, effort=effort)
             check("shuffle-fit", lengths, 2048, packs)
             assert lengths.sum() / 2048 / (len(packs.pack_offsets) - 1) > density
-            assert bool(packs.found_by) is (effort == "normal")
+            assert bool(packs.found_by) is (leans and effort == "normal")
             yield mate_correlation(packs, lengths)
 
-    assert max(map(abs, correlations("normal"))) < 0.05
     assert max(correlations("fast")) < at_random
+    normal = list(correlations("normal"))
+    assert max(map(abs, normal)) < 0.05 if leans else max(normal) < at_random
 
 
 def test_shuffle_fit_takes_less_filler_where_mates_would_be_alike():
