@@ -35,7 +35,7 @@ from packcli.fingerprints import first_difference
 from packcli.presence import SILENCE_S, Presence, Seen, look, look_around
 from packcli.readers import Source
 from packcli.shards import LEFT_OVER, committed, write_json
-from packcli.sidecars import Sidecar, sidecar_bytes
+from packcli.sidecars import Sidecar, sealed_bytes
 
 STATE_DIRECTORY = ".packcli"
 PLAN = "plan.json"
@@ -316,7 +316,7 @@ class Output:
     def commit(self, sidecar: Sidecar) -> None:
         """Commits a part: from here on it is done."""
         with committed(self.root / sidecar.file) as file:
-            file.write(sidecar_bytes(sidecar.as_dict()))
+            file.write(sealed_bytes(sidecar.as_dict()))
 
     def touch(self) -> None:
         """Marks the manifest as new, so that make does not ask again."""

@@ -25,8 +25,8 @@ from packcli.manifest import Output
 from packcli.merged import member_of, members_of
 from packcli.recount import recount
 from packcli.report import read_report
-from packcli.shards import shift_column, write_json
-from packcli.sidecars import seal, sidecar_bytes
+from packcli.shards import shift_column
+from packcli.sidecars import sealed_bytes
 from packcli.verify import verify
 
 
@@ -391,10 +391,7 @@ def test_an_edited_first_source_is_found(tmp_path, packed):
             for shard in shards.values() if isinstance(shards, dict) else shards:
                 shard["first_source"] = 0
         del data["sha256"]
-        if path.name == "manifest.json":
-            write_json(path, seal(data))
-        else:
-            path.write_bytes(sidecar_bytes(data))
+        path.write_bytes(sealed_bytes(data))
     assert any("first_source of" in each.what for each in verify(out).problems)
 
 
