@@ -58,9 +58,13 @@ demo-ranks: $(STAMP) ## Pack sample_data with three ranks, each a process of its
 	.venv-ray/bin/python -m pip install --quiet --editable '.[dev,ray]'
 	touch $@
 
-demo-ray: .venv-ray/.installed ## Pack sample_data on a Ray of its own, and show that the tree is that of one process
+demo-ray: .venv-ray/.installed ## Start Ray, pack sample_data on it, and show that the tree is that of one process
 	rm -rf demo/ray demo/serial
-	.venv-ray/bin/packcli pack sample_data/docs.jsonl -o demo/ray --engine ray --workers 2 --unit-bytes 100kB
+	export RAY_AUTH_MODE=disabled; \
+	.venv-ray/bin/ray start --head --block --num-cpus 2 --include-dashboard=false --disable-usage-stats >/dev/null & \
+	ray=$$!; trap "kill $$ray; wait $$ray" EXIT; tries=0; \
+	until .venv-ray/bin/ray status >/dev/null 2>&1 || [ $$((tries += 1)) -gt 60 ]; do sleep 1; done; \
+	.venv-ray/bin/packcli pack sample_data/docs.jsonl -o demo/ray --engine ray --unit-bytes 100kB
 	.venv-ray/bin/packcli pack sample_data/docs.jsonl -o demo/serial --engine serial --unit-bytes 100kB --quiet
 	diff -r -x .packcli demo/ray demo/serial
 	@echo "demo/ray and demo/serial are the same, byte for byte"

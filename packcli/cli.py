@@ -257,7 +257,7 @@ def pack(
         _text_option(
             "--ray-address",
             metavar="ADDRESS",
-            help="Ray cluster: auto or host:port [default: RAY_ADDRESS, else Ray on this machine].",
+            help="A Ray that runs: auto or host:port [default: RAY_ADDRESS, else auto].",
         ),
     ] = None,
     unit_bytes: Annotated[

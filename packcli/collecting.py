@@ -20,9 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli import stores
-from packcli.carry_files import has_carry
 from packcli.engine import get_engine
-from packcli.manifest import STATE_DIRECTORY
 from packcli.shards import ShardInfo
 from packcli.sidecars import Sidecar, parse_sidecar, sidecar_file
 from packcli.stats import Stats
@@ -56,8 +54,7 @@ class Committed:
 def read_unit(root: stores.Location, unit: int, listed: Listed | None = None) -> list[tuple[Sidecar, bytes]]:
     """The committed parts of a unit, up to the first that is not there, each with the sha256 of its sidecar.
 
-    A part counts when its sidecar is sound and its files are there; what does not is done again. So is a part that is
-    not followed by a committed one, when what it hands on is lost.
+    A part counts when its sidecar is sound and its files are there; what does not is done again.
 
     Args:
         root: The output.
@@ -76,8 +73,6 @@ def read_unit(root: stores.Location, unit: int, listed: Listed | None = None) ->
         if not all(_is_there(root, shard, listed) for shard in sidecar.files):
             break
         parts.append((sidecar, hashlib.sha256(raw).digest()))
-    while parts and not parts[-1][0].is_last and not has_carry(root / STATE_DIRECTORY, parts[-1][0]):
-        del parts[-1]
     return parts
 
 

@@ -20,7 +20,7 @@ from packcli.errors import UsageError, unknown_name
 from packcli.formats import FORMATS, LOSSES, split_mapping, template_fields
 from packcli.shares import EXAMPLE, parse_mix, split_mix
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version of the bytes packcli writes: the same input and config give other bytes only when it changes."""
 
 COLUMNS = ("input_ids", "labels", "position_ids", "seq_lengths", "sources")
@@ -330,7 +330,7 @@ class RunOptions:
     engine: str = "auto"
     """What works on the units: serial, processes, ray; auto is processes for several units and workers."""
     ray_address: str | None = None
-    """Of a Ray cluster: auto or host:port; local, and None without RAY_ADDRESS, starts Ray on this machine."""
+    """Of a Ray that runs: auto or host:port; None takes RAY_ADDRESS, else auto."""
     tokenizer_engine: str = "auto"
     """auto, fastokens or tokenizers."""
     allow_network: bool = False

@@ -253,11 +253,8 @@ def show_report(console: Console, report: Report, *, percentiles: bool = False) 
     row("packs", f"{stats.num_packs:,} of {config['max_len']:,} tokens ({planners}){above}")
     if stats.num_parts > 1 and config["strategy"] in ("best-fit", "shuffle-fit"):
         window = f"{stats.num_parts:,} parts of up to {config['unit_bytes'] / 2**20:,.4g} MiB"
-        how = ", each planned on its own"
-        if stats.num_documents_carried_out:
-            how = f"; documents of badly filled packs carried on {count(stats.num_documents_carried_out, 'time')}"
         price = count(figures["num_packs_for_windows"], "pack")
-        row("window", f"{window}{how}: {price} more than for the whole at most")
+        row("window", f"{window}, each planned on its own: {price} more than for the whole at most")
     if len(stats.by_split) > 1:
         row(
             "splits", ", ".join(f"{split} {count(each['num_packs'], 'pack')}" for split, each in stats.by_split.items())

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from packcli import stores
-from packcli.carry_files import drop_carries
 from packcli.collecting import collect
 from packcli.config import PackConfig
 from packcli.errors import NoInputError, UnfinishedError
@@ -46,7 +45,7 @@ def finish(
         done = collect(target.root, run["num_units"], workers=workers, take=ledger.add)
         refuse_unfinished(target, done.num_whole, run["num_units"])
         stats = done.stats
-        stats.check(config.max_len, whole=True)
+        stats.check(config.max_len)
         limit.check(target.root, stats, is_all=True)
         if stats.num_documents_packed == 0:
             raise NoInputError(f"no document to pack: {stats.num_documents} read, {_drops(stats)}")
@@ -57,7 +56,6 @@ def finish(
             write_json(target.root / SPLITS_FILE, {"splits": list(splits_of(config))})
             files.append(SPLITS_FILE)
         write_report(target, run, stats)
-        drop_carries(state)
         target.sweep()  # of workers that died and were done without
         found = stores.concurrently(target.root, lambda name: file_sha256(target.root / name)[0], files)
         hashes = {name: bytes.fromhex(sha256) for name, sha256 in zip(files, found, strict=True)}

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from packcli import readers, tokenizing
 from packcli.assemble import Origin
-from packcli.carrying import Carried
 from packcli.config import PackConfig
 from packcli.documents import DocumentMaker, Marker, find_overlong, overlong_row
 from packcli.errors import BadRowError
@@ -88,14 +87,6 @@ class Documents:
             self._validation += _to_validation([text.encode() for text in texts], self._config)
         self._record(source, rows, num_read, self.tokens.num_tokens - self.tokens.num_special - before)
         return num_read
-
-    def take_over(self, carried: Carried) -> None:
-        """Takes documents that an earlier part read and counted; call it first."""
-        self.tokens.append_whole(carried.tokens)
-        self._sources.append(carried.origin.source)
-        self._rows.append(carried.origin.row)
-        if self._config.val_fraction:
-            self._validation += (carried.split != 0).tolist()
 
     def _refuse_overlong(
         self, chunk: readers.RawChunk, rows: NDArray[np.int64], offsets: NDArray[np.integer]

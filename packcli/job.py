@@ -12,6 +12,7 @@ from packcli.config import PackConfig
 from packcli.rejects import NO_LIMIT, Limit
 from packcli.shards import Schema, make_schema
 from packcli.stores import Location, is_remote, locate
+from packcli.strategies.random import mix
 
 TRAIN, VALIDATION = "train", "validation"
 
@@ -35,10 +36,6 @@ class Job:
     """(unit, part) of the parts that need not be done again."""
     limit: Limit = NO_LIMIT
     """How many rows may be skipped."""
-
-    def without(self, unit: int) -> Job:
-        """The job with every part of a unit still to be done."""
-        return dataclasses.replace(self, committed=frozenset(each for each in self.committed if each[0] != unit))
 
     @property
     def encoder_key(self) -> object:
@@ -88,6 +85,15 @@ def run_schema(config: PackConfig, tokenizer: tokenizing.TokenizerSpec) -> Schem
 def splits_of(config: PackConfig) -> tuple[str, ...]:
     """The splits of a run, in order."""
     return (TRAIN, VALIDATION) if config.val_fraction else (TRAIN,)
+
+
+def plan_seed(config: PackConfig, unit: int, part: int, split: int) -> int:
+    """The seed of the plan of one split of one part.
+
+    The parts of a compressed file, which is one unit, are the units of the same file when it is plain: both are
+    numbered alike here, so that both give the same packs.
+    """
+    return mix(config.seed, unit + part, 0, split)
 
 
 def folder_of(config: PackConfig, split: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from packcli.shards import committed
-from packcli.sidecars import Sidecar, list_shards
+from packcli.sidecars import Sidecar, list_shards, write_sealed
 from packcli.stores import Location
 
 SPOOL_BYTES = 1 << 24
@@ -53,11 +52,10 @@ class Hashes:
         self._names.append(name)
         self._digests += digest
 
-    def items(self, *, by_name: bool = False) -> Iterator[tuple[str, str]]:
+    def items(self) -> Iterator[tuple[str, str]]:
         """Names and digests in hex."""
-        order = range(len(self._names))
-        for index in sorted(order, key=self._names.__getitem__) if by_name else order:
-            yield self._names[index], self._digests[32 * index : 32 * index + 32].hex()
+        for index, name in enumerate(self._names):
+            yield name, self._digests[32 * index : 32 * index + 32].hex()
 
 
 class Ledger:
@@ -124,32 +122,8 @@ class Ledger:
             hashes.add(name, digest)
         for name, sha256 in (*self._rejects.items(), *self._sidecars.items()):
             hashes.add(name, bytes.fromhex(sha256))
-        value = {**run, **self._lists, "files": hashes}
-        seal = hashlib.sha256()
-        for text in _canonical(value):
-            seal.update(text.encode("utf-8", "surrogatepass"))
         with committed(path) as file:
-            for text in _written({**value, "sha256": seal.hexdigest()}, DEPTH, ""):
-                file.write(text.encode())
-            file.write(b"\n")
-
-
-def _canonical(value: Any) -> Iterator[str]:
-    """The text of sidecars.canonical, piece by piece."""
-    if isinstance(value, Spooled):
-        yield "["
-        for number, line in enumerate(value):
-            yield (", " if number else "") + json.dumps(json.loads(line), sort_keys=True, ensure_ascii=False)
-        yield "]"
-    elif isinstance(value, dict | Hashes):
-        items = value.items(by_name=True) if isinstance(value, Hashes) else sorted(value.items())
-        number = -1
-        for number, (key, each) in enumerate(items):
-            yield (", " if number else "{") + json.dumps(key, ensure_ascii=False) + ": "
-            yield from _canonical(each)
-        yield "}" if number >= 0 else "{}"
-    else:
-        yield json.dumps(value, sort_keys=True, ensure_ascii=False)
+            write_sealed(file, _written({**run, **self._lists, "files": hashes}, DEPTH, ""))
 
 
 def _written(value: Any, depth: int, indent: str) -> Iterator[str]:

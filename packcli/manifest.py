@@ -29,14 +29,13 @@ from typing import Any
 import filelock
 
 from packcli import stores
-from packcli.carry_files import drop_carries
 from packcli.config import PackConfig
 from packcli.errors import LockedError, MismatchError, OutputError
 from packcli.fingerprints import first_difference
 from packcli.presence import SILENCE_S, Presence, Seen, look, look_around
 from packcli.readers import Source
 from packcli.shards import LEFT_OVER, committed, write_json
-from packcli.sidecars import Sidecar, sidecar_bytes
+from packcli.sidecars import Sidecar, sealed_bytes
 
 STATE_DIRECTORY = ".packcli"
 PLAN = "plan.json"
@@ -311,14 +310,13 @@ class Output:
         for pattern in ("*.json", "*.jsonl"):
             for each in (self._state / RANKS).glob(pattern):
                 each.unlink(missing_ok=True)
-        drop_carries(self._state)
         for name in (*RANK_FILES, "inputs.json", MIX, PLAN):  # the plan last: until then it is known for what it was
             (self._state / name).unlink(missing_ok=True)
 
     def commit(self, sidecar: Sidecar) -> None:
         """Commits a part: from here on it is done."""
         with committed(self.root / sidecar.file) as file:
-            file.write(sidecar_bytes(sidecar.as_dict()))
+            file.write(sealed_bytes(sidecar.as_dict()))
 
     def touch(self) -> None:
         """Marks the manifest as new, so that make does not ask again."""

@@ -133,7 +133,6 @@ def find_again(
         found = (readers.find_sources(group, heard, **rules) for group in groups)
         sources = [source for each in found for source in each]
     warn += heard
-    was_piped = [each["name"] for each in then] == [readers.PIPED]  # the file that holds it now has another name
-    if (MERGED in manifest or was_piped) and len(sources) == len(then):
+    if MERGED in manifest and len(sources) == len(then):
         return [dataclasses.replace(source, name=was["name"]) for source, was in zip(sources, then, strict=True)]
     return sources

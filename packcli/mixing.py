@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli import probe, readers, tokenizing
-from packcli.carrying import Carried
 from packcli.config import PackConfig, RunOptions
 from packcli.counting import with_loss
 from packcli.engine import RETRIES, Emit, LostWorkerError, get_engine
@@ -186,7 +185,7 @@ def count_unit(job: Job, component_of: Sequence[int], unit: readers.Unit, emit: 
     policy = "split" if config.overlong == "error" else str(config.overlong)  # the run itself names the document
     for part in job.parts(unit, meter=meter, hashed=False):
         counted = _Counted(part)
-        documents = read_documents(job, counted, readers.BadRows(job.sources), meter, emit, Carried.nothing())
+        documents = read_documents(job, counted, readers.BadRows(job.sources), meter, emit)
         origin = documents.origin()
         tokens = documents.tokens.finish()
         docs = with_loss(tokens, np.arange(len(tokens)), config)[0]

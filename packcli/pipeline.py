@@ -203,7 +203,7 @@ class Line:
         limit = make_limit(config, self.options, described.sources)
         limit.check(target.root, done.stats, is_all=not todo)
         if target.is_finished and not todo:
-            done.stats.check(config.max_len, whole=True)
+            done.stats.check(config.max_len)
             target.saw_inputs(described.sources)
             return Prepared(done, [], None, local_crew(1, 0), 0, 0, limit)
         crew = self._until_done.enter_context(

@@ -20,7 +20,7 @@ from packcli.overlong import Segments, cut_stream, kept_lengths, split_documents
 from packcli.strategies import Strategy, get_strategy, own_strategy
 from packcli.strategies.balancing import balanced_order
 from packcli.strategies.bounds import count_bound
-from packcli.strategies.patterns import count_lengths
+from packcli.strategies.patterns import count_lengths, index_type
 from packcli.strategies.random import mix, permutation
 
 REORDERED = 1 << 16
@@ -161,10 +161,7 @@ def make_plan(
         docs = docs.astype(np.int64)
     kept = kept_lengths(docs, max_len, overlong)
     segments = cut_stream(kept, max_len) if chosen.cuts_stream else split_documents(kept, max_len)
-    deal: dict[str, Any] = {"deal": mix(seed, 2)} if chosen.deals_packs else {}
-    packs = chosen.function(
-        segments.length, max_len, max_docs=max_docs_per_pack, seed=mix(seed, 1), effort=effort, **deal
-    )
+    packs = chosen.function(segments.length, max_len, max_docs=max_docs_per_pack, seed=mix(seed, 1), effort=effort)
     bound = packs.lower_bound or lower_bound(segments.length, max_len, max_docs_per_pack)
     found_by = f"{name}: {packs.found_by}" if packs.found_by else name
     plan = Plan(max_len, segments, packs.order, packs.pack_offsets, bound, found_by, max_docs_per_pack)
@@ -176,8 +173,8 @@ def make_plan(
                 f"strategy {name}: {error}",
                 "order holds every segment once; pack p is order[pack_offsets[p]:pack_offsets[p+1]], within capacity",
             ) from None
-    if chosen.shuffles_packs and not chosen.deals_packs:
-        plan = _reorder(plan, permutation(plan.num_packs, mix(seed, 2)))
+    if chosen.shuffles_packs:
+        plan = _reorder(plan, permutation(plan.num_packs, mix(seed, 2)).astype(index_type(plan.num_packs)))
     return balance_plan(plan, seed) if balance else plan
 
 
@@ -186,17 +183,15 @@ def balance_plan(plan: Plan, seed: int = 0) -> Plan:
     return _reorder(plan, balanced_order(plan.pack_costs, mix(seed, 3)))
 
 
-def _reorder(plan: Plan, packs: NDArray[np.int64]) -> Plan:
-    counts = plan.docs_per_pack[packs]
+def _reorder(plan: Plan, packs: NDArray[Any]) -> Plan:
     pack_offsets = np.zeros_like(plan.pack_offsets)
-    np.cumsum(counts, out=pack_offsets[1:])
+    np.cumsum(plan.docs_per_pack[packs], out=pack_offsets[1:])
     order = np.empty_like(plan.order)
     for first in range(0, len(packs), REORDERED):  # in parts, since an index takes more memory than the order
         part = slice(first, first + REORDERED)
         begin, end = int(pack_offsets[first]), int(pack_offsets[min(first + REORDERED, len(packs))])
-        index = np.repeat(
-            plan.pack_offsets[packs[part]] - pack_offsets[part.start : part.start + len(packs[part])], counts[part]
-        )
+        starts = plan.pack_offsets[packs[part]] - pack_offsets[:-1][part]
+        index = np.repeat(starts, plan.pack_offsets[1:][packs[part]] - plan.pack_offsets[packs[part]])
         index += np.arange(begin, end)
         order[begin:end] = plan.order[index]
     return dataclasses.replace(plan, order=order, pack_offsets=pack_offsets)

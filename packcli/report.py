@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from packcli.carrying import may_carry
 from packcli.errors import OutputError
 from packcli.manifest import Output, read_manifest
 from packcli.repeats import reached
@@ -160,11 +159,10 @@ has the settings, the inputs and the sha256 of every shard, stats.json every fig
 
 def _window(config: Mapping[str, Any], stats: Stats, figures: Mapping[str, Any]) -> str:
     """What was planned apart, and what it costs; nothing where packs are not paired freely or all was one part."""
-    if stats.num_parts <= 1 or not may_carry(config["strategy"]):
+    if stats.num_parts <= 1 or config["strategy"] not in ("best-fit", "shuffle-fit"):
         return ""
     return (
         f"- planned in {stats.num_parts:,} parts of up to {config['unit_bytes']:,} bytes of input; "
-        f"documents of badly filled packs carried into the next part {stats.num_documents_carried_out:,} times; "
         f"at most {figures['num_packs_for_windows']:,} packs more than for the whole\n"
     )
 

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from packcli import stores
 from packcli.shards import ShardInfo, to_json
 from packcli.stats import HISTOGRAMS, Stats
-
-
-@dataclass(frozen=True, slots=True)
-class CarryInfo:
-    """The documents that a part hands on to the next; they are kept until that one is committed."""
-
-    num_documents: int
-    num_tokens: int
-    sha256: str
-    """Of `carrying.Carried.to_bytes`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +31,6 @@ class Sidecar:
     stats: Stats
     rejected: ShardInfo | None = None
     """The file of rejected rows; None when there are none."""
-    carry: CarryInfo | None = None
-    """None when it hands nothing on."""
 
     @property
     def file(self) -> str:
@@ -55,7 +44,6 @@ class Sidecar:
             "shards": {split: dataclasses.asdict(shard) for split, shard in self.shards.items()},
             "rejected": None if self.rejected is None else dataclasses.asdict(self.rejected),
             "stats": _flat(self.stats.as_dict()),
-            "carry": None if self.carry is None else dataclasses.asdict(self.carry),
         }
 
     @classmethod
@@ -64,8 +52,7 @@ class Sidecar:
         shards = {split: ShardInfo(**shard) for split, shard in data["shards"].items()}
         stats = Stats.from_dict(_unflat(data["stats"]))
         rejected = None if data["rejected"] is None else ShardInfo(**data["rejected"])
-        carry = None if data["carry"] is None else CarryInfo(**data["carry"])
-        return cls(data["unit"], data["part"], data["is_last"], data["input_xxh3"], shards, stats, rejected, carry)
+        return cls(data["unit"], data["part"], data["is_last"], data["input_xxh3"], shards, stats, rejected)
 
     @property
     def files(self) -> list[ShardInfo]:
@@ -98,18 +85,6 @@ def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
-def seal(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The object with the sha256 of all of it as its last key."""
-    return {**value, "sha256": hashlib.sha256(canonical(value)).hexdigest()}
-
-
-def is_sealed(value: Any) -> bool:
-    """Whether an object is what `seal` gave."""
-    if not isinstance(value, dict) or "sha256" not in value:
-        return False
-    return seal({name: value[name] for name in value if name != "sha256"}) == value
-
-
 def list_shards(sidecars: Sequence[Sidecar]) -> dict[str, Any]:
     """What the manifest says about every part: its shards by split, and what it read."""
     splits: dict[str, list[dict[str, Any]]] = {}
@@ -124,19 +99,37 @@ def list_shards(sidecars: Sequence[Sidecar]) -> dict[str, Any]:
 _SEAL = b',\n "sha256": "'
 
 
-def sidecar_bytes(value: Mapping[str, Any]) -> bytes:
-    """The file of a sidecar, given as JSON values without a seal.
+def write_sealed(file: IO[bytes], texts: Iterable[str]) -> None:
+    """Writes the JSON text of an object, given in pieces; its last key becomes the sha256 of the bytes before.
 
-    The seal is over the bytes, not over the values as in the manifest: to check it they need not be written again.
+    Sidecars and the manifest end so. The seal is over bytes: to check it the values need not be written again.
     """
-    text = to_json(dict(value)).removesuffix("\n}").encode("utf-8", "surrogatepass")
-    return text + _SEAL + hashlib.sha256(text).hexdigest().encode() + b'"\n}\n'
+    digest, last = hashlib.sha256(), b""
+    for text in texts:
+        file.write(last)
+        digest.update(last)
+        last = text.encode("utf-8", "surrogatepass")
+    last = last.removesuffix(b"\n}")
+    digest.update(last)
+    file.write(last + _SEAL + digest.hexdigest().encode() + b'"\n}\n')
+
+
+def sealed_bytes(value: Mapping[str, Any]) -> bytes:
+    """The file of an object, given as JSON values without a seal."""
+    file = io.BytesIO()
+    write_sealed(file, [to_json(dict(value))])
+    return file.getvalue()
+
+
+def is_sealed(raw: bytes) -> bool:
+    """Whether a file is as write_sealed left it."""
+    text, _, seal = raw.rpartition(_SEAL)
+    return seal == hashlib.sha256(text).hexdigest().encode() + b'"\n}\n'
 
 
 def parse_sidecar(raw: bytes) -> Sidecar | None:
-    """What sidecar_bytes wrote; None when it is not that any more."""
-    text, _, seal = raw.rpartition(_SEAL)
-    if seal != hashlib.sha256(text).hexdigest().encode() + b'"\n}\n':
+    """A sidecar; None when it is not what was written any more."""
+    if not is_sealed(raw):
         return None
     try:
         return Sidecar.from_dict(json.loads(raw))

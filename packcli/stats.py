@@ -7,9 +7,6 @@ Conservation, checked on every unit and again on the sum:
     num_rows_read                     == num_documents + num_rows_rejected (which is the sum of its causes)
     num_documents                     == num_documents_packed + those dropped by each cause
     num_tokens_loss                   <= num_tokens_packed
-
-A part may hand documents on to the next one of its unit: what it was handed stands on the left of the first and the
-third line, and what it handed on to the right. Over whole units both are equal.
 """
 
 from __future__ import annotations
@@ -83,13 +80,6 @@ class Stats:
     num_tokens_padding: int = 0
     num_eos_in_documents: int = 0
     """EOS ids that come from the text itself: consumers that look for EOS would see a boundary there."""
-    num_documents_carried_in: int = 0
-    """Handed over by the part before, see `carrying`. Read, and counted in num_documents, by an earlier part."""
-    num_documents_carried_out: int = 0
-    """Handed on to the next part; counted again each time."""
-    num_tokens_carried_in: int = 0
-    """Tokens of these, special ones included."""
-    num_tokens_carried_out: int = 0
     num_rows_unpacked: int = 0
     """Rows if every document had its own, padded to max_len, long ones cut: what packing is compared with."""
     num_segments: int = 0
@@ -153,28 +143,18 @@ class Stats:
         no_loss = self.num_documents_no_loss + self.num_documents_no_loss_left
         return self.num_documents_empty + self.num_documents_overlong + no_loss
 
-    def check(self, max_len: int, *, whole: bool = False) -> None:
-        """Raises AssertionError when the sums of the module docstring do not hold: a bug, whatever the input.
-
-        Args:
-            max_len: Positions of a pack.
-            whole: Whether these are the totals of whole units.
-        """
-        num_new = self.num_tokens_in + self.num_tokens_special + self.num_tokens_carried_in
-        if num_new != self.num_tokens_packed + self.num_tokens_dropped + self.num_tokens_carried_out:
+    def check(self, max_len: int) -> None:
+        """Raises AssertionError when the sums of the module docstring do not hold: a bug, whatever the input."""
+        if self.num_tokens_in + self.num_tokens_special != self.num_tokens_packed + self.num_tokens_dropped:
             raise AssertionError("tokens in + special != packed + dropped")
         if self.num_packs * max_len != self.num_tokens_packed + self.num_tokens_padding:
             raise AssertionError("packs * max_len != packed + padding")
-        num_left = self.num_documents_packed + self.num_documents_dropped + self.num_documents_carried_out
-        if self.num_documents + self.num_documents_carried_in != num_left:
+        if self.num_documents != self.num_documents_packed + self.num_documents_dropped:
             raise AssertionError("documents != packed + dropped")
         if self.num_rows_read != self.num_documents + self.num_rows_rejected:
             raise AssertionError("rows read != documents + rejected")
         if self.num_rows_rejected != sum(self.rejected_by_cause.values()):
             raise AssertionError("rejected != the sum of its causes")
-        handed = (self.num_documents_carried_in, self.num_tokens_carried_in)
-        if whole and handed != (self.num_documents_carried_out, self.num_tokens_carried_out):
-            raise AssertionError("handed over != handed on")
         if self.num_tokens_loss > self.num_tokens_packed:
             raise AssertionError("more labels than tokens")
 

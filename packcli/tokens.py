@@ -35,14 +35,6 @@ class TokenBatch:
         """The number of documents D."""
         return len(self.offsets) - 1
 
-    def take(self, docs: NDArray[np.int64]) -> TokenBatch:
-        """Some of the documents, copied."""
-        lengths = self.lengths[docs]
-        offsets = np.zeros(len(docs) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        index = np.repeat(self.offsets[docs] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return TokenBatch(self.ids[index], offsets, None if self.loss is None else self.loss[index])
-
 
 class TokenBuffer:
     """Grows a TokenBatch call by call, without ever holding the tokens twice.
@@ -117,15 +109,6 @@ class TokenBuffer:
         self._num_tokens = end
         self.num_special += num_special
         self._lengths.append(np.diff(offsets))
-
-    def append_whole(self, batch: TokenBatch) -> None:
-        """Adds documents that have their BOS and EOS, and a mask where this buffer holds one."""
-        if batch.loss is not None:
-            self.append_masked(batch.ids, batch.offsets, batch.loss, 0)
-        elif len(batch):
-            self._reserve(len(batch.ids))[:] = batch.ids
-            self._num_tokens += len(batch.ids)
-            self._lengths.append(batch.lengths)
 
     def _reserve(self, count: int) -> NDArray[np.uint32]:
         need = self._num_tokens + count

@@ -123,7 +123,8 @@ def check_batch(model: Any, batch: Mapping[str, Any]) -> None:
     """Raises ContaminationError when documents of one row would see each other in `model(**batch)`.
 
     Args:
-        model: A Transformers model, wrapped for several GPUs or not; its config says which attention it uses, and whether it caches.
+        model: A Transformers model, wrapped for several GPUs or not; its config says which attention it uses, and
+            whether it caches.
         batch: What the model would be called with; tensors [B, L].
 
     Raises:

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli.assemble import rows_per_batch
-from packcli.carrying import divide, may_carry
 from packcli.config import CANNOT_CAP_DOCS, PackConfig, quick_effort, strategy_label
 from packcli.counting import count_loss, loss_between, loss_of, with_loss
 from packcli.errors import UsageError
 from packcli.hooks import find_strategy
+from packcli.job import plan_seed
 from packcli.measuring import Joined, Lengths
 from packcli.overlong import OverlongDocumentError, kept_lengths
 from packcli.planner import Plan, make_plan
@@ -184,7 +184,7 @@ def compare(lengths: Lengths, max_lens: Sequence[int], strategies: Sequence[str]
     )
 
 
-def _plan(lengths: NDArray[np.int64], config: PackConfig, *place: int) -> Plan:
+def _plan(lengths: NDArray[np.int64], config: PackConfig, place: tuple[int, int, int] = (0, 0, 0)) -> Plan:
     try:
         return make_plan(
             lengths,
@@ -193,7 +193,7 @@ def _plan(lengths: NDArray[np.int64], config: PackConfig, *place: int) -> Plan:
             overlong=str(config.overlong),
             max_docs_per_pack=config.max_docs_per_pack,
             effort=config.effort,
-            seed=mix(config.seed, *place),
+            seed=plan_seed(config, *place),
         )
     except OverlongDocumentError as error:
         raise UsageError(
@@ -238,23 +238,12 @@ def _sum_up(
 ) -> Outcome:
     """Plans what stands together, as work.run_unit does, and adds up what comes out."""
     max_len = config.max_len
-    waiting: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.uint8]]] = {}
-    """Unit and split -> documents that wait for the next part, and how often each has been carried."""
-    last = {(unit, split): part for _, (unit, part, split) in together} if may_carry(str(config.strategy)) else {}
     num_packs = 0.0
     num_cut = num_dropped = num_no_loss = num_lost = above = num_packed = num_bytes = num_loss = whole_loss = 0
-    for docs, (unit, part, split) in together:
+    for docs, place in together:
         with_labels, dropped = with_loss(joined, docs, config)
-        nothing = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint8)
-        carried, moves = waiting.pop((unit, split), nothing)
-        kept_docs = np.concatenate((carried, with_labels))
-        lengths = joined.lengths[kept_docs]
-        plan = _plan(lengths, config, unit, part, split)
-        if part < last.get((unit, split), 0):
-            moves = np.concatenate((moves, np.zeros(len(with_labels), dtype=np.uint8)))
-            plan, goes = divide(plan, lengths, moves)
-            waiting[unit, split] = kept_docs[goes], moves[goes] + np.uint8(1)
-            kept_docs, lengths = kept_docs[~goes], lengths[~goes]
+        lengths = joined.lengths[with_labels]
+        plan = _plan(lengths, config, place)
         kept = kept_lengths(lengths, max_len, str(config.overlong))
         pieces = np.bincount(plan.segments.doc, minlength=len(lengths))
         num_cut += int(((pieces > 1) | ((kept < lengths) & (kept > 0))).sum())
@@ -268,7 +257,7 @@ def _sum_up(
         above += plan.num_packs - plan.lower_bound
         num_packed += plan.num_tokens
         num_bytes += shard_bytes(plan)
-        num_loss += count_loss(plan, joined, kept_docs, config).num_tokens_loss
+        num_loss += count_loss(plan, joined, with_labels, config).num_tokens_loss
         whole_loss += int(loss_of(joined, docs, config).sum())
     positions = num_packs * max_len
     utilisation = num_packed / positions if positions else 0.0
@@ -354,7 +343,7 @@ def _sources(lengths: Lengths, docs: Joined, configs: Sequence[PackConfig]) -> I
             alone = None
             if len(largest) > 1:
                 fitting = docs.lengths[with_loss(docs, groups[index], config)[0]]
-                alone = _plan(fitting, dataclasses.replace(config, effort="fast"), 0).utilisation
+                alone = _plan(fitting, dataclasses.replace(config, effort="fast")).utilisation
             yield {
                 "name": lengths.names[index],
                 "max_len": config.max_len,
@@ -377,12 +366,12 @@ def _orders(docs: Joined, config: PackConfig) -> dict[str, Any]:
     config = dataclasses.replace(config, strategy="next-fit")
     lengths = docs.lengths[with_loss(docs, np.arange(len(docs.lengths)), config)[0]]
     generator = np.random.Generator(np.random.PCG64(mix(config.seed, 9)))
-    shuffled = sorted(_plan(generator.permutation(lengths), config, 0).utilisation for _ in range(ORDERS))
+    shuffled = sorted(_plan(generator.permutation(lengths), config).utilisation for _ in range(ORDERS))
     return {
         "max_len": config.max_len,
         "strategy": "next-fit",
-        "utilisation": round(_plan(lengths, config, 0).utilisation, 6),
+        "utilisation": round(_plan(lengths, config).utilisation, 6),
         "shuffled_low": round(shuffled[0], 6),
         "shuffled_high": round(shuffled[-1], 6),
-        "longest_first": round(_plan(np.sort(lengths)[::-1], config, 0).utilisation, 6),
+        "longest_first": round(_plan(np.sort(lengths)[::-1], config).utilisation, 6),
     }

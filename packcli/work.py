@@ -7,7 +7,6 @@ runs. Engines of execution call it, and know nothing more.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,13 +16,11 @@ from numpy.typing import NDArray
 
 from packcli import readers, tokenizing
 from packcli.assemble import Assembler, Layout, Origin
-from packcli.carry_files import LostCarryError, drop_carry, keep_carry, read_carry
-from packcli.carrying import Carried, Onward, may_carry
 from packcli.counting import count_loss, count_plan, with_loss
 from packcli.gathering import Documents, MaskedDocuments
 from packcli.hooks import find_strategy
-from packcli.job import Job, folder_of, run_schema, splits_of
-from packcli.manifest import STATE_DIRECTORY, Output
+from packcli.job import Job, folder_of, plan_seed, run_schema, splits_of
+from packcli.manifest import Output
 from packcli.overlong import kept_lengths
 from packcli.planner import balance_plan, make_plan
 from packcli.rejects import RejectsFile
@@ -35,9 +32,6 @@ from packcli.tokens import TokenBatch
 
 Extractor = Callable[[readers.Chunk], tuple[list[Any], NDArray[np.int64]]]
 """Chunk -> the texts, or the rows of parts, of its documents, and the number of each row."""
-
-Choice = Callable[[int, int, NDArray[np.int64]], NDArray[np.bool_]]
-"""(part, source, rows) -> which of the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,30 +53,19 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
         The sidecars of the parts that were done here.
     """
     meter = readers.Meter()
-    target, state = Output(job.root), job.root / STATE_DIRECTORY
+    target = Output(job.root)
     sidecars: list[Sidecar] = []
-    carried: Carried | None = None  # what the part before hands over; None: it was not done here
     for part in job.parts(unit, meter=meter):
         if (unit.index, part.index) in job.committed:
             part.skip()
-            carried = None
             continue
-        done_here = carried is not None
-        if carried is None:
-            try:
-                carried = read_carry(state, unit.index, part.index)
-            except LostCarryError:  # another process, which does this unit too, had no more use for it
-                return run_unit(job.without(unit.index), unit, emit)
         with RejectsFile(job.root, unit.index, part.index) as rejects:
             bad_rows = readers.BadRows(job.sources, rejects)
-            documents = read_documents(job, part, bad_rows, meter, emit, carried)
-        shards, stats, carried = _write_part(job, unit, part, documents, carried)
-        carry = keep_carry(state, unit.index, part.index, carried)
-        sidecar = Sidecar(unit.index, part.index, part.is_last, part.digest, shards, stats, rejects.info, carry)
+            documents = read_documents(job, part, bad_rows, meter, emit)
+        shards, stats = _write_part(job, unit, part, documents)
+        sidecar = Sidecar(unit.index, part.index, part.is_last, part.digest, shards, stats, rejects.info)
         target.commit(sidecar)
         sidecars.append(sidecar)
-        if done_here:  # what an earlier run left stays: who takes up the work of this process begins with it again
-            drop_carry(state, unit.index, part.index - 1)
     return sidecars
 
 
@@ -106,20 +89,14 @@ def read_documents(
     bad_rows: readers.BadRows,
     meter: readers.Meter,
     emit: Callable[[Progress], None],
-    carried: Carried,
-    only: Callable[[int, NDArray[np.int64]], NDArray[np.bool_]] | None = None,
 ) -> Documents:
-    """Reads and tokenizes the rows of a part; what the part before hands over comes first."""
+    """Reads and tokenizes the rows of a part."""
     engine, spot_check = load_encoder(job)
     extract = make_extractor(job.fields, job.sources, bad_rows)
     documents = (MaskedDocuments if job.config.masked else Documents)(job, engine, spot_check, bad_rows)
-    documents.take_over(carried)
     seen = meter.file_bytes
     for chunk in part.chunks():
         records, rows = extract(chunk)
-        if only is not None:
-            taken = only(chunk.source, rows)
-            records, rows = list(itertools.compress(records, taken.tolist())), rows[taken]
         num_documents = documents.add(readers.raw_of(chunk), records, rows)
         bad_rows.flush()
         job.limit.check_part(bad_rows)
@@ -150,27 +127,16 @@ class TokenizedPart:
     """Rows that cannot be used."""
 
 
-def tokenize_unit(
-    job: Job, unit: readers.Unit, handed: Callable[[int], Carried] | None = None, only: Choice | None = None
-) -> Iterator[TokenizedPart]:
-    """What run_unit packs, part by part, without packing it. Parts in `job.committed` are passed over.
-
-    Args:
-        job: The job.
-        unit: Which unit.
-        handed: Asked, part by part, for the documents that come before its own; none when it is None.
-        only: Which rows are tokenized; all when it is None.
-    """
+def tokenize_unit(job: Job, unit: readers.Unit) -> Iterator[TokenizedPart]:
+    """What run_unit packs, part by part, without packing it. Parts in `job.committed` are passed over."""
     meter = readers.Meter()
     for part in job.parts(unit):
         if (unit.index, part.index) in job.committed:
             part.skip()
             continue
-        carried = handed(part.index) if handed is not None else Carried.nothing()
         rejected: list[readers.Rejected] = []
         bad_rows = readers.BadRows(job.sources, rejected.append)
-        chosen = None if only is None else functools.partial(only, part.index)
-        documents = read_documents(job, part, bad_rows, meter, lambda event: None, carried, chosen)
+        documents = read_documents(job, part, bad_rows, meter, lambda event: None)
         tokens = documents.tokens.finish()
         of_split = functools.partial(documents.of_split, num_documents=len(tokens))
         has_loss = np.zeros(len(tokens), dtype=np.bool_)
@@ -183,7 +149,7 @@ def tokenize_unit(
 def tokenize_rows(job: Job, rows: readers.PickedRows) -> tuple[TokenBatch, Origin]:
     """Some documents and where they come from, as `run_unit` would tokenize them; empty ones are not among them."""
     bad_rows = readers.BadRows(job.sources)
-    documents = read_documents(job, rows, bad_rows, readers.Meter(), lambda event: None, Carried.nothing())
+    documents = read_documents(job, rows, bad_rows, readers.Meter(), lambda event: None)
     return documents.tokens.finish(), documents.origin()
 
 
@@ -212,12 +178,12 @@ def _count_sources(stats: Stats, origin: Origin, kept: NDArray[np.int64]) -> Non
 
 
 def _write_part(
-    job: Job, unit: readers.Unit, part: readers.Part, documents: Documents, carried: Carried
-) -> tuple[dict[str, ShardInfo], Stats, Carried]:
+    job: Job, unit: readers.Unit, part: readers.Part, documents: Documents
+) -> tuple[dict[str, ShardInfo], Stats]:
     """Plans, assembles and writes the documents of a part.
 
     Returns:
-        Its shards by split, its counts, and the documents that wait for the next part.
+        Its shards by split, and its counts.
     """
     config, stats = job.config, documents.stats
     batch = documents.tokens.finish()
@@ -227,7 +193,6 @@ def _write_part(
     )
     schema = run_schema(config, job.tokenizer)
     shards = {}
-    onward = Onward(carried, len(batch))
     is_mixed = isinstance(unit, readers.MixedUnit)
     for number, split in enumerate(splits_of(config)):
         docs = documents.of_split(split, len(batch))
@@ -244,13 +209,10 @@ def _write_part(
             overlong=str(config.overlong),
             max_docs_per_pack=config.max_docs_per_pack,
             effort=config.effort,
-            seed=(seed := mix(config.seed, unit.index, part.index, number)),
+            seed=(seed := plan_seed(config, unit.index, part.index, number)),
         )
-        if is_mixed:  # every part holds its share of each component: nothing of it waits for the next
+        if is_mixed:
             _count_sources(stats, here, kept_lengths(lengths, config.max_len, str(config.overlong)))
-        elif not part.is_last and may_carry(str(config.strategy)):
-            plan, docs = onward.divide(plan, docs, lengths, number)
-            lengths, here = batch.lengths[docs], Origin(origin.source[docs], origin.row[docs])
         unbalanced = plan
         if config.balance:
             plan = balance_plan(plan, seed)
@@ -263,8 +225,5 @@ def _write_part(
     stats.num_parts = 1
     stats.num_input_bytes = part.num_bytes
     stats.num_tokens_special = documents.tokens.num_special
-    waiting = onward.finish(batch, origin)
-    stats.num_documents_carried_in, stats.num_tokens_carried_in = len(carried), carried.num_tokens
-    stats.num_documents_carried_out, stats.num_tokens_carried_out = len(waiting), waiting.num_tokens
     stats.check(config.max_len)
-    return shards, stats, waiting
+    return shards, stats

@@ -11,8 +11,8 @@ from helpers import SAMPLE
 PACKAGE = Path(__file__).parents[1] / "packcli"
 
 LINE = """errors visible formats bad_rows shares config settings tokens masks overlong strategies planner assemble
-          carrying rows sequences streaming layouts stats repeats invariants processes stores readers tokenizing chat
-          documents shards sidecars rejects carry_files fingerprints presence manifest merged job counting gathering
+          rows sequences streaming layouts stats repeats invariants processes stores readers tokenizing chat
+          documents shards sidecars rejects fingerprints presence manifest merged job counting gathering
           hooks loading training work report exports space probe engine collecting mixing describing ledger finishing
           pipeline plans ranks ranks_status verify merging contents recount inspecting measuring what_if tables
           what_if_tables exporting pages signals console console_stats console_inspect console_units ending cli_options

@@ -107,7 +107,7 @@ def pack(tmp_path_factory, tokenizer_dir):
     plain = tmp_path_factory.mktemp("injection") / "data.jsonl"
     rows = [json.dumps({"text": text}) + "\n" for text in TEXTS]
     plain.write_text("".join(rows[:10]))
-    zipped = plain.with_name("more.jsonl.gz")  # a unit of several parts, which carries documents from one to the next
+    zipped = plain.with_name("more.jsonl.gz")  # a unit of several parts
     zipped.write_bytes(gzip.compress(("".join(rows[10:]) + "no row\n").encode(), mtime=0))
     config = PackConfig(
         on_error="skip",
@@ -160,7 +160,6 @@ def test_the_points_are_all_there(whole):
     names = [name for name, _ in whole[2]]
     for name, least in (("open", 20), ("write", 20), ("fsync", 20), ("rename", 10)):
         assert names.count(name) >= least, names
-    assert [path for name, path in whole[2] if name == "rename" and path.startswith("carry-")]
 
 
 @pytest.mark.parametrize("ways", [(errno.EIO,), (errno.ENOSPC,)] if EVERY_WAY else [(errno.EIO, errno.ENOSPC)])

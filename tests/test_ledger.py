@@ -13,7 +13,7 @@ from packcli.collecting import collect, read_unit
 from packcli.ledger import Ledger
 from packcli.manifest import Output, read_manifest
 from packcli.shards import ShardInfo, write_index, write_json
-from packcli.sidecars import Sidecar, is_sealed, list_shards, parse_sidecar, seal, sidecar_bytes
+from packcli.sidecars import Sidecar, is_sealed, list_shards, parse_sidecar, sealed_bytes
 from packcli.stats import Stats
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
@@ -53,7 +53,7 @@ def sidecars(draw):
 @settings(max_examples=30)
 @given(sidecars(), st.dictionaries(TEXT, COUNT | TEXT | st.none(), max_size=3), st.sampled_from([10, 1 << 24]))
 def test_the_streamed_manifest_is_that_of_the_whole_object(tmp_path_factory, found, run, spool_bytes):
-    """Also past 99,999 units, where names do not sort as numbers do: the seal is over sorted names."""
+    """Also past 99,999 units, where names do not sort as numbers do."""
     root = tmp_path_factory.mktemp("manifest")
     files = {"stats.json": b"\1" * 32, "train/state.json": b"\2" * 32, "validation/x": b"\3" * 32}
     digests = {each.file: hashlib.sha256(each.file.encode()).digest() for each in found}
@@ -65,9 +65,10 @@ def test_the_streamed_manifest_is_that_of_the_whole_object(tmp_path_factory, fou
     book.close()
     ledger.SPOOL_BYTES = before
     hashes = {name: digest.hex() for name, digest in {**files, **digests}.items()}
-    write_json(root / "whole", seal({**run, **list_shards(found), "files": hashes}))
-    assert (root / "streamed").read_bytes() == (root / "whole").read_bytes()
-    assert is_sealed(json.loads((root / "streamed").read_bytes()))
+    raw = (root / "streamed").read_bytes()
+    assert raw == sealed_bytes({**run, **list_shards(found), "files": hashes})
+    assert is_sealed(raw)
+    assert not is_sealed(raw.replace(b"1", b"2", 1))
 
 
 @given(all_stats(), all_stats())
@@ -83,7 +84,7 @@ def test_adding_in_place_is_adding(one, other):
 @given(all_stats())
 def test_a_sidecar_is_read_back_and_no_changed_byte_passes(stats):
     sidecar = Sidecar(3, 1, True, "ab", {"train": ShardInfo("data-00003-001.arrow", 1, 2, "cd")}, stats)
-    raw = sidecar_bytes(sidecar.as_dict())
+    raw = sealed_bytes(sidecar.as_dict())
     assert parse_sidecar(raw) == sidecar
     assert parse_sidecar(raw[:-1]) is None
     assert parse_sidecar(raw + b" ") is None
@@ -151,9 +152,10 @@ def test_the_streamed_index_is_json_as_before(tmp_path, num_files):
 
 def test_the_head_of_a_manifest_is_read_without_its_lists(tmp_path):
     """`packcli stats` of a million shards would hold them all."""
-    run = {"format_version": 2, "config": {"a": '\n "splits": '}, "text": {}, "num_units": 1}
-    value = seal({**run, "splits": {"train": [{"file": "x"}]}, "parts": [], "files": {}})
-    write_json(tmp_path / "manifest.json", value)
+    run = {"format_version": 3, "config": {"a": '\n "splits": '}, "text": {}, "num_units": 1}
+    raw = sealed_bytes({**run, "splits": {"train": [{"file": "x"}]}, "parts": [], "files": {}})
+    value = json.loads(raw)
+    (tmp_path / "manifest.json").write_bytes(raw)
     assert read_manifest(tmp_path, head=True) == run
     assert read_manifest(tmp_path) == value
     (tmp_path / "manifest.json").write_text(json.dumps(value))  # written by another: read whole

@@ -566,13 +566,6 @@ def test_max_bad_counts_every_copy(tmp_path, made):
         made(tmp_path / "less", mix=mix, max_bad="19%", tokens=tokens, **settings)
 
 
-def test_a_mixture_hands_nothing_on_to_the_next_part(tmp_path, made):
-    """Every part holds its share of each component, and what is in it can be told from its own rows."""
-    report = made(tmp_path / "out", strategy="best-fit", tokens=150_000)
-    assert report.stats.num_parts > report.manifest["num_units"]
-    assert report.stats.num_documents_carried_out == 0
-
-
 def test_ranks_share_a_mixture_out(tmp_path, made, inputs, tokenizer_dir):
     """The plan holds what every unit takes of each component: the bytes are those of one process."""
     made(tmp_path / "whole", tokens=150_000)

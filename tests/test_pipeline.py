@@ -172,8 +172,7 @@ def test_a_seed_changes_best_fit_and_another_run_does_not(tmp_path):
 
 
 def test_compressed_and_plain_input_give_the_same_packs(tmp_path):
-    """Units of plain files and parts of compressed ones are cut by the same rule, and concat keeps the order. (best-fit
-    and shuffle-fit carry documents from part to part, but not from unit to unit: test_carrying.)"""
+    """Units of plain files and parts of compressed ones are cut by the same rule (every strategy: test_parts)."""
     (tmp_path / "docs.jsonl.gz").write_bytes(gzip.compress(SAMPLE.read_bytes()))
     plain = pack(tmp_path / "plain", unit_bytes=40_000)
     zipped = pack(tmp_path / "zipped", tmp_path / "docs.jsonl.gz", unit_bytes=40_000)
@@ -254,7 +253,7 @@ def test_shards_are_mapped_without_a_copy(tmp_path):
     assert pa.total_allocated_bytes() == before
     stream = pa.ipc.open_stream(pa.memory_map(str(next((tmp_path / "out").glob("data-*.arrow")))))
     metadata = json.loads(stream.schema.metadata[b"packcli"])
-    assert {"max_len": 256, "pad_id": 1, "eos_id": 0, "label_shift": 0, "format_version": 2}.items() <= metadata.items()
+    assert {"max_len": 256, "pad_id": 1, "eos_id": 0, "label_shift": 0, "format_version": 3}.items() <= metadata.items()
     assert len(metadata["tokenizer_sha256"]) == 64
 
 

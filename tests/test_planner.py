@@ -459,7 +459,7 @@ GOLDEN = {  # segments, pack by pack: order and pack_offsets in one
 GOLDEN_DIGESTS = {
     "concat": (2206, "d1dfef5c4ea5b62a19cc6149da1e1f07509390651183ac9a0a323a03ec5eb5fc"),
     "best-fit": (2206, "6a1fd76732e7752b46fa4e2ea00ea50a59362dd058cbb5e5c6c394dc9eff1060"),
-    "shuffle-fit": (2247, "1d19e567df0d7db8a1214e683f8e65bb0d505c72276d9b73b635123239873fad"),
+    "shuffle-fit": (2216, "cd5e63bac839931c9adb9df67e70997b652cdccf754da2711b8c681b8e917d06"),
     "first-fit": (2233, "6d40c27465e664674072d229060b054193c6144b67102d97d0e42e41efece96a"),
     "next-fit": (3006, "09c7efededa8ea17c6b55b117b16de73338b0cf22de5f580a8a20b699dc0726b"),
     "pad": (3976, "8863d6f5da9e52c398454a1bca19d42cd03ee68971273dc1de122998d2b51294"),

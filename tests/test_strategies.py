@@ -21,7 +21,6 @@ from packcli.overlong import cut_stream
 from packcli.strategies import STRATEGIES, get_strategy, reference
 from packcli.strategies.best_fit import EFFORTS
 from packcli.strategies.decreasing import held, plan_decreasing
-from packcli.strategies.mates import PARTS, Bias
 from packcli.strategies.patterns import Packs, assign, felt_limit, packs_to_csr, stable_argsort
 from packcli.strategies.random import hash16, mix, permutation, random_uint64
 from packcli.strategies.shuffle_fit import (
@@ -32,7 +31,6 @@ from packcli.strategies.shuffle_fit import (
     MUCH_OPEN,
     ROUNDS,
     _lump_ends,
-    _plan_block,
     _tightest,
 )
 
@@ -255,8 +253,7 @@ def test_levels_of_effort_are_those_of_the_planner():
 def test_every_strategy_has_the_same_signature(name):
     """Without options: no limit, seed 0, normal effort."""
     parameters = inspect.signature(STRATEGIES[name].function).parameters
-    deal = ["deal"] * STRATEGIES[name].deals_packs
-    assert list(parameters) == ["lengths", "capacity", "max_docs", "seed", "effort", *deal]
+    assert list(parameters) == ["lengths", "capacity", "max_docs", "seed", "effort"]
     defaults = {option: parameters[option].default for option in ("max_docs", "seed", "effort")}
     assert defaults == {"max_docs": 0, "seed": 0, "effort": "normal"}
 
@@ -375,22 +372,6 @@ def test_assign_deals_each_length_out_without_a_gap():
     assert lengths[order].tolist() == [3, 1, 3, 1, 1, 1]
     assert pack_offsets.tolist() == [0, 2, 4, 6]
     assert sorted(order.tolist()) == [0, 1, 2, 3, 4, 5]
-
-
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=200), st.integers(0, 5), st.integers(1, 40))
-def test_assign_deals_packs_as_if_they_were_put_in_order_afterwards(lengths, seed, block):
-    """Another way to the same plan: bytes of outputs hang on it."""
-    lengths = int32(lengths)
-    histogram = np.bincount(lengths, minlength=31)
-    patterns = plan_decreasing(histogram, 30)
-    order, pack_offsets, *_ = assign(lengths, histogram, patterns, seed)
-    packs = permutation(len(pack_offsets) - 1, 77)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("packcli.strategies.patterns.BLOCK", block)
-        dealt, dealt_offsets, *_ = assign(lengths, histogram, patterns, seed, deal=77)
-    expected = [order[pack_offsets[pack] : pack_offsets[pack + 1]] for pack in packs]
-    assert dealt.tolist() == np.concatenate(expected).tolist()
-    assert dealt_offsets.tolist() == [0, *np.cumsum([len(each) for each in expected]).tolist()]
 
 
 def test_packs_to_csr_by_hand():
@@ -655,27 +636,6 @@ def test_shuffle_fit_lays_documents_like_its_twin(problem, max_docs, seed, block
         is_filled_up(here, laid, in_block, capacity, max_docs)
 
 
-@settings(TWIN, max_examples=200)
-@given(problem=problems() | short_problems(), max_docs=st.integers(0, 5), share=st.integers(1, PARTS))
-def test_the_shortest_stand_apart_like_their_twin(problem, max_docs, share):
-    """They share packs with each other by next fit, the others by best fit; the filler goes to both."""
-    in_line, capacity = problem
-    max_docs = felt_limit(np.bincount(in_line, minlength=capacity + 1), capacity, max_docs)
-    places, pack_of = _plan_block(int32(in_line), capacity, max_docs, 3, Bias(apart=share))
-    packs = [[] for _ in range(pack_of.max(initial=-1) + 1)]
-    for place, pack in zip(places.tolist(), pack_of.tolist(), strict=True):
-        packs[pack].append(place)
-    num_laid = int(len(in_line) * (1.0 - FILLER_SHARE))
-    by_length = sorted(range(num_laid), key=lambda place: in_line[place])
-    apart, others = (sorted(part) for part in np.split(by_length, [num_laid * share // PARTS]))
-    laid = [
-        [int(group[place]) for place in pack]
-        for group, slow in ((apart, reference.next_fit), (others, slow_block))
-        for pack in slow([in_line[place] for place in group], capacity, max_docs)
-    ]
-    is_filled_up(packs, laid, in_line, capacity, max_docs)
-
-
 def mate_correlation(packs, lengths):
     """Correlation of the length of a segment with the mean length of its pack mates."""
     total = np.add.reduceat(lengths[packs.order].astype(np.int64), packs.pack_offsets[:-1])
@@ -749,27 +709,29 @@ def bimodal(count, seed):
 
 
 @pytest.mark.parametrize(
-    ("lengths", "density", "at_random"),
+    ("lengths", "density", "at_random", "leans"),
     [
-        (lognormal(20_000, 330, 6), 0.994, -0.25),
-        (lognormal(20_000, 850, 6), 0.985, -0.6),
-        (uniform(20_000, 6), 0.95, -0.8),
-        (bimodal(20_000, 6), 0.75, -0.65),
+        (lognormal(20_000, 330, 6), 0.994, -0.25, True),
+        (lognormal(20_000, 600, 6), 0.995, -0.5, True),
+        (uniform(20_000, 6), 0.98, -0.8, False),
+        (bimodal(20_000, 6), 0.94, -0.65, False),
     ],
 )
-def test_shuffle_fit_leaves_lengths_of_mates_uncorrelated(lengths, density, at_random):
-    """Two to four documents a pack: at random a long one would always stand with short ones."""
+def test_shuffle_fit_leaves_lengths_of_mates_uncorrelated_where_that_is_cheap(lengths, density, at_random, leans):
+    """Two to four documents a pack: at random a long one always stands with short ones. Of uniform lengths, or of two
+    kinds of documents, a lean would cost more than 1 % of the packs: they stay in a random order."""
 
     def correlations(effort):
         for seed in range(3):
             packs = STRATEGIES["shuffle-fit"].function(lengths, 2048, seed=seed, effort=effort)
             check("shuffle-fit", lengths, 2048, packs)
             assert lengths.sum() / 2048 / (len(packs.pack_offsets) - 1) > density
-            assert bool(packs.found_by) is (effort == "normal")
+            assert bool(packs.found_by) is (leans and effort == "normal")
             yield mate_correlation(packs, lengths)
 
-    assert max(map(abs, correlations("normal"))) < 0.05
     assert max(correlations("fast")) < at_random
+    normal = list(correlations("normal"))
+    assert max(map(abs, normal)) < 0.05 if leans else max(normal) < at_random
 
 
 def test_shuffle_fit_takes_less_filler_where_mates_would_be_alike():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import itertools
 from pathlib import Path
@@ -14,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from packcli.errors import StorageError
-from packcli.readers import PIPED, Fields, Source, Span, Unit, cut_units, find_sources, read_parts, records, units
+from packcli.readers import Fields, Source, Span, Unit, cut_units, find_sources, read_parts, records, units
 
 LINES = st.lists(
     st.one_of(
@@ -55,29 +54,6 @@ def slow_starts(data: bytes, unit_bytes: int) -> list[tuple[int, int]]:
 
 
 # --- plain JSONL ---
-
-
-@given(data=jsonl(), unit_bytes=st.integers(1, 20), block_bytes=st.sampled_from([5, 1 << 20]))
-def test_what_was_piped_in_gives_the_parts_of_a_file_in_sixteen_units_at_most(
-    tmp_path: Path, data: bytes, unit_bytes: int, block_bytes: int
-) -> None:
-    """Without the first, strategies that keep the order would pack a pipe unlike a file; without the second, a long
-    stream would lose a pack for every window, as its parts could hand nothing on."""
-    source = write(tmp_path, data)
-    piped = dataclasses.replace(source, name=PIPED)
-    assert len(cut_units([piped], unit_bytes)) <= units.PIPED_UNITS
-    if not data.startswith(records.BOM):
-        assert rows_by_part(piped, unit_bytes, block_bytes) == rows_by_part(source, unit_bytes, block_bytes)
-
-
-def test_a_short_stream_is_cut_like_a_file(tmp_path: Path) -> None:
-    """All processes should have something to do."""
-    line = b'{"text": "a"}\n'
-    source = write(tmp_path, line * units.PIPED_UNITS)
-    piped = dataclasses.replace(source, name=PIPED)
-    assert cut_units([piped], len(line)) == cut_units([source], len(line))
-    longer = dataclasses.replace(write(tmp_path, line * (units.PIPED_UNITS + 1)), name=PIPED)
-    assert [unit.spans[0].first_row for unit in cut_units([longer], len(line))] == [0, 2, 4, 6, 8, 10, 12, 14, 16]
 
 
 @given(data=jsonl(), unit_bytes=st.integers(1, 400), scan=st.sampled_from([1, 3, 64, 1 << 22]))

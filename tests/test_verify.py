@@ -18,8 +18,7 @@ import packcli
 from packcli import cli, report, work
 from packcli.errors import OutputError, UsageError
 from packcli.fingerprints import fingerprint
-from packcli.shards import to_json
-from packcli.sidecars import seal, sidecar_bytes
+from packcli.sidecars import sealed_bytes
 from packcli.verify import parse_sample, verify
 
 FLIPS = int(os.environ.get("PACKCLI_FLIPS", "20"))
@@ -219,7 +218,7 @@ def reseal(manifest, *, fingerprinted):
     if fingerprinted:
         run = {key: manifest[key] for key in manifest if key not in ("splits", "parts", "files", "fingerprint")}
         manifest["fingerprint"] = fingerprint(run)
-    return to_json(seal(manifest)) + "\n"
+    return sealed_bytes(manifest).decode()
 
 
 @pytest.mark.parametrize("fingerprinted", [False, True])
@@ -249,7 +248,7 @@ def test_every_edited_count_of_a_sidecar_is_found_even_when_all_is_sealed_again(
         sidecar, manifest = json.loads(text), json.loads(manifest_text)
         edit(sidecar, place)
         del sidecar["sha256"]
-        (output / name).write_bytes(sidecar_bytes(sidecar))
+        (output / name).write_bytes(sealed_bytes(sidecar))
         manifest["files"][name] = file_hash(output / name)
         (output / "manifest.json").write_text(reseal(manifest, fingerprinted=True))
         assert verify(output).problems, place
@@ -279,7 +278,7 @@ def rewrite_shard(output, name, change):
         if entry["file"] == name:
             entry |= facts
     del sidecar["sha256"]
-    (output / sidecar_name).write_bytes(sidecar_bytes(sidecar))
+    (output / sidecar_name).write_bytes(sealed_bytes(sidecar))
     manifest["files"][sidecar_name] = file_hash(output / sidecar_name)
     (output / "manifest.json").write_text(reseal(manifest, fingerprinted=False))
 
@@ -360,7 +359,7 @@ def test_names_in_an_output_lead_nowhere_else(output):
     sidecar = json.loads((output / "units/00001-000.json").read_bytes())
     del sidecar["sha256"]
     sidecar["shards"]["train"]["file"] = "train/../../secret.arrow"
-    (output / "units/00001-000.json").write_bytes(sidecar_bytes(sidecar))
+    (output / "units/00001-000.json").write_bytes(sealed_bytes(sidecar))
     manifest = json.loads((output / "manifest.json").read_bytes())
     next(each for each in manifest["splits"]["train"] if each["unit"] == 1)["file"] = "train/../../secret.arrow"
     manifest["files"]["units/00001-000.json"] = file_hash(output / "units/00001-000.json")

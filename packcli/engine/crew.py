@@ -52,7 +52,7 @@ def local_crew(workers: int, num_units: int, engine: str = "auto") -> Crew:
 def open_crew(
     options: RunOptions, num_units: int, *, cpus: int, ground: Callable[[], Ground], warn: Callable[[str], None]
 ) -> Iterator[Crew]:
-    """The crew for a number of units; Ray is started or connected to, and left again at the end, however that comes.
+    """The crew for a number of units; Ray is connected to, and left again at the end, however that comes.
 
     Args:
         options: engine, ray_address, workers.
@@ -64,15 +64,10 @@ def open_crew(
     Raises:
         UsageError: Ray is not installed, not there, or its nodes do not see what they must.
     """
-    workers = options.workers or cpus
     if options.engine == "ray" and num_units:
         from packcli.engine import on_ray
 
-        at_once = min(workers, num_units)
-        with on_ray.open_ray(
-            options.ray_address, at_once=at_once, limit=options.workers, ground=ground, warn=warn
-        ) as found:
-            threads = max(1, workers // at_once) if found.is_embedded else 1
-            yield Crew(engine="ray", run=found.run, workers=found.workers, threads=threads, place=found.place)
+        with on_ray.open_ray(options.ray_address, limit=options.workers, ground=ground, warn=warn) as found:
+            yield Crew(engine="ray", run=found.run, workers=found.workers, threads=1, place=found.place)
         return
-    yield local_crew(workers, num_units, options.engine if num_units else "serial")
+    yield local_crew(options.workers or cpus, num_units, options.engine if num_units else "serial")

@@ -1,4 +1,4 @@
-"""The engine on Ray: one of its own on this machine, or a cluster whose nodes see what this machine sees."""
+"""The engine on Ray: it joins a Ray that runs, whose nodes see what this machine sees, and starts none."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from typing import Any
 
 from packcli.engine.base import MapFunction
 from packcli.engine.ground import Ground, Seen, sees
-from packcli.engine.ray_keeper import embedded
 from packcli.engine.ray_map import RayMap, first_line, num_cpus, refuse
 from packcli.errors import UsageError
 
 ANSWER_S = 120.0
 """How long a node may take to start a worker and look around."""
+
+START = "start one with `ray start --head`, or say where one runs with --ray-address: auto or host:port"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,20 +30,18 @@ class Found:
 
     run: MapFunction
     workers: int
-    is_embedded: bool
     place: str
 
 
 @contextlib.contextmanager
 def open_ray(
-    address: str | None, *, at_once: int, limit: int, ground: Callable[[], Ground], warn: Callable[[str], None]
+    address: str | None, *, limit: int, ground: Callable[[], Ground], warn: Callable[[str], None]
 ) -> Iterator[Found]:
-    """Starts Ray on this machine, or connects to a cluster and looks whether it can do the work; leaves it at the end.
+    """Connects to a Ray and looks whether it can do the work; leaves it at the end.
 
     Args:
-        address: Of a cluster; None takes RAY_ADDRESS from the environment, else starts Ray on this machine.
-        at_once: Units at a time of an embedded Ray.
-        limit: Units at a time on a cluster; 0 for as many as it has CPUs.
+        address: Of a Ray that runs; None takes RAY_ADDRESS from the environment, else auto: one on this machine.
+        limit: Units at a time; 0 for as many as it has CPUs.
         ground: Makes what every node must see.
         warn: Called with what the user should know.
 
@@ -51,14 +50,9 @@ def open_ray(
     """
     if importlib.util.find_spec("ray") is None:
         raise UsageError("--engine ray needs Ray", "pip install 'packcli[ray]'")
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
     with contextlib.ExitStack() as stack:
-        is_embedded = address == "local" and not _is_connected()
         if not _is_connected():
-            stack.enter_context(_connection(address, at_once))
-        if is_embedded:
-            yield Found(run=RayMap(2 * at_once, None), workers=at_once, is_embedded=True, place="Ray on this machine")
-            return
+            stack.enter_context(_connection(address or os.environ.get("RAY_ADDRESS") or "auto"))
         marked = stack.enter_context(ground().marked())
         num_nodes = _refuse_unfit(marked)
         cpus = num_cpus()
@@ -66,7 +60,7 @@ def open_ray(
             warn("the Ray cluster has no CPU now: the work waits until a node with one has joined")
         workers = max(1, min(limit or cpus, cpus))
         place = f"Ray on {num_nodes:,} node{'' if num_nodes == 1 else 's'}"
-        yield Found(run=RayMap(limit, marked), workers=workers, is_embedded=False, place=place)
+        yield Found(run=RayMap(limit, marked), workers=workers, place=place)
 
 
 def _is_connected() -> bool:
@@ -76,21 +70,22 @@ def _is_connected() -> bool:
 
 
 @contextlib.contextmanager
-def _connection(address: str, cpus: int) -> Iterator[None]:
-    """Holds a connection to a cluster, or to a Ray on this machine."""
+def _connection(address: str) -> Iterator[None]:
+    """Holds a connection."""
     if address.startswith("ray://"):
         raise UsageError(
             f"--ray-address {address}: Ray Client is not supported: results would travel through it",
             "run packcli on a node of the cluster, by `ray job submit` for example, with --ray-address auto",
         )
-    with embedded(cpus) if address == "local" else contextlib.nullcontext(address) as where:
-        import ray
+    if address == "local":  # to Ray: start one
+        raise UsageError("--ray-address local: packcli joins a Ray that runs, and starts none", START)
+    import ray
 
-        try:
-            _connect(where)
-            yield
-        finally:
-            ray.shutdown()
+    try:
+        _connect(address)
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _connect(address: str) -> None:
@@ -104,7 +99,7 @@ def _connect(address: str) -> None:
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise UsageError(
             f"--ray-address {address}: {first_line(error)}",
-            "it takes auto or host:port, as `ray start --head` says it; Ray and Python must be those of the cluster",
+            f"{START}; Ray and Python must be those of the cluster",
         ) from None
     except SystemExit:  # what Ray makes of SIGTERM
         if in_main:

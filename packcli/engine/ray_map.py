@@ -31,7 +31,7 @@ ROOM_S = 10.0
 
 SHARED = (
     "inputs, tokenizer and output must be on storage that every node mounts at the same path, such as NFS or Lustre, "
-    "and every node needs the same packcli; without --ray-address Ray runs on this machine alone"
+    "and every node needs the same packcli; --engine processes needs this machine alone"
 )
 
 
@@ -58,7 +58,7 @@ def first_line(error: BaseException) -> str:
 class RayMap:
     """The map function of a Ray that is connected."""
 
-    def __init__(self, limit: int, ground: Ground | None) -> None:
+    def __init__(self, limit: int, ground: Ground) -> None:
         self._limit, self._ground = limit, ground
 
     def __call__(self, work: Work[Item, Result], items: Iterable[Item], *, workers: int, emit: Emit) -> Results[Result]:
@@ -241,9 +241,8 @@ def _work_of(kit: _Kit) -> Work[Any, Any]:
     (reference,) = kit.work
     if _Here.work is None or _Here.work[0] != reference:
         work, ground = ray.get(reference)
-        if ground is not None:
-            seen = ground.look()
-            refuse([f"{seen.place}: {each}" for each in seen.problems])
+        seen = ground.look()
+        refuse([f"{seen.place}: {each}" for each in seen.problems])
         _Here.work = reference, work
     return _Here.work[1]
 

@@ -18,12 +18,11 @@ from packcli.readers.records import Meter, Part, digest_parts, read_parts
 from packcli.readers.rejecting import HINT, BadRows, Rejected, place_of
 from packcli.readers.rows import Row, RowExtractor
 from packcli.readers.shapes import Fields
-from packcli.readers.sources import PIPED, Source, default_output_name, find_sources, spool_stdin
+from packcli.readers.sources import Source, default_output_name, find_sources, spool_stdin
 from packcli.readers.units import Span, Unit, cut_source, cut_units, is_read_to_be_cut, most_rows
 
 __all__ = [
     "HINT",
-    "PIPED",
     "BadRows",
     "Chunk",
     "Fields",

@@ -80,12 +80,12 @@ class Part:
 
 
 class _PartReader:
-    """Cuts a stream of chunks from byte `offset` on: at the first row that starts at or after each multiple."""
+    """Cuts a stream of chunks at the first row that starts at or after each multiple of unit_bytes."""
 
-    def __init__(self, chunks: Iterable[Chunk], unit_bytes: int, offset: int) -> None:
+    def __init__(self, chunks: Iterable[Chunk], unit_bytes: int) -> None:
         self._chunks = iter(chunks)
         self._unit_bytes = unit_bytes
-        self._offset = offset
+        self._offset = 0
         self.pending: Chunk | None = next(self._chunks, None)
 
     def take(self) -> Iterator[Chunk]:
@@ -134,10 +134,7 @@ def read_parts(
     if isinstance(unit, MixedUnit):
         reader = MixedReader(unit, lambda span: _read_unit(Unit(0, (span,)), sources, fields, split_on, metered))
     else:
-        first = unit.spans[0]
-        # Of a range of lines parts end where its file has multiples of unit_bytes, as if they were units of their own.
-        offset = first.start if sources[first.source].format == "json" else 0
-        reader = _PartReader(_read_unit(unit, sources, fields, split_on, metered), unit_bytes, offset)
+        reader = _PartReader(_read_unit(unit, sources, fields, split_on, metered), unit_bytes)
     index = 0
     while index == 0 or reader.pending is not None:
         part = Part(index, reader, hashed)

@@ -20,9 +20,6 @@ from packcli.errors import NoInputError, StorageError, UsageError
 
 STDIN = "-"
 
-PIPED = "stdin.jsonl"
-"""Name of the source that standard input is; it is cut into units by a rule of its own, see units."""
-
 FORMATS = {
     ".jsonl": "json",
     ".ndjson": "json",
@@ -310,4 +307,4 @@ def spool_stdin(stream: BinaryIO, path: Path, **rules: Any) -> Source:
     size = path.stat().st_size
     if size == 0:
         raise NoInputError("standard input is empty")
-    return Source(PIPED, str(path), "json", None, size, **rules)
+    return Source("stdin.jsonl", str(path), "json", None, size, **rules)

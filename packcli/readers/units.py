@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from packcli import stores
 from packcli.errors import StorageError
-from packcli.readers.sources import PIPED, Source
+from packcli.readers.sources import Source
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -19,12 +19,6 @@ COMPRESSION_GUESS = 4
 """Text bytes a compressed byte stands for, when small files are put together in units."""
 
 SCAN_BYTES = 1 << 22
-
-PIPED_UNITS = 16
-"""What was piped in becomes as many units at most, of several parts each where it is long.
-
-As many processes can share it, and most parts have another one that can take their badly filled packs.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +49,7 @@ Cutter = Callable[[int, Source, int], list[Span]]
 def cut_units(sources: Sequence[Source], unit_bytes: int, cut: Cutter | None = None) -> list[Unit]:
     """Cuts the sources into units of about unit_bytes of text; `cut` stands in for cut_source.
 
-    Plain JSONL: a line belongs to the unit in which it starts, units start at multiples of unit_bytes; on
-    standard input of so many unit_bytes that there are no more than PIPED_UNITS, each giving several parts.
+    Plain JSONL: a line belongs to the unit in which it starts, units start at multiples of unit_bytes.
     Parquet: runs of row groups up to unit_bytes. Compressed, Arrow and array files: one unit a file, which
     gives several parts. Small files of any kind share a unit, in order, up to unit_bytes.
     """
@@ -101,8 +94,7 @@ def cut_source(index: int, source: Source, unit_bytes: int) -> list[Span]:
     if source.format == "parquet":
         return _cut_parquet(index, source, unit_bytes)
     if source.format == "json" and source.compression is None and not is_json_array(source):
-        num_windows = -(-source.num_bytes // (unit_bytes * PIPED_UNITS)) if source.name == PIPED else 1
-        return _cut_lines(index, source, unit_bytes * num_windows)
+        return _cut_lines(index, source, unit_bytes)
     return [Span(index)]
 
 

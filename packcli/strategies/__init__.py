@@ -48,15 +48,13 @@ class Strategy:
     """The segments are the joined stream cut at every multiple of capacity."""
     shuffles_packs: bool = False
     """The packs come out sorted in some way, so their order is shuffled; else it is the input's."""
-    deals_packs: bool = False
-    """It shuffles them itself, by the seed `deal`: that takes a third less memory."""
     own_name: str = ""
     """Of a function of the user's own: its name. The plans of such a one are checked."""
 
 
 STRATEGIES: dict[str, Strategy] = {
     "concat": Strategy(concat, cuts_stream=True),
-    "best-fit": Strategy(best_fit, shuffles_packs=True, deals_packs=True),
+    "best-fit": Strategy(best_fit, shuffles_packs=True),
     "shuffle-fit": Strategy(shuffle_fit, shuffles_packs=True),
     "first-fit": Strategy(first_fit),
     "next-fit": Strategy(next_fit),

@@ -78,19 +78,10 @@ def plan_histogram(histogram: NDArray[np.int64], capacity: int, max_docs: int = 
 
 
 def best_fit(
-    lengths: NDArray[np.int32],
-    capacity: int,
-    *,
-    max_docs: int = 0,
-    seed: int = 0,
-    effort: str = "normal",
-    deal: int | None = None,
+    lengths: NDArray[np.int32], capacity: int, *, max_docs: int = 0, seed: int = 0, effort: str = "normal"
 ) -> Packs:
-    """The portfolio; the seed chooses among segments of one length, so it changes no density.
-
-    `deal` is the seed of the order of the packs; None leaves the longest first.
-    """
+    """The portfolio; the seed chooses among segments of one length, so it changes no density."""
     histogram = count_lengths(lengths, capacity)
     answer = plan_histogram(histogram, capacity, max_docs, effort)
-    packs = assign(lengths, histogram, answer.patterns, seed, deal)
+    packs = assign(lengths, histogram, answer.patterns, seed)
     return packs._replace(found_by=answer.found_by, lower_bound=answer.lower_bound)

@@ -1,20 +1,15 @@
-"""How shuffle-fit keeps lengths of pack mates uncorrelated: by as little bias of its random order as trials ask for.
+"""How shuffle-fit keeps lengths of pack mates uncorrelated: its random order leans as little as trials ask for.
 
 Of k documents that fill a pack the mates of one of length a have the mean (capacity - a) / (k - 1), which falls with a.
 Where ten and more fill a pack, packs of other k make up for that; with two to four a pack no order at random does, and
-lengths of mates correlate by -0.3 to -0.9, in next fit too, which chooses nothing. Two biases raise that.
-
-A lean: a document's place in line is a mean of its random place and its place by length, so that lengths meet their
-like more often. It costs next to no packs where lengths vary much. Half way:
+lengths of mates correlate by -0.3 to -0.9, in next fit too, which chooses nothing. A lean raises that: a document's
+place in line is a mean of its random place and its place by length, so that lengths meet their like more often. Half
+way:
 
     at random     3 9 1 7 2 8        by length    9 8 7 3 2 1        half way      9 3 7 8 1 2
 
-The shortest apart: they share packs with each other, and the longest stand alone. That costs the packs that they would
-have filled, which is little where the shortest are, and the least that we know where most packs hold two.
-
-    at random     9 1 | 7 3 | 8 2    a third apart    9 | 7 3 | 8 | 2 1
-
-How much of which, is tried on a sample.
+How far is tried on a sample. It costs next to no packs where lengths vary much; where it costs more, or where none is
+enough, the order stays random.
 
 Legend: S segments.
 """
@@ -30,10 +25,10 @@ from numpy.typing import NDArray
 from packcli.strategies.patterns import count_lengths, stable_argsort
 
 PARTS = 1 << 10
-"""A bias is a number of these parts: a lean of all of them would be sorted by length."""
+"""A lean is a number of these parts: all of them would be sorted by length."""
 
 SAMPLE = 1 << 14
-"""Segments on which biases are tried: their correlation scatters by 0.01."""
+"""Segments on which leans are tried: their correlation scatters by 0.01."""
 
 FEWEST = 1 << 10
 """Of fewer segments the correlation scatters too much to go by it."""
@@ -42,7 +37,7 @@ GRID = 1 << 9
 """Trials on a sample see lengths in so many parts of the capacity: that halves their time."""
 
 TOO_FAR = 0.04
-"""Below minus this a correlation is worth a bias, and no bias is worth its packs that leaves it there."""
+"""Below minus this a correlation is worth a lean, and no lean is worth its packs that leaves it there."""
 
 AIM = -0.01
 """The correlation that is looked for: over zero, since more segments than a sample fit better and correlate less."""
@@ -53,40 +48,19 @@ NEAR = 0.015
 LEANS = (256, 512, 768, 832)
 """Leans that are tried, until one is too many."""
 
-SHARES = (64, 128, 256, 512, 704, 800)
-"""Shares of segments, the shortest, that are tried apart."""
-
 REFINED = 3
-"""Trials between the last bias that was not enough and the first that was."""
+"""Trials between the last lean that was not enough and the first that was."""
 
-CHEAP = 0.015
-"""A lean may cost so many packs, as a share of those at random; else the shortest apart cost less."""
-
-DEAREST = 0.25
-"""No bias may cost more: with a limit of documents felt it could be half of all packs."""
+CHEAP = 0.01
+"""A lean may cost so many packs, as a share of those at random."""
 
 SCALE = 1 << 12
 """Lengths are compared in so many parts of the capacity, in integers: the same on every machine."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bias:
-    """How far packs are from a random order."""
-
-    lean: int = 0
-    """Parts of PARTS of the way from a random order to longest first."""
-    apart: int = 0
-    """Parts of PARTS of the segments, the shortest, that share packs with each other, and with filler."""
-
-    @property
-    def name(self) -> str:
-        """What reports call it; empty where there is none."""
-        return "leaning to longest first" if self.lean else "shortest apart" if self.apart else ""
-
-
-@dataclass(frozen=True, slots=True)
 class Trial:
-    """What a bias gives."""
+    """What a lean gives."""
 
     correlation: float
     num_packs: int
@@ -101,16 +75,6 @@ def leaning_order(lengths: NDArray[np.int32], capacity: int, lean: int) -> NDArr
     not_shorter = np.cumsum(histogram[::-1])[::-1]
     by_length = (not_shorter - histogram // 2)[lengths]
     return stable_argsort(((PARTS - lean) * places + lean * by_length) * 0xFFFF // (PARTS * len(lengths)))
-
-
-def shortest(lengths: NDArray[np.int32], capacity: int, share: int) -> NDArray[np.bool_]:
-    """Which segments are the shortest `share` of PARTS, bool[S]; of equally long ones those that come first."""
-    wanted = len(lengths) * share // PARTS
-    not_longer = np.cumsum(count_lengths(lengths, capacity))
-    longest = int(np.searchsorted(not_longer, wanted))
-    chosen: NDArray[np.bool_] = lengths < longest
-    chosen[np.flatnonzero(lengths == longest)[: wanted - int(chosen.sum())]] = True
-    return chosen
 
 
 def mate_correlation(lengths: NDArray[np.int32], pack_of: NDArray[np.int64], capacity: int) -> float:
@@ -134,34 +98,25 @@ def mate_correlation(lengths: NDArray[np.int32], pack_of: NDArray[np.int64], cap
     return (count * int((own * mates).sum()) - sum_own * sum_mates) / float(np.sqrt(float(spread)))
 
 
-def find_bias(attempt: Callable[[Bias], Trial]) -> Bias:
-    """The bias that brings the correlation near zero for the fewest packs; none where none does."""
-    at_random = attempt(Bias())
-    if at_random.correlation >= -TOO_FAR:
-        return Bias()
-    lean = _find(lambda lean: attempt(Bias(lean=lean)), LEANS, at_random, CHEAP)
-    if lean:
-        return Bias(lean=lean)
-    return Bias(apart=_find(lambda apart: attempt(Bias(apart=apart)), SHARES, at_random, DEAREST))
-
-
-def _find(attempt: Callable[[int], Trial], ladder: tuple[int, ...], at_random: Trial, price: float) -> int:
-    """How many parts bring the correlation near AIM, for that share of packs more at most; else 0.
+def find_lean(attempt: Callable[[int], Trial]) -> int:
+    """The lean, in 0..PARTS, that brings the correlation near AIM for few packs; 0 where none does.
 
     Up the ladder as far as the first that is enough, and then in between by regula falsi.
     """
-    tried = {0: at_random}
-    most_packs = at_random.num_packs * (1.0 + price)
+    tried = {0: attempt(0)}
+    if tried[0].correlation >= -TOO_FAR:
+        return 0
+    most_packs = tried[0].num_packs * (1.0 + CHEAP)
 
-    def miss(parts: int) -> float:
-        return abs(tried[parts].correlation - AIM)
+    def miss(lean: int) -> float:
+        return abs(tried[lean].correlation - AIM)
 
     low = 0
-    for high in ladder:
+    for high in LEANS:
         tried[high] = attempt(high)
         if tried[high].correlation >= AIM - NEAR:
             break
-        if tried[high].num_packs > most_packs:  # and more parts cost more
+        if tried[high].num_packs > most_packs:  # and a further lean costs more
             return 0
         low = high
     else:

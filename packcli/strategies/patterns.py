@@ -8,13 +8,12 @@ Legend: S segments, P packs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from packcli.strategies.random import hash16, permutation
+from packcli.strategies.random import hash16
 
 
 class Packs(NamedTuple):
@@ -35,9 +34,6 @@ Pattern = tuple[int, tuple[tuple[int, int], ...]]
 
 CHUNK = 1 << 18
 """Segments sorted at once: what a sort needs besides its result stays in the cache, and small."""
-
-BLOCK = 1 << 16
-"""Segments dealt out at once: an index takes more memory than they do."""
 
 
 def num_packs(patterns: list[Pattern]) -> int:
@@ -130,13 +126,7 @@ def sort_by_length(lengths: NDArray[np.int32], histogram: NDArray[np.int64], see
     return out
 
 
-def assign(
-    lengths: NDArray[np.int32],
-    histogram: NDArray[np.int64],
-    patterns: list[Pattern],
-    seed: int,
-    deal: int | None = None,
-) -> Packs:
+def assign(lengths: NDArray[np.int32], histogram: NDArray[np.int64], patterns: list[Pattern], seed: int) -> Packs:
     """Deals the segments out to the patterns.
 
     The segments of one length, in a random order, are one run of a sorted array; a pattern takes the next
@@ -147,108 +137,26 @@ def assign(
         histogram: Of the lengths.
         patterns: Hold every segment once.
         seed: Of the order within one length.
-        deal: Seed of the order of the packs; None keeps that of the patterns. Packs that are put in order afterwards
-            would stand in memory twice.
     """
-    starts = None if deal is None else _deal(patterns, len(lengths), deal)
     by_length = sort_by_length(lengths, histogram, seed)
-    order = np.empty_like(by_length)
-    place = pack = 0
-    for sizes, block in _blocks(by_length, histogram, patterns):
-        if starts is None:
-            order[place : place + len(block)] = block
-        else:
-            ends = np.cumsum(sizes, dtype=np.int64)
-            index = np.repeat(starts.part(pack, len(sizes)) - (ends - sizes), sizes)
-            index += np.arange(len(block))
-            order[index] = block
-        place, pack = place + len(block), pack + len(sizes)
-    del by_length
-    begins = None
-    if starts is not None:
-        begins = np.zeros(len(order), dtype=np.bool_)
-        for first in range(0, pack, CHUNK):
-            begins[starts.part(first, CHUNK)] = True
-        del starts
-    pack_offsets = np.empty(1 + num_packs(patterns), dtype=np.int64)
-    pack_offsets[0] = 0
-    if begins is None:
-        np.cumsum(_sizes(patterns), out=pack_offsets[1:])
-    else:
-        pack = 0
-        for first in range(0, len(order), CHUNK):
-            found = np.flatnonzero(begins[first : first + CHUNK])
-            found += first
-            pack_offsets[pack : pack + len(found)] = found
-            pack += len(found)
-        pack_offsets[-1] = len(order)
-    return Packs(order, pack_offsets)
-
-
-def _sizes(patterns: list[Pattern]) -> NDArray[np.int32]:
-    """Segments in each pack, int32[P]."""
-    sizes = np.array([sum(each for _, each in items) for _, items in patterns], dtype=np.int32)
-    return np.repeat(sizes, [count for count, _ in patterns])
-
-
-class _Starts:
-    """Where each pack begins, kept in three bytes up to 2^24 segments: a quarter less than integers would take."""
-
-    def __init__(self, starts: NDArray[Any]) -> None:
-        self.low = starts.astype(np.uint16)
-        self.high = (starts >> 16).astype(np.min_scalar_type(int(starts.max(initial=0)) >> 16))
-
-    def part(self, first: int, count: int) -> NDArray[np.int64]:
-        """The next `count` from there on, or as many as there are."""
-        here = slice(first, first + count)
-        return (self.high[here].astype(np.int64) << 16) | self.low[here]
-
-
-def _deal(patterns: list[Pattern], num_segments: int, seed: int) -> _Starts:
-    """The packs in a random order."""
-    kind = index_type(num_segments)
-    sizes = _sizes(patterns)
-    packs = permutation(len(sizes), seed).astype(kind)
-    sizes = sizes[packs]
-    begins: NDArray[Any] = np.cumsum(sizes, dtype=kind)
-    begins -= sizes
-    del sizes
-    starts: NDArray[Any] = np.empty(len(packs), dtype=kind)
-    starts[packs] = begins
-    del packs, begins
-    return _Starts(starts)
-
-
-def _blocks(
-    by_length: NDArray[Any], histogram: NDArray[np.int64], patterns: list[Pattern]
-) -> Iterator[tuple[NDArray[np.int32], NDArray[Any]]]:
-    """The packs in the order of the patterns, some at a time: how many segments each has, and these."""
     taken = first_of_length(histogram)
-    room = max(BLOCK, max((sum(each for _, each in items) for _, items in patterns), default=0))
-    buffer = np.empty(min(room, len(by_length)), dtype=by_length.dtype)
-    sizes: list[int] = []
-    counts: list[int] = []
-    used = 0
+    order = np.empty_like(by_length)
+    begin = 0
     for count, items in patterns:
         num_docs = sum(each for _, each in items)
-        firsts = []
+        block = order[begin : begin + count * num_docs].reshape(count, num_docs)
+        column = 0
         for length, each in items:
-            firsts.append(taken[length])
-            taken[length] += count * each
-        done = 0
-        while done < count:
-            if used + num_docs > len(buffer):
-                yield np.repeat(np.array(sizes, dtype=np.int32), counts), buffer[:used]
-                sizes, counts, used = [], [], 0
-            some = min(count - done, (len(buffer) - used) // num_docs)
-            block = buffer[used : used + some * num_docs].reshape(some, num_docs)
-            column = 0
-            for first, (_, each) in zip(firsts, items, strict=True):
-                begin = first + done * each
-                block[:, column : column + each] = by_length[begin : begin + some * each].reshape(some, each)
-                column += each
-            sizes.append(num_docs)
-            counts.append(some)
-            used, done = used + some * num_docs, done + some
-    if used:
-        yield np.repeat(np.array(sizes, dtype=np.int32), counts), buffer[:used]
+            first = taken[length]
+            taken[length] = first + count * each
+            block[:, column : column + each] = by_length[first : taken[length]].reshape(count, each)
+            column += each
+        begin += count * num_docs
+    del by_length
+    pack_offsets = np.zeros(1 + num_packs(patterns), dtype=np.int64)
+    pack = 1
+    for count, items in patterns:
+        pack_offsets[pack : pack + count] = sum(each for _, each in items)
+        pack += count
+    np.cumsum(pack_offsets, out=pack_offsets)
+    return Packs(order, pack_offsets)

@@ -8,8 +8,8 @@ best-fit decreasing to fill what the others left open:
     filled up           5 2 1 | 4 3 | 1 6 | ...
 
 Short documents are laid into packs one behind the other (next fit). Where documents are long beside the
-capacity that would leave a sixth of it open and more, so they are laid by best fit, a round at a time, and with a
-bias where mates would be of unlike lengths otherwise (see `mates`).
+capacity that would leave a sixth of it open and more, so they are laid by best fit, a round at a time, and in an order
+that leans to longest first where mates would be of unlike lengths otherwise, and where that is cheap (see `mates`).
 
 Legend: S segments, P packs.
 """
@@ -29,12 +29,10 @@ from packcli.strategies.mates import (
     GRID,
     PARTS,
     SAMPLE,
-    Bias,
     Trial,
-    find_bias,
+    find_lean,
     leaning_order,
     mate_correlation,
-    shortest,
 )
 from packcli.strategies.next_fit import pack_ends
 from packcli.strategies.patterns import (
@@ -97,24 +95,24 @@ def shuffle_fit(
 ) -> Packs:
     """Random order, with the last of it as filler; the seed decides the order and with it everything.
 
-    `effort` "fast" tries no biases: lengths of pack mates correlate as they happen to.
+    `effort` "fast" tries no leans: lengths of pack mates correlate as they happen to.
     """
     if max_docs:
         max_docs = felt_limit(count_lengths(lengths, capacity), capacity, max_docs)
     shuffled = permutation(len(lengths), mix(seed, 1))
     in_line = lengths[shuffled]
-    bias, filler = Bias(), FILLERS_PER_OPEN[0]
+    lean, filler = 0, FILLERS_PER_OPEN[0]
     tries = effort != "fast" and len(in_line) >= FEWEST
     if tries:
         filler = _find_filler(in_line[:SAMPLE], capacity, max_docs, seed)
     placed = _plan_in_turn(in_line, capacity, max_docs, seed, filler) if filler else None
     if placed is None:
         if tries:
-            bias = find_bias(functools.partial(_attempt, *_sample(in_line, capacity), max_docs, seed))
-        placed = _plan_blocks(in_line, capacity, max_docs, seed, bias)
+            lean = find_lean(functools.partial(_attempt, *_sample(in_line, capacity), max_docs, seed))
+        placed = _plan_blocks(in_line, capacity, max_docs, seed, lean)
     places, pack_of = placed
     order, pack_offsets = packs_to_csr(pack_of)
-    return Packs(shuffled[places[order]], pack_offsets, bias.name)
+    return Packs(shuffled[places[order]], pack_offsets, "leaning to longest first" if lean else "")
 
 
 def _find_filler(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int) -> float:
@@ -133,55 +131,37 @@ def _find_filler(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed:
 
 
 def _sample(in_line: NDArray[np.int32], capacity: int) -> tuple[NDArray[np.int32], int]:
-    """Segments to try biases on, and their capacity: fewer of them, and on a coarser grid, where there are many."""
+    """Segments to try leans on, and their capacity: fewer of them, and on a coarser grid, where there are many."""
     if len(in_line) <= SAMPLE or capacity <= GRID:
         return in_line[:SAMPLE], capacity
     coarse = -(-in_line[:SAMPLE].astype(np.int64) * GRID // capacity)
     return coarse.astype(np.int32), GRID
 
 
-def _attempt(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int, bias: Bias) -> Trial:
-    places, pack_of = _plan_block(in_line, capacity, max_docs, seed, bias)
+def _attempt(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int, lean: int) -> Trial:
+    places, pack_of = _plan_block(in_line, capacity, max_docs, seed, lean)
     return Trial(mate_correlation(in_line[places], pack_of, capacity), int(pack_of.max()) + 1)
 
 
-def _plan_blocks(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int, bias: Bias) -> Placed:
+def _plan_blocks(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int, lean: int) -> Placed:
     """Blocks that are planned each for itself."""
     num_blocks = max(1, round(len(in_line) / BLOCK))
     edges = [len(in_line) * block // num_blocks for block in range(num_blocks + 1)]
     places, pack_of = np.empty((2, len(in_line)), dtype=np.int64)
     num_packs = 0
     for first, last in itertools.pairwise(edges):
-        in_block, pack_in_block = _plan_block(in_line[first:last], capacity, max_docs, seed, bias)
+        in_block, pack_in_block = _plan_block(in_line[first:last], capacity, max_docs, seed, lean)
         np.add(in_block, first, out=places[first:last])
         np.add(pack_in_block, num_packs, out=pack_of[first:last])
         num_packs += int(pack_in_block.max(initial=-1)) + 1
     return places, pack_of
 
 
-def _plan_block(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int, bias: Bias) -> Placed:
-    """Best fit of all but the filler, after the shortest as far as they stand apart; then the filler."""
+def _plan_block(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int, lean: int) -> Placed:
+    """Best fit of all but the filler, then the filler."""
     laid = in_line[: int(len(in_line) * (1.0 - FILLER_SHARE))]
-    places = leaning_order(laid, capacity, bias.lean)
-    if bias.apart:
-        is_apart = shortest(laid, capacity, bias.apart)
-        together = np.flatnonzero(is_apart)
-        packs = _joined(
-            _laid_in_turn(together, laid, pack_ends(laid[together], capacity, max_docs)),
-            _lay_best_fit(places[~is_apart[places]], laid, capacity, max_docs, bias.lean),
-        )
-    else:
-        packs = _lay_best_fit(places, laid, capacity, max_docs, bias.lean)
+    packs = _lay_best_fit(leaning_order(laid, capacity, lean), laid, capacity, max_docs, lean)
     return _fill_up(packs, in_line, capacity, max_docs, mix(seed, 2))
-
-
-def _joined(first: _Laid, second: _Laid) -> _Laid:
-    return _Laid(
-        np.concatenate((first.places, second.places)),
-        np.concatenate((first.pack_of, second.pack_of + len(first.tokens))),
-        np.concatenate((first.tokens, second.tokens)),
-        np.concatenate((first.docs, second.docs)),
-    )
 
 
 def _plan_in_turn(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int, filler: float) -> Placed | None:

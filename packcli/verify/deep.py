@@ -20,12 +20,12 @@ from packcli.config import PackConfig, RunOptions
 from packcli.errors import UsageError
 from packcli.job import Job, run_schema, splits_of
 from packcli.manifest import STATE_DIRECTORY, Output
+from packcli.overlong import kept_lengths
 from packcli.settings import read_toml
 from packcli.shards import Schema, read_shard
 from packcli.sidecars import Sidecar
 from packcli.stores import Location, is_remote
 from packcli.verify.files import Problem, Record, check_files
-from packcli.verify.waiting import Waiting, kept_of, keys_of, parts_before
 from packcli.work import ENCODERS, TokenizedPart, tokenize_unit
 
 PROBLEMS_A_PART = 20
@@ -96,24 +96,17 @@ def check_inputs(
         checked.problems.append(opened)
         return checked
     wanted = {(each.unit, each.part): each for each in chosen}
-    passed = parts_before(record, wanted)
-    sidecars = {(each.unit, each.part): each for each in record.sidecars}
-    job = dataclasses.replace(opened.job, committed=frozenset(sidecars.keys() - wanted.keys() - passed))
+    others = frozenset((each.unit, each.part) for each in record.sidecars) - wanted.keys()
+    job = dataclasses.replace(opened.job, committed=others)
     schema = run_schema(record.config, job.tokenizer)
     try:
         units = {each.unit for each in chosen}
         for unit in opened.units:
             if unit.index not in units:
                 continue
-            waiting = Waiting(root, record, schema)
-            only = waiting.chooser({at[1]: sidecars[at] for at in passed if at[0] == unit.index})
-            for part in tokenize_unit(job, unit, waiting.handed, only):
-                at = (unit.index, part.index)
-                if at in passed:
-                    waiting.pass_by(sidecars[at], part)
-                elif at in wanted:
-                    sidecar = wanted.pop(at)
-                    _check_part(root, record, sidecar, part, schema, job.sources, checked, waiting, bool(against))
+            for part in tokenize_unit(job, unit):
+                if (sidecar := wanted.pop((unit.index, part.index), None)) is not None:
+                    _check_part(root, record, sidecar, part, schema, job.sources, checked, bool(against))
     finally:
         ENCODERS.clear()
     for sidecar in wanted.values():
@@ -244,7 +237,6 @@ def _check_part(
     schema: Schema,
     sources: Sequence[readers.Source],
     checked: CheckedInputs,
-    waiting: Waiting,
     list_absent: bool,
 ) -> None:
     """Compares the packs of one part with what its rows give today."""
@@ -257,9 +249,9 @@ def _check_part(
         change = f"{sidecar.stats.rejected_by_cause} were, today {dict(causes)} are"
         checked.problems.append(Problem(sidecar.file, f"other rows are rejected: {change}"))
     order = np.lexsort((part.origin.row, part.origin.source))
-    keys = keys_of(part.origin.source[order], part.origin.row[order])
+    keys = _keys(part.origin.source[order], part.origin.row[order])
     lengths = part.tokens.lengths
-    checked.num_documents += len(lengths) - len(waiting.carried)
+    checked.num_documents += len(lengths)
     packed = np.zeros(len(lengths), dtype=np.int64)
     for split in splits_of(record.config):
         info = sidecar.shards.get(split)
@@ -273,19 +265,31 @@ def _check_part(
                 if info is not None and problems <= PROBLEMS_A_PART:
                     checked.problems.append(Problem(info.file, f"row {first_row + row}: {what}"))
             first_row += batch.num_rows
-    kept = kept_of(part, record)
+    kept = _kept_of(part, record)
     # The copies of a document in a mixture have one key: what they hold was counted for the first of them.
-    first_copy = order[np.searchsorted(keys, keys_of(part.origin.source, part.origin.row))] if len(order) else order
+    first_copy = order[np.searchsorted(keys, _keys(part.origin.source, part.origin.row))] if len(order) else order
     kept = np.bincount(first_copy, kept, len(kept)).astype(np.int64)
-    waits = waiting.go_on(sidecar, part, packed, kept)
-    missing = np.flatnonzero((packed != kept) & ~waits)
-    for doc in missing[:PROBLEMS_A_PART].tolist():
+    for doc in np.flatnonzero(packed != kept)[:PROBLEMS_A_PART].tolist():
         name, row = sources[part.origin.source[doc]].name, int(part.origin.row[doc])
         checked.problems.append(
             Problem(sidecar.file, f"{name} row {row}: {packed[doc]} of its tokens are packed, {kept[doc]} should be")
         )
     if list_absent:
-        checked.absent += _absent(part, packed[first_copy], kept[first_copy], waits[first_copy], sources)
+        checked.absent += _absent(part, packed[first_copy], kept[first_copy], sources)
+
+
+def _keys(source: NDArray[np.int32], row: Ints) -> NDArray[Any]:
+    """Source and row as one value each, which sort like pairs."""
+    pairs = np.empty(len(row), dtype=[("source", ">i4"), ("row", ">i8")])
+    pairs["source"], pairs["row"] = source, row
+    return pairs.view("S12")
+
+
+def _kept_of(part: TokenizedPart, record: Record) -> Ints:
+    """Tokens of each document of a part that a pack should hold, int64[D]."""
+    policy = str(record.config.overlong)
+    kept = kept_lengths(part.tokens.lengths, record.config.max_len, "split" if policy == "error" else policy)
+    return np.where(part.has_loss, kept, 0)
 
 
 def _differences(
@@ -303,7 +307,7 @@ def _differences(
     sources = batch.sources
     if not isinstance(sources, Sources):
         raise AssertionError("the column sources is there")
-    wanted = keys_of(sources.source, sources.row)
+    wanted = _keys(sources.source, sources.row)
     place = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
     row_of = np.repeat(np.arange(batch.num_rows), np.diff(sources.offsets))
     known = keys[place] == wanted if len(keys) else np.zeros(len(wanted), dtype=np.bool_)
@@ -347,7 +351,6 @@ def _absent(
     part: TokenizedPart,
     packed: Ints,
     kept: Ints,
-    waits: NDArray[np.bool_],
     sources: Sequence[readers.Source],
 ) -> Iterator[Absent]:
     """Documents of a part that are in no pack: rejected and empty ones first."""
@@ -357,7 +360,7 @@ def _absent(
         for row in rows.tolist():
             yield Absent(sources[source].name, row, "empty")
     lengths = part.tokens.lengths
-    for doc in np.flatnonzero((packed == 0) & ~waits).tolist():
+    for doc in np.flatnonzero(packed == 0).tolist():
         name, row = sources[part.origin.source[doc]].name, int(part.origin.row[doc])
         dropped = f"overlong: {lengths[doc]} tokens" if lengths[doc] else "no token"
         if not part.has_loss[doc]:

@@ -243,7 +243,7 @@ def _assembled(opened: Inputs, record: Record, entry: dict[str, Any], stored: Co
 def _replayed(
     opened: Inputs, record: Record, own: tuple[str, str] | None, entry: dict[str, Any], index: int
 ) -> Columns:
-    """The row from its unit, packed again up to the part that holds it: a part may take up what one before left."""
+    """The row from its unit, of which only the part that holds it is packed again."""
     job = opened.job
     if MERGED in record.manifest:  # seeds hang on the number of the unit, which was another when it was packed
         raise UsageError(
@@ -253,9 +253,7 @@ def _replayed(
     if own is not None:
         job = dataclasses.replace(job, config=dataclasses.replace(job.config, strategy=own[0], strategy_sha256=own[1]))
     here = entry["unit"], entry["part"]
-    later = frozenset(
-        (each["unit"], each["part"]) for each in record.manifest["parts"] if (each["unit"], each["part"]) > here
-    )
+    others = frozenset((each["unit"], each["part"]) for each in record.manifest["parts"]) - {here}
     units = [unit for unit in opened.units if unit.index == here[0]]
     with tempfile.TemporaryDirectory(prefix="packcli-") as folder:
         root = Path(folder)
@@ -263,7 +261,7 @@ def _replayed(
             (root / name).mkdir()
         try:
             sidecars = (
-                run_unit(dataclasses.replace(job, root=root, committed=later), units[0], _silent) if units else []
+                run_unit(dataclasses.replace(job, root=root, committed=others), units[0], _silent) if units else []
             )
         except PackcliError:
             _refuse_changed(opened, record, entry)

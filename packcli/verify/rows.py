@@ -141,9 +141,8 @@ def _check_part(
         if record.config.overlong == "split" and not rules.masked:  # of documents without loss no row knows
             lengths = histogram(bucketed(table.length))
             counted["documents_by_length"] = lengths | _none(sidecar.stats.documents_by_length)
-        is_carried = sidecar.carry is not None or sidecar.stats.num_documents_carried_in > 0
         if copies is None:  # a mixture repeats rows
-            spans = _Spans(*_ranges(table.source, table.row, apart=is_carried), file)
+            spans = _Spans(*_ranges(table.source, table.row), file)
     for name, value in counted.items():
         if getattr(sidecar.stats, name) != value:
             checked.problems.append(Problem(sidecar.file, f"{name} is not what the rows of its shards give"))
@@ -151,16 +150,10 @@ def _check_part(
 
 
 def _ranges(
-    source: NDArray[np.int64], row: NDArray[np.int64], *, apart: bool
+    source: NDArray[np.int64], row: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Source, first and last row of every run of documents, which are sorted.
-
-    A part reads rows one after the other, so a run is all rows of a source; between those that are in none it has no
-    room for others. But where documents are carried from part to part (`apart`) the rows of two parts interleave.
-    """
+    """Source, first and last row of every run of documents, which are sorted: a part reads rows one after the other."""
     cut = np.diff(source) != 0
-    if apart:
-        cut |= np.diff(row) != 1
     first = np.flatnonzero(np.append(len(row) > 0, cut)[: len(row)])
     last = np.append(first[1:], len(row))[: len(first)] - 1
     return source[first], row[first], row[last]

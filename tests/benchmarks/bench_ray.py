@@ -4,9 +4,10 @@
     python tests/benchmarks/bench_ray.py tasks [--tasks 5000 20000]
 
 cost: packs a few rows and then `size` bytes with both engines and two workers; wall and CPU seconds of all their
-processes, Ray's own included. The small run is the start-up; the ratio is that of the rest. The outputs must be equal.
+processes, and of the Ray that is started for it. The small run is the start-up, without that of Ray; the ratio is that
+of the rest. The outputs must be equal.
 
-tasks: lets a Ray of its own do work that is next to nothing, and then nothing: what a task takes, what the memory of
+tasks: lets a Ray do work that is next to nothing, and then nothing: what a task takes, what the memory of
 this process and of Ray's control store grows by for each, and what Ray takes at rest. Needs packcli[ray].
 """
 
@@ -22,7 +23,11 @@ from pathlib import Path
 
 from bench_large import make_large, memory_of
 
+from packcli.engine import Ground
 from packcli.settings import parse_size
+
+sys.path.append(str(Path(__file__).parents[1] / "ray"))
+from ray_head import ray_head  # noqa: E402
 
 IDLE_S = 20.0
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -51,20 +56,20 @@ def below(root: int, processes: dict[int, tuple[int, float, str]]) -> set[int]:
     return found
 
 
-def measured(command: list[str]) -> tuple[float, float]:
-    """Wall and CPU seconds of a command and of all that it starts; looked at five times a second."""
-    began = time.perf_counter()
+def measured(command: list[str], ray: int) -> tuple[float, float]:
+    """Wall and CPU seconds of a command, of all that it starts, and of a Ray; looked at five times a second."""
+    began, before = time.perf_counter(), seconds_below(ray)
     process = subprocess.Popen(command)
     seconds: dict[int, float] = {}
     while process.poll() is None:
         processes = table()
-        for pid in below(process.pid, processes):
+        for pid in below(process.pid, processes) | below(ray, processes):
             if pid in processes:
                 seconds[pid] = max(seconds.get(pid, 0.0), processes[pid][1])
         time.sleep(0.2)
     if process.returncode:
         raise SystemExit(f"packcli failed with {process.returncode}")
-    return time.perf_counter() - began, sum(seconds.values())
+    return time.perf_counter() - began, sum(each - before.get(pid, 0.0) for pid, each in seconds.items())
 
 
 def seconds_below(root: int) -> dict[int, float]:
@@ -74,7 +79,7 @@ def seconds_below(root: int) -> dict[int, float]:
 
 
 def cost(args: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
+    with tempfile.TemporaryDirectory(dir=args.folder) as temporary, ray_head(cpus=2) as (ray, address):
         folder = Path(temporary)
         large, small, output = folder / "large.jsonl", folder / "small.jsonl", folder / "out"
         make_large(args.input, large, parse_size(args.size))
@@ -88,7 +93,8 @@ def cost(args: argparse.Namespace) -> None:
             for source in (small, large):
                 command = [sys.executable, "-m", "packcli", "pack", str(source), "-o", str(output), "-q", "-w", "2"]
                 command += ["--tokenizer", args.tokenizer, "--columns", args.columns, "--strategy", "best-fit"]
-                row += measured([*command, "--engine", engine])
+                where = ["--ray-address", address] if engine == "ray" else []
+                row += measured([*command, "--engine", engine, *where], ray)
                 manifests.append((output / "manifest.json").read_bytes())  # with the sha256 of every shard
                 subprocess.run(["rm", "-r", str(output)], check=True)
             rest.setdefault(engine, []).append((row[2] - row[0], row[3] - row[1]))
@@ -106,7 +112,11 @@ def trivial(item: int, emit: object) -> int:
 def tasks(args: argparse.Namespace) -> None:
     from packcli.engine.on_ray import open_ray
 
-    with open_ray("local", at_once=2, limit=0, ground=None, warn=None) as found:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ray_head(cpus=2) as (ray, address),
+        open_ray(address, limit=0, ground=lambda: Ground.of(folder, []), warn=print) as found,
+    ):
 
         def run(number: int) -> None:
             for _ in found.run(trivial, iter(range(number)), workers=2, emit=lambda event: None):
@@ -120,7 +130,7 @@ def tasks(args: argparse.Namespace) -> None:
             run(number)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             processes = table()
-            (store,) = (pid for pid in below(os.getpid(), processes) if processes[pid][2] == "gcs_server")
+            (store,) = (pid for pid in below(ray, processes) if processes[pid][2] == "gcs_server")
             now = memory_of(os.getpid(), "VmRSS:")
             figures = f"{wall / number * 1e3:.2f} | {cpu / number * 1e3:.2f} | {now / 1e6:.1f}"
             growth = f"{(now - before) / number:.1f} | {memory_of(store, 'VmRSS:') / 1e6:.1f}"

@@ -27,7 +27,7 @@ import numpy as np
 
 from packcli.layouts import measure_layouts
 from packcli.shards import ShardInfo
-from packcli.sidecars import Sidecar, sidecar_bytes
+from packcli.sidecars import Sidecar, sealed_bytes
 from packcli.stats import Stats, histogram
 
 MAX_LEN = 2048
@@ -74,7 +74,7 @@ def write_units(root: Path, stats: Stats, units: range) -> int:
     """A sidecar and a shard without content for each of the units; returns the size of a sidecar."""
     mark = 10**9 + 7  # stands for the number of the unit
     shard = ShardInfo(f"data-{mark:05d}-000.arrow", stats.num_packs, SHARD_BYTES, "ab" * 32)
-    text = sidecar_bytes(Sidecar(mark, 0, True, "cd" * 16, {"train": shard}, stats).as_dict())
+    text = sealed_bytes(Sidecar(mark, 0, True, "cd" * 16, {"train": shard}, stats).as_dict())
     text = text[: text.rindex(b',\n "sha256"')]
     for unit in units:
         body = text.replace(b"data-%05d" % mark, b"data-%05d" % unit).replace(b"%d" % mark, b"%d" % unit)

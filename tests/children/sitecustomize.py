@@ -13,14 +13,18 @@ def refuse(event: str, arguments: tuple[object, ...]) -> None:
         raise SystemExit(f"tests have no network: {sys.argv} looked up {arguments[0]!r}")
 
 
+THIS_MACHINE, *OWN = os.environ.get("PACKCLI_TESTS_MAY_REACH", "").split(",")
+"""`this machine`, and addresses that it has besides those of the loopback."""
+
+
 def refuse_others(event: str, arguments: tuple[object, ...]) -> None:
     """For tests against a server on this machine."""
     address = arguments[1] if event == "socket.connect" else None
-    if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1"):
+    if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", *OWN):
         raise SystemExit(f"tests reach this machine only: {sys.argv} tried {address}")
 
 
-if os.environ.get("PACKCLI_TESTS_MAY_REACH") == "this machine":
+if THIS_MACHINE == "this machine":
     sys.addaudithook(refuse_others)
 else:
     sys.addaudithook(refuse)

@@ -10,18 +10,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import PACKCLI, big_input, die_over, tree_hash
 
 from packcli import errors
-from packcli.engine import LostWorkerError
+from packcli.engine import Ground, LostWorkerError
 from packcli.engine.on_ray import open_ray
 from packcli.work import Progress
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE))
 import ray_work  # noqa: E402
+from ray_head import QUIET, ray_head  # noqa: E402
 
 UNITS = ["--unit-bytes", "500kB", "--strategy", "best-fit", "--max-len", "512"]
 
@@ -29,7 +31,7 @@ UNITS = ["--unit-bytes", "500kB", "--strategy", "best-fit", "--max-len", "512"]
 def clean():
     """The environment without what a Ray of this process has put there."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return {**kept, "RAY_USAGE_STATS_ENABLED": "0"}
+    return kept | QUIET
 
 
 def start(*arguments, **options):
@@ -67,12 +69,6 @@ def descendants(pid):
     return found
 
 
-def alive(pids):
-    listed = subprocess.run(["ps", "-eo", "pid,stat,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
-    return [row for row in rows if int(row[0]) in pids and row[1][0] != "Z"]
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An input of some 40 units, and the tree that processes make of it."""
@@ -82,6 +78,13 @@ def whole(tmp_path_factory):
     units = len(list((folder / "out" / "units").iterdir()))
     assert units > 30
     return source, tree_hash(folder / "out"), units
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """A Ray with two CPUs: `.pid`, below which its processes are, and the options that lead to it."""
+    with ray_head(cpus=2) as (pid, address):
+        yield SimpleNamespace(pid=pid, address=address, options=["--engine", "ray", "--ray-address", address])
 
 
 @pytest.fixture
@@ -118,47 +121,67 @@ def committed(output):
     return len(list(output.glob("units/*.json")))
 
 
-def workers_of(process):
-    return [pid for pid, name in descendants(process.pid).items() if name.startswith("ray::_run")]
+def workers_of(ray):
+    return [pid for pid, name in descendants(ray.pid).items() if name.startswith("ray::_run")]
 
 
-def kill_a_worker(process):
+def kill_a_worker(ray):
     """Whether there was one; between two units there may be none."""
-    for pid in workers_of(process)[:1]:
+    for pid in workers_of(ray)[:1]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             return True
     return False
 
 
+# --- none is started: first, since `auto` would find the Ray of the tests below ---
+
+
+def test_without_a_ray_the_command_that_starts_one_is_named(tmp_path, whole):
+    for options in ([], ["--ray-address", "auto"], ["--ray-address", "local"]):
+        code, said = finish(start("pack", whole[0], "-o", tmp_path / "out", "--engine", "ray", *options))
+        said = " ".join(said.split())
+        assert (code, "error: --ray-address " in said, "`ray start --head`" in said) == (2, True, True), said
+        assert "say where one runs with --ray-address" in said
+    process = start("pack", whole[0], "-o", tmp_path / "out", "--engine", "ray", "--ray-address", "ray://127.0.0.1:1")
+    code, said = finish(process)
+    assert (code, "ray job submit" in said) == (2, True)
+    assert not (tmp_path / "out" / ".packcli" / "plan.json").exists()
+
+
 # --- the same bytes ---
 
 
-def test_embedded_with_two_workers_and_the_serial_engine_gives_the_same_tree(tmp_path, whole):
+def test_two_workers_and_the_serial_engine_give_the_same_tree(tmp_path, whole, ray):
     source, expected, units = whole
-    process = start("pack", source, "-o", tmp_path / "ray", *UNITS, "--engine", "ray", "-w", 2, "--json")
-    wait_for(lambda: committed(tmp_path / "ray"), process)
-    below = descendants(process.pid)
-    assert sum(name.startswith("ray::") for name in below.values()) >= 2
+    process = start("pack", source, "-o", tmp_path / "ray", *UNITS, *ray.options, "-w", 2, "--json")
+    wait_for(lambda: workers_of(ray), process)
     out, said = process.communicate()
     run = json.loads(out)["run"]
     assert (run["engine"], run["workers"], run["threads"]) == ("ray", 2, 1)
-    assert "2 processes, Ray on this machine" in said
-    assert "Ray" not in said.replace("Ray on this machine", ""), "Ray speaks"
+    assert "2 processes, Ray on 1 node" in said
+    assert "Ray" not in said.replace("Ray on 1 node", ""), "Ray speaks"
     assert tree_hash(tmp_path / "ray") == expected
-    assert alive(below) == []
+    assert not list((tmp_path / "ray" / ".packcli").glob("ray-*"))
     assert finish(start("pack", source, "-o", tmp_path / "serial", *UNITS, "--engine", "serial", "-q")) == (0, "")
     assert tree_hash(tmp_path / "serial") == expected
 
 
-def test_a_worker_that_is_killed_in_mid_unit_changes_nothing(tmp_path, whole):
+def test_the_address_of_the_environment_is_taken(tmp_path, whole, ray):
+    environment = {**clean(), "RAY_ADDRESS": ray.address}
+    process = start("pack", whole[0], "-o", tmp_path / "out", *UNITS, "--engine", "ray", env=environment)
+    code, said = finish(process)
+    assert (code, "Ray on 1 node" in said) == (0, True), said
+
+
+def test_a_worker_that_is_killed_in_mid_unit_changes_nothing(tmp_path, whole, ray):
     source, expected, _ = whole
-    process = start("pack", source, "-o", tmp_path / "out", *UNITS, "--engine", "ray", "-w", 2, "-q")
+    process = start("pack", source, "-o", tmp_path / "out", *UNITS, *ray.options, "-w", 2, "-q")
     killed = 0
     while killed < 2:
         before = committed(tmp_path / "out")
         wait_for(lambda: committed(tmp_path / "out") > before, process)  # noqa: B023
-        wait_for(lambda: kill_a_worker(process), process)
+        wait_for(lambda: kill_a_worker(ray), process)
         killed += 1
     assert finish(process) == (0, "")
     assert tree_hash(tmp_path / "out") == expected
@@ -179,17 +202,18 @@ def test_a_node_that_is_killed_in_mid_run_changes_nothing(tmp_path, whole, clust
     assert not list((tmp_path / "out" / ".packcli").glob("ray-*"))
 
 
-def test_ray_is_resumed_without_it_and_the_other_way_round(tmp_path, whole):
+def test_ray_is_resumed_without_it_and_the_other_way_round(tmp_path, whole, ray):
     source, expected, units = whole
-    for number, (first, then) in enumerate((("ray", "serial"), ("serial", "ray"))):
+    serial = ["--engine", "serial"]
+    for number, (first, then) in enumerate(((ray.options, serial), (serial, ray.options))):
         output = tmp_path / str(number)
-        process = start("pack", source, "-o", output, *UNITS, "-w", 2, "--engine", first)
+        process = start("pack", source, "-o", output, *UNITS, "-w", 2, *first)
         wait_for(lambda: committed(output) >= 2, process)  # noqa: B023
         process.send_signal(signal.SIGINT)
         code, said = finish(process)
         assert (code, "resume with: packcli pack" in said) == (130, True)
         assert 2 <= committed(output) < units
-        code, said = finish(start("pack", source, "-o", output, *UNITS, "-w", 2, "--engine", then))
+        code, said = finish(start("pack", source, "-o", output, *UNITS, "-w", 2, *then))
         assert (code, "(resumed)" in said) == (0, True)
         assert tree_hash(output) == expected
 
@@ -207,29 +231,26 @@ def test_ray_is_resumed_without_it_and_the_other_way_round(tmp_path, whole):
     ],
     ids=["Ctrl-C", "Ctrl-C twice", "SIGTERM", "SIGKILL"],
 )
-def test_nobody_is_left_behind(tmp_path, whole, signals, expected):
-    """Ray's own processes outlive a killed program by a minute, and its files for ever."""
-    arguments = ["pack", whole[0], "-o", tmp_path / "out", *UNITS, "--engine", "ray", "-w", 2]
+def test_no_worker_is_left_behind(tmp_path, whole, ray, signals, expected):
+    """It would go on writing into an output that nobody holds any more. Ray stays for others."""
+    arguments = ["pack", whole[0], "-o", tmp_path / "out", *UNITS, *ray.options, "-w", 2]
     process = start(*arguments, start_new_session=True)
     wait_for(lambda: committed(tmp_path / "out"), process)
-    below = descendants(process.pid)
-    assert len(below) > 6
-    (files,) = [match[1] for name in below.values() if (match := re.search(r"ray_keeper (\S+)", name))]
-    assert os.path.isdir(files)
     for number in signals:
         os.killpg(process.pid, number)  # as a terminal does
     assert finish(process)[0] == expected
-    wait_for(lambda: not alive(below), seconds=30)
-    wait_for(lambda: not os.path.exists(files), seconds=30)
+    wait_for(lambda: not workers_of(ray), seconds=30)
+    assert committed(tmp_path / "out") < whole[2]
+    assert any("gcs_server" in name for name in descendants(ray.pid).values())
 
 
-def test_a_bad_row_ends_the_run_as_it_does_elsewhere(tmp_path):
+def test_a_bad_row_ends_the_run_as_it_does_elsewhere(tmp_path, ray):
     source = big_input(tmp_path / "big.jsonl", copies=10)
     with open(source, "a") as file:
         file.write('{"text": 3}\n')
     told = {}
-    for engine in ("processes", "ray"):
-        process = start("pack", source, "-o", tmp_path / engine, *UNITS, "--engine", engine, "-w", 2, "-q")
+    for engine, options in (("processes", ["--engine", "processes"]), ("ray", ray.options)):
+        process = start("pack", source, "-o", tmp_path / engine, *UNITS, *options, "-w", 2, "-q")
         told[engine] = finish(process)
     assert told["ray"] == told["processes"]
     assert told["ray"][0] == 4
@@ -240,10 +261,13 @@ def test_a_bad_row_ends_the_run_as_it_does_elsewhere(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def engine():
+def engine(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ground")
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (HERE, HERE.parent))))  # what workers import
-        found = stack.enter_context(open_ray("local", at_once=2, limit=0, ground=None, warn=None))
+        patch.setenv("RAY_AUTH_MODE", QUIET["RAY_AUTH_MODE"])
+        _, address = stack.enter_context(ray_head(cpus=2))
+        found = stack.enter_context(open_ray(address, limit=0, ground=lambda: Ground.of(folder, []), warn=None))
         yield lambda work, items, emit=lambda event: None: found.run(work, items, workers=2, emit=emit)
 
 
@@ -317,32 +341,15 @@ def test_a_program_that_is_connected_keeps_its_connection(tmp_path, whole):
     code = f"""
 import packcli, ray
 if __name__ == "__main__":
-    settings = {{"engine": "ray", "unit_bytes": 5_000_000}}
-    try:
-        packcli.pack({str(whole[0])!r}, {str(tmp_path / "out")!r}, **settings)
-    except packcli.PackcliError as error:
-        print(error.hint)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    report = packcli.pack({str(whole[0])!r}, {str(tmp_path / "out")!r}, **settings)
+    report = packcli.pack({str(whole[0])!r}, {str(tmp_path / "out")!r}, engine="ray", unit_bytes=5_000_000)
     print(report.run["place"], ray.is_initialized())
 """
     script = tmp_path / "program.py"
     script.write_text(code)
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, env=clean())
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines() == [
-        "call ray.init() before packcli.pack, which then uses that one",
-        "Ray on 1 node True",
-    ]
-
-
-def test_addresses_that_lead_nowhere(tmp_path, whole):
-    process = start("pack", whole[0], "-o", tmp_path / "out", "--engine", "ray", "--ray-address", "ray://127.0.0.1:1")
-    code, said = finish(process)
-    assert (code, "ray job submit" in said) == (2, True)
-    code, said = finish(start("pack", whole[0], "-o", tmp_path / "out", "--engine", "ray", "--ray-address", "auto"))
-    assert (code, "error: --ray-address auto: " in said, "ray start --head" in said) == (2, True, True)
-    assert not (tmp_path / "out" / ".packcli" / "plan.json").exists()
+    assert result.stdout.splitlines() == ["Ray on 1 node True"]
 
 
 def can_mount():
