@@ -8,7 +8,7 @@ PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 PYTHON_OLDEST ?= python3.10
 PYTHON_NEWEST ?= python3.13
 INPUT  ?= sample_data/docs.jsonl
-TOKENIZER ?= packcli/tokenizing/builtin
+TOKENIZER ?= packcli/tokenization/builtin
 
 # Most of what is installed is never imported: compiling what is, when it is, halves the time that environments take.
 export PIP_COMPILE := 0
@@ -73,8 +73,11 @@ test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest -n $(JOBS)
 
 # What works closely with other people's packages; the whole suite has crashes and damage besides.
-CORE ?= $(wildcard $(patsubst %,tests/test_%.py,architecture bad_rows chat cli docs engines exports inspect loading masks \
-          packaging pages pipeline records restore sources stores surface tokenizer_spec))
+CORE ?= $(wildcard $(patsubst %,tests/%.py, \
+          surface/test_architecture readers/test_bad_rows tokenization/test_chat cli/test_cli surface/test_docs \
+          tokenization/test_engines exports/test_exports report/test_packs training/test_load tokenization/test_masks \
+          surface/test_packaging report/test_html pipeline/test_run readers/test_records verify/test_restore \
+          readers/test_sources storage/test_storage surface/test_surface tokenization/test_tokenizer_spec))
 
 test-oldest: ## Run the core of the tests with the oldest version of every dependency on PYTHON_OLDEST (CORE=tests: all)
 	$(call each,oldest-one,$(PYTHON_OLDEST))
@@ -98,7 +101,7 @@ newest-one:
 	.venv-newest/bin/python -m pytest -n $(JOBS) $(CORE)
 
 test-ray: .venv-ray/.installed ## Pack on Ray, on this machine and on a cluster of two nodes that die, in an environment of its own
-	.venv-ray/bin/python -m pytest tests/ray/ray_check.py $(RAY_TESTS)
+	.venv-ray/bin/python -m pytest tests/integrations/ray/ray_check.py $(RAY_TESTS)
 
 TORCH := torch==2.13.0
 TRAIN := 'transformers[torch]>=5' 'trl>=1'
@@ -110,21 +113,21 @@ TRAIN := 'transformers[torch]>=5' 'trl>=1'
 	touch $@
 
 test-train: .venv-train/.installed ## Run the tests that need torch, transformers and trl, in an environment of their own
-	.venv-train/bin/python -m pytest -n $(JOBS) $(filter-out tests/train/consumers_check.py,$(wildcard tests/train/*_check.py))
+	.venv-train/bin/python -m pytest -n $(JOBS) $(wildcard tests/integrations/torch/*_check.py)
 
 REMOTE := 'moto[s3,server]>=5' 'aiobotocore>=3' 's3fs>=2026' 'gcsfs>=2026'
 
 test-remote: ## Run packcli against object stores on this machine that fail now and then, in an environment of its own
 	$(call venv,.venv-remote)
 	.venv-remote/bin/python -m pip install --quiet $(REMOTE) --editable '.[dev,s3,gcs]'
-	.venv-remote/bin/python -m pytest --force-enable-socket $(wildcard tests/remote/*_check.py)
+	.venv-remote/bin/python -m pytest --force-enable-socket $(wildcard tests/integrations/remote/*_check.py)
 
 BROWSER := playwright axe-core-python
 
 test-browser: ## Open the HTML report in headless Chromium (PACKCLI_CHROMIUM or chromium), in an environment of its own
 	$(call venv,.venv-browser)
 	.venv-browser/bin/python -m pip install --quiet $(BROWSER) --editable '.[dev]'
-	.venv-browser/bin/python -m pytest tests/test_browser.py
+	.venv-browser/bin/python -m pytest tests/integrations/browser/test_browser.py
 
 docs: $(STAMP) ## Make the table and the screenshot of README again (PACKCLI_CHROMIUM or chromium)
 	$(BIN)/python tests/docs/make.py
@@ -135,7 +138,7 @@ READERS_IMPORT := Brotli catalogue cramjam humanize loguru python-snappy zstd
 
 test-consumers: .venv-train/.installed ## Read exports with the own readers of other stacks, in the environment of test-train
 	.venv-train/bin/python -m pip install --quiet --no-deps $(READERS) $(READERS_IMPORT)
-	.venv-train/bin/python -m pytest tests/train/consumers_check.py
+	.venv-train/bin/python -m pytest tests/integrations/consumers/consumers_check.py
 
 check: lint types test ## What CI runs first: lint, types, tests
 
@@ -169,12 +172,12 @@ bench-ray: .venv-ray/.installed ## Measure Ray beside processes: INPUT=corpus.js
 	.venv-ray/bin/python tests/benchmarks/bench_ray.py tasks
 
 stress: $(STAMP) ## The long runs: kills, faults, flipped bits, damaged shards, ten gigabytes (TOKENIZERS=dir of real ones)
-	PACKCLI_KILLS=100 $(BIN)/python -m pytest tests/test_kill.py tests/test_merge.py tests/test_mix.py -v
-	PACKCLI_RANK_KILLS=40 $(BIN)/python -m pytest tests/test_ranks.py -v
-	PACKCLI_EVERY_WAY=1 PACKCLI_STARTS=50 $(BIN)/python -m pytest tests/test_injection.py tests/test_faults.py -v
-	PACKCLI_EVERY_WAY=1 $(BIN)/python -m pytest tests/test_stores.py -v
-	PACKCLI_FLIPS=1000 PACKCLI_DAMAGES=10000 $(BIN)/python -m pytest tests/test_verify.py tests/test_tokenizer_damage.py -v
-	$(if $(TOKENIZERS),PACKCLI_TOKENIZERS=$(TOKENIZERS)) $(BIN)/python -m pytest tests/test_special_text.py
+	PACKCLI_KILLS=100 $(BIN)/python -m pytest tests/system/test_kill.py tests/pipeline/test_merge.py tests/pipeline/test_mixture.py -v
+	PACKCLI_RANK_KILLS=40 $(BIN)/python -m pytest tests/system/test_ranks.py -v
+	PACKCLI_EVERY_WAY=1 PACKCLI_STARTS=50 $(BIN)/python -m pytest tests/system/test_injection.py tests/system/test_faults.py -v
+	PACKCLI_EVERY_WAY=1 $(BIN)/python -m pytest tests/storage/test_storage.py -v
+	PACKCLI_FLIPS=1000 PACKCLI_DAMAGES=10000 $(BIN)/python -m pytest tests/verify/test_verify.py tests/tokenization/test_tokenizer_damage.py -v
+	$(if $(TOKENIZERS),PACKCLI_TOKENIZERS=$(TOKENIZERS)) $(BIN)/python -m pytest tests/tokenization/test_special_text.py
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER)
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER) --size 10GB --limit 2GB
 	$(BIN)/python tests/benchmarks/check_recount.py $(INPUT) --tokenizer $(TOKENIZER)

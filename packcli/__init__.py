@@ -20,16 +20,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from packcli.config import PackConfig
+    from packcli.config.settings import PackConfig
     from packcli.errors import PackcliError
     from packcli.exports import export
-    from packcli.loading import load
-    from packcli.merging import merge
-    from packcli.pipeline import pack
-    from packcli.planner import make_plan as plan
-    from packcli.sequences import concatenate_and_pack, pack_sequences
-    from packcli.streaming import stream_packs
-    from packcli.verify import restore
+    from packcli.packing.in_memory import concatenate_and_pack, pack_sequences
+    from packcli.packing.plan import make_plan as plan
+    from packcli.packing.stream import stream_packs
+    from packcli.pipeline.merge import merge
+    from packcli.pipeline.run import pack
+    from packcli.training.load import load
+    from packcli.verify.restore import restore
 
 __version__ = "0.1.0"
 
@@ -49,17 +49,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "PackConfig": ("packcli.config", "PackConfig"),
+    "PackConfig": ("packcli.config.settings", "PackConfig"),
     "PackcliError": ("packcli.errors", "PackcliError"),
-    "concatenate_and_pack": ("packcli.sequences", "concatenate_and_pack"),
+    "concatenate_and_pack": ("packcli.packing.in_memory", "concatenate_and_pack"),
     "export": ("packcli.exports", "export"),
-    "load": ("packcli.loading", "load"),
-    "merge": ("packcli.merging", "merge"),
-    "pack": ("packcli.pipeline", "pack"),
-    "pack_sequences": ("packcli.sequences", "pack_sequences"),
-    "plan": ("packcli.planner", "make_plan"),
-    "restore": ("packcli.verify", "restore"),
-    "stream_packs": ("packcli.streaming", "stream_packs"),
+    "load": ("packcli.training.load", "load"),
+    "merge": ("packcli.pipeline.merge", "merge"),
+    "pack": ("packcli.pipeline.run", "pack"),
+    "pack_sequences": ("packcli.packing.in_memory", "pack_sequences"),
+    "plan": ("packcli.packing.plan", "make_plan"),
+    "restore": ("packcli.verify.restore", "restore"),
+    "stream_packs": ("packcli.packing.stream", "stream_packs"),
 }
 
 

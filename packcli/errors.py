@@ -16,7 +16,9 @@
 
 130, 143 and 141 are the signals INT, TERM and PIPE. Anything that is not a PackcliError is a bug
 and keeps its traceback. Messages say what is wrong and where; `hint` says which option mends it.
-"""
+
+
+Text from strangers, made safe to show: control characters, bidi controls and escapes become visible."""
 
 from __future__ import annotations
 
@@ -127,3 +129,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     close = nearest(name, names)
     meant = f"; did you mean {close!r}?" if close else ""
     return UnknownNameError(f"{kind} {name!r} is not known{meant}", f"known: {', '.join(names)}")
+
+
+def visible(text: str, keep: str = "") -> str:
+    r"""The text with every character that does not print written as an escape: ESC -> \x1b, U+202E -> \u202e.
+
+    Args:
+        text: From a document, a file name, anywhere.
+        keep: Characters that stay as they are, such as a newline.
+    """
+    return "".join(char if char.isprintable() or char in keep else ascii(char)[1:-1] for char in text)

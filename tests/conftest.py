@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from tokenizer_files import TINY
 
 if TYPE_CHECKING:
-    from packcli.stores import RemotePath
+    from packcli.storage import RemotePath
 
 settings.register_profile(
     "packcli",
@@ -28,9 +28,9 @@ settings.register_profile(
 settings.load_profile("packcli")
 
 
-# pytest-socket holds this process; the processes that tests start are held by tests/children/sitecustomize.py.
+# pytest-socket holds this process; the processes that tests start are held by tests/support/children/sitecustomize.py.
 os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(Path(__file__).parent / "children"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    [str(Path(__file__).parent / "support" / "children"), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
 
 _REFUSED: list[object] = []
@@ -70,7 +70,7 @@ def no_network(blocked_sockets: None) -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def engines_loaded_once() -> Iterator[None]:
     """Loading the built-in tokenizer takes 0.4 s, which half of the tests would do; engines keep no state."""
-    from packcli.tokenizing import engines
+    from packcli.tokenization import engines
 
     with pytest.MonkeyPatch.context() as patch:
         for name, load in engines.ENGINES.items():
@@ -91,11 +91,11 @@ def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[RemotePath]:
     """An empty bucket of memory://, which is one for the whole process; what fails is tried again at once."""
-    from packcli.stores import RemotePath, access
+    from packcli.storage import RemotePath, filesystem
 
-    monkeypatch.setattr(access, "WAIT_S", 0.0)
+    monkeypatch.setattr(filesystem, "WAIT_S", 0.0)
     root = RemotePath(f"memory://bucket-{uuid.uuid4().hex}")
     yield root
-    store = access.filesystem("memory").store
+    store = filesystem.filesystem("memory").store
     for key in [key for key in store if key.startswith(f"/{root.name}/")]:
         del store[key]

@@ -1,14 +1,16 @@
 """A packed directory in the formats of other stacks.
 
-A format is one file here and one line below: it says what it cannot hold, writes one part for each shard, and then
-what joins the parts. The run around it (lock, resume, commit) is in `run`.
+    a format, an output   run.run_export   -> locked, resumed, committed
+                          base.Export      -> what it cannot hold, one part for each shard, and what joins the parts
+
+A format is one file here and one line below.
 """
 
 from __future__ import annotations
 
 import os
 
-from packcli import stores
+from packcli import storage
 from packcli.errors import UsageError, unknown_name
 from packcli.exports.base import Export, Exported
 from packcli.exports.directories import Automodel, LlamaFactory, Unpacked
@@ -20,6 +22,7 @@ from packcli.exports.parquet import Parquet
 from packcli.exports.run import run_export
 
 __all__ = ["EXPORTS", "Exported", "export", "get_export"]
+
 
 EXPORTS: dict[str, Export] = {
     "parquet": Parquet(),
@@ -41,7 +44,7 @@ def get_export(name: str) -> Export:
 
 
 def export(
-    directory: str | os.PathLike[str] | stores.RemotePath,
+    directory: str | os.PathLike[str] | storage.RemotePath,
     to: str,
     output: str | os.PathLike[str] | None = None,
     *,
@@ -60,9 +63,9 @@ def export(
     Raises:
         PackcliError: whatever is wrong; see packcli.errors.
     """
-    source = stores.locate(directory)
-    place = f"{source.name if isinstance(source, stores.RemotePath) else os.path.normpath(source)}-{to}"
-    target = stores.locate(place if output is None else output)
-    if isinstance(target, stores.RemotePath):
+    source = storage.locate(directory)
+    place = f"{source.name if isinstance(source, storage.RemotePath) else os.path.normpath(source)}-{to}"
+    target = storage.locate(place if output is None else output)
+    if isinstance(target, storage.RemotePath):
         raise UsageError(f"{target}: an export is written on this machine", "give a directory with -o, then upload it")
     return run_export(get_export(to), to, source, target, lossy=lossy, overwrite=overwrite)

@@ -14,9 +14,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from packcli.dataset import Packed
 from packcli.errors import UsageError
-from packcli.exports.source import Packed
-from packcli.shards import committed, write_json
+from packcli.storage.files import committed, write_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from packcli.dataset import Packed, Rows
 from packcli.exports.base import Export, Part, Sink, quoted
 from packcli.exports.parquet import lists, matrix
-from packcli.exports.source import Packed
-from packcli.rows import Rows
 
 ROWS = 1000
 """Documents of a record batch."""

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from packcli.assemble import IGNORE
+from packcli.config.choices import IGNORE
+from packcli.dataset import Packed
 from packcli.exports.base import Export, Part, Sink, quoted
 from packcli.exports.megatron import joined_lengths, write_flat_part
-from packcli.exports.source import Packed
 
 NAMES = {"train": "train.bin", "validation": "val.bin"}
 

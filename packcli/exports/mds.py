@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from packcli.dataset import Packed, Rows
 from packcli.exports.base import Export, Part, Sink, quoted, refuse_hidden_ends
-from packcli.exports.source import Packed
-from packcli.rows import Rows
 
 COLUMNS = ("labels", "position_ids", "tokens")
 SHARD_BYTES = 1 << 26

@@ -1,6 +1,6 @@
-"""Megatron-LM's indexed dataset: SPLIT.bin with the ids of all documents, SPLIT.idx with where they are.
+r"""Megatron-LM's indexed dataset: SPLIT.bin with the ids of all documents, SPLIT.idx with where they are.
 
-The index (little-endian): b"MMIDIDX\\0\\0", u64 version 1, u8 code of the dtype, u64 sequences, u64 document indices,
+The index (little-endian): b"MMIDIDX\0\0", u64 version 1, u8 code of the dtype, u64 sequences, u64 document indices,
 then int32 lengths, int64 byte offsets, int64 document indices 0..D. A document is one sequence.
 """
 
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from packcli.dataset import Documents, Packed
 from packcli.exports.base import Export, Part, Sink, quoted, refuse_hidden_ends, refuse_masks
-from packcli.exports.source import Documents, Packed
 
 UINT16_IDS = 65_500
 """Megatron-LM stores vocabularies below this many ids as uint16, others as int32."""

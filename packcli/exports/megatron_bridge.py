@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from packcli.assemble import IGNORE
+from packcli.config.choices import IGNORE
+from packcli.dataset import Packed, Rows
 from packcli.exports.base import Export, Part, Sink, quoted
 from packcli.exports.parquet import lists, write_parquet
-from packcli.exports.source import Packed
-from packcli.rows import Rows
 
 SCHEMA = pa.schema(
     [

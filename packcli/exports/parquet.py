@@ -10,11 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from packcli.config import COLUMNS
+from packcli.config.choices import COLUMNS
+from packcli.dataset import Packed, Rows, make_schema
 from packcli.exports.base import Export, Part, Sink, quoted
-from packcli.exports.source import Packed
-from packcli.rows import Rows
-from packcli.shards import make_schema
 
 ROW_GROUP_POSITIONS = 1 << 22
 """Positions in a row group, about: 16 MiB a column before compression."""

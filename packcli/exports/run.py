@@ -15,12 +15,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from packcli.dataset import MANIFEST, STATE_DIRECTORY, Output, Packed
 from packcli.errors import MismatchError, OutputError, StorageError
 from packcli.exports.base import Export, Exported, File, Part, Sink
-from packcli.exports.source import Packed
-from packcli.manifest import MANIFEST, STATE_DIRECTORY, Output
-from packcli.shards import write_json
-from packcli.stores import Location
+from packcli.storage import Location
+from packcli.storage.files import write_json
 
 EXPORT_VERSION = 1
 """Version of the bytes that exports hold."""

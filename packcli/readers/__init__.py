@@ -1,25 +1,31 @@
-"""Paths -> sources -> units -> documents. The door to pyarrow's readers and msgspec.
+"""Inputs -> sources -> units -> records, with their place. The door to pyarrow's readers and msgspec.
 
-    inputs (files, directories, globs, -)   sources.find_sources   -> Source, one a file
-    Source                                  units.cut_units        -> Unit, spans of about unit_bytes
-    Unit                                    records.read_parts     -> chunks of rows, cut into parts
-    Chunk                                   fields.TextExtractor   -> texts
-                                            rows.RowExtractor      -> rows of parts, for every format but text
+    inputs (files, directories, globs, -)   sources.find_sources       -> Source, one a file
+    Source                                  units.cut_units            -> Unit, spans of about unit_bytes
+    options, the first record               fields.find_fields         -> Fields: which column is what
+    Unit                                    parts.read_parts           -> chunks of rows, cut into parts
+    Chunk                                   extractors.TextExtractor   -> texts
+                                            extractors.RowExtractor    -> rows of parts, for every format but text
+    what cannot be used                     bad_rows.BadRows           -> skipped, counted, kept, or the end
 
 A unit that is plain JSONL or Parquet is one part. A compressed or otherwise sequential file is one unit
-that gives several parts, each about unit_bytes of text, because nobody knows its size beforehand.
+that gives several parts, each about unit_bytes of text, because nobody knows its size beforehand. How inputs are cut
+depends on them and on unit_bytes alone.
 """
 
+from __future__ import annotations
+
+from packcli.readers.bad_rows import HINT, BadRows, Rejected, place_of
 from packcli.readers.chunks import Chunk, RawChunk, ThinnedChunk, raw_of
-from packcli.readers.fields import TextExtractor, find_fields
-from packcli.readers.mixed import MixedUnit, Take, cut_mixed, hash_seed
-from packcli.readers.picking import PickedRows
-from packcli.readers.records import Meter, Part, digest_parts, read_parts
-from packcli.readers.rejecting import HINT, BadRows, Rejected, place_of
-from packcli.readers.rows import Row, RowExtractor
+from packcli.readers.extractors import Row, RowExtractor, TextExtractor
+from packcli.readers.fields import find_fields
+from packcli.readers.files import Meter
+from packcli.readers.mixture import MixedUnit, Take, cut_mixed, hash_seed
+from packcli.readers.parts import Part, digest_parts, read_parts
+from packcli.readers.picked_rows import PickedRows
 from packcli.readers.shapes import Fields
-from packcli.readers.sources import Source, default_output_name, find_sources, spool_stdin
-from packcli.readers.units import Span, Unit, cut_source, cut_units, is_read_to_be_cut, most_rows
+from packcli.readers.sources import Source, Span, default_output_name, find_sources, spool_stdin
+from packcli.readers.units import Unit, cut_source, cut_units, is_read_to_be_cut, most_rows
 
 __all__ = [
     "HINT",

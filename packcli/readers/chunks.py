@@ -19,7 +19,7 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from packcli.repeats import row_hashes
+from packcli.seeds import row_hashes
 
 
 class Digest:

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import string
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Sequence
 
-import msgspec
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from packcli.config import OPTIONAL, REQUIRED, is_template, template_fields
 from packcli.errors import BadRowError, FieldError, NoInputError, PackcliError, StorageError, nearest
-from packcli.formats import OPTIONAL, REQUIRED, is_template, template_fields
-from packcli.readers.chunks import (
-    BytesChunk,
-    Chunk,
-    ColumnChunk,
-    LineChunk,
-    LongChunk,
-    RawChunk,
-    raw_of,
-    taken_of,
-)
-from packcli.readers.columns import check_columns, is_text
-from packcli.readers.decoding import Decoder, repaired
-from packcli.readers.judging import Members, RefusalError, parse
-from packcli.readers.records import open_arrow, read_parts
-from packcli.readers.rejecting import TOO_LONG_HINT, BadRows
+from packcli.readers.arrow_files import check_columns, is_text, open_arrow
+from packcli.readers.bad_rows import BadRows
+from packcli.readers.chunks import BytesChunk, LineChunk
+from packcli.readers.extractors import records_of
+from packcli.readers.faults import Members, RefusalError, parse
+from packcli.readers.files import open_parquet
+from packcli.readers.parts import read_parts
 from packcli.readers.shapes import Fields, describe, detect, mapping, shaped_fields
-from packcli.readers.sources import Source
-from packcli.readers.units import Span, Unit, open_parquet
+from packcli.readers.sources import Source, Span
+from packcli.readers.units import Unit
 
 DEFAULT_FIELD = "text"
 
@@ -214,197 +201,3 @@ def _look_at(chunk: LineChunk | BytesChunk, source: Source) -> Iterator[dict[str
 def _json_kind(value: object) -> str:
     names: dict[type, str] = {str: "string", Members: "object", list: "array", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
-
-
-class TextExtractor:
-    """Decodes chunks into texts, one a row, as the fields say."""
-
-    def __init__(self, fields: Fields, sources: Sequence[Source], bad_rows: BadRows | None = None) -> None:
-        self._sources = sources
-        self._fields = fields
-        self._bad_rows = bad_rows or BadRows(sources)
-        self._join = _joiner(fields)
-        holds_json = any(source.format == "json" for source in sources)
-        self._decode = Decoder(dict.fromkeys(fields.names, str) if holds_json else {})
-
-    def __call__(self, chunk: Chunk) -> tuple[list[str], NDArray[np.int64]]:
-        """The texts of a chunk and the row number of each, int64[D].
-
-        Raises:
-            BadRowError: a row that is not JSON, not UTF-8, or has no text in the field, and the run is to stop; names
-                file and line.
-        """
-        source = self._sources[chunk.source]
-        raw = raw_of(chunk)
-        if isinstance(raw, LongChunk):
-            return refuse_long(raw, chunk, source, self._bad_rows)
-        if isinstance(raw, ColumnChunk):
-            return self._from_columns(raw, chunk, source)
-        records, rows = taken_records(raw, chunk)
-        self._bad_rows.num_rows += len(records)
-        if source.format == "txt":
-            return self._from_text(raw, records, rows, source)
-        objects = self._decode.all(records)
-        if objects is None:
-            objects, rows = decode_singly(self._decode, raw, records, rows, source, self._bad_rows)
-        if self._join is None:
-            return [each.f0 for each in objects], rows
-        join = self._join
-        return [join(*msgspec.structs.astuple(each)) for each in objects], rows
-
-    def _from_text(
-        self, chunk: RawChunk, records: list[Any], rows: NDArray[np.int64], source: Source
-    ) -> tuple[list[str], NDArray[np.int64]]:
-        texts, kept = [], []
-        for index, (record, row) in enumerate(zip(records, rows.tolist(), strict=True)):
-            try:
-                text = record.decode()
-            except UnicodeDecodeError as error:
-                if not source.lenient:
-                    place = f"{source.name}: document {row}, byte {error.start}"
-                    self._bad_rows.add(chunk, row, "not-utf8", f"not UTF-8: {error.reason}", place=place)
-                    continue
-                text = record.decode("utf-8", "replace")
-                self._bad_rows.num_repaired += 1
-            texts.append(text.removeprefix("\ufeff") if row == 0 else text)
-            kept.append(index)
-        return texts, rows if len(kept) == len(rows) else rows[kept]
-
-    def _from_columns(self, raw: ColumnChunk, chunk: Chunk, source: Source) -> tuple[list[str], NDArray[np.int64]]:
-        columns, rows = taken_columns(raw, chunk)
-        self._bad_rows.num_rows += len(rows)
-        try:
-            if any(column.null_count for column in columns):
-                raise ValueError("a null")
-            values = [column.to_pylist() for column in columns]
-        except ValueError:  # or one that is not UTF-8: row by row
-            values, rows = self._columns_singly(raw, columns, rows, source)
-        if self._join is None:
-            return values[0], rows
-        return list(map(self._join, *values)), rows
-
-    def _columns_singly(
-        self, chunk: ColumnChunk, columns: list[Column], rows: NDArray[np.int64], source: Source
-    ) -> tuple[list[list[str]], NDArray[np.int64]]:
-        found: list[list[str]] = [[] for _ in columns]
-        kept = []
-        for index, row in enumerate(rows.tolist()):
-            repairs = 0
-            texts = []
-            for name, column in zip(self._fields.names, columns, strict=True):
-                try:
-                    text, is_repaired = text_of(name, column[index], source)
-                except RefusalError as refusal:
-                    self._bad_rows.add(chunk, row, *refusal.verdict)
-                    break
-                repairs += is_repaired
-                texts.append(text)
-            else:
-                kept.append(index)
-                self._bad_rows.num_repaired += bool(repairs)
-                for each, text in zip(found, texts, strict=True):
-                    each.append(text)
-        return found, rows[kept]
-
-
-def refuse_long(raw: LongChunk, chunk: Chunk, source: Source, bad_rows: BadRows) -> tuple[list[Any], NDArray[np.int64]]:
-    """Notes a row that is too long, if it is taken; it gives no document."""
-    nothing = np.empty(0, dtype=np.int64)
-    taken = taken_of(chunk, np.array([raw.first_row]))
-    if taken is not None and not len(taken):
-        return [], nothing
-    bad_rows.num_rows += 1
-    what = f"the row is longer than {source.max_row_bytes:,} bytes"
-    bad_rows.add(raw, raw.first_row, "too-long", what, hint=TOO_LONG_HINT)
-    return [], nothing
-
-
-def decode_singly(
-    decode: Decoder,
-    chunk: LineChunk | BytesChunk,
-    records: list[Any],
-    rows: NDArray[np.int64],
-    source: Source,
-    bad_rows: BadRows,
-) -> tuple[list[Any], NDArray[np.int64]]:
-    """Decodes records one by one: passes over lines of white space, mends what may be mended, and notes bad rows."""
-    objects, kept = [], []
-    for index, record in enumerate(records):
-        decoded = decode.one(record)
-        if decoded is None:
-            raw = bytes(record)
-            if raw.isspace() and isinstance(chunk, LineChunk):
-                bad_rows.num_rows -= 1
-                continue
-            decoded = decode.one(repaired(raw)) if source.lenient else None
-            if decoded is None:
-                bad_rows.add(chunk, int(rows[index]), *decode.judge(raw, mended=source.lenient))
-                continue
-            bad_rows.num_repaired += 1
-        objects.append(decoded)
-        kept.append(index)
-    return objects, rows if len(kept) == len(rows) else rows[kept]
-
-
-def text_of(name: str, value: pa.LargeStringScalar, source: Source, of: str = "value") -> tuple[str, bool]:
-    """The text of a field, and whether it was mended.
-
-    Raises:
-        RefusalError: there is none, or the bytes `of` it are not UTF-8 and are not to be mended.
-    """
-    if not value.is_valid:
-        raise RefusalError("null", f"{name!r} is null")
-    data: bytes = value.as_buffer().to_pybytes()
-    try:
-        return data.decode(), False
-    except UnicodeDecodeError as error:
-        if not source.lenient:
-            words = f"{name!r} is not UTF-8: {error.reason} at byte {error.start} of the {of}"
-            raise RefusalError("not-utf8", words) from None
-        return data.decode("utf-8", "replace"), True
-
-
-def _joiner(fields: Fields) -> Callable[..., str] | None:
-    """The template as a function of the field values by position; a brace inside a value stays a brace."""
-    if fields.template is None:
-        return None
-    pieces = []
-    for literal, name, _, _ in string.Formatter().parse(fields.template):
-        pieces.append(literal.replace("{", "{{").replace("}", "}}"))
-        if name is not None:
-            pieces.append("{" + str(fields.names.index(name)) + "}")
-    return "".join(pieces).format
-
-
-def records_of(chunk: LineChunk | BytesChunk) -> tuple[list[Any], NDArray[np.int64]]:
-    """The undecoded records of a chunk, empty lines left out, and the row number of each."""
-    if isinstance(chunk, BytesChunk):
-        records = chunk.records
-        return records, np.arange(chunk.first_row, chunk.first_row + len(records), dtype=np.int64)
-    lines = chunk.lines
-    rows = np.arange(chunk.first_row, chunk.first_row + len(lines), dtype=np.int64)
-    if not all(lines):
-        full = [index for index, line in enumerate(lines) if line]
-        return [lines[index] for index in full], rows[full]
-    return lines, rows
-
-
-def taken_records(raw: LineChunk | BytesChunk, chunk: Chunk) -> tuple[list[Any], NDArray[np.int64]]:
-    """`records_of`, those only that are taken."""
-    records, rows = records_of(raw)
-    taken = taken_of(chunk, rows)
-    return (records, rows) if taken is None else ([records[index] for index in taken.tolist()], rows[taken])
-
-
-Column: TypeAlias = pa.LargeStringArray | pa.LargeListArray
-
-
-def taken_columns(raw: ColumnChunk, chunk: Chunk) -> tuple[list[Column], NDArray[np.int64]]:
-    """The columns of the rows that are taken, and the number of each row."""
-    rows = np.arange(raw.first_row, raw.first_row + len(raw.columns[0]), dtype=np.int64)
-    taken = taken_of(chunk, rows)
-    if taken is None:
-        return raw.columns, rows
-    # As it lies in memory: pa.array would import pandas first, see shards.
-    indices = pa.Array.from_buffers(pa.int64(), len(taken), [None, pa.py_buffer(taken)])
-    return [column.take(indices) for column in raw.columns], rows[taken]

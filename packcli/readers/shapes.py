@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from packcli.config import OPTIONAL, REQUIRED, is_template, split_mapping, template_fields
 from packcli.errors import FieldError, UsageError, nearest, unknown_name
-from packcli.formats import OPTIONAL, REQUIRED, is_template, split_mapping, template_fields
 
 ALSO_CALLED = {"output": "response"}
 """Part -> the other name that the field has in some data sets."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from packcli import stores
-from packcli.config import MAX_LINE_BYTES
+from packcli import storage
+from packcli.config.choices import MAX_LINE_BYTES
 from packcli.errors import NoInputError, StorageError, UsageError
 
 STDIN = "-"
@@ -96,13 +96,13 @@ def find_sources(
     if not inputs:
         raise NoInputError("no input", "name a file, a directory, a quoted glob, or - for standard input")
     paths: list[str] = []
-    known: dict[str, stores.Entry] = {}  # what listings said about objects
+    known: dict[str, storage.Entry] = {}  # what listings said about objects
     for each in inputs:
         paths += _expand(each, warn, known)
     seen: set[str] = set()
     unique = []
     for path in paths:
-        remote = stores.is_remote(path)
+        remote = storage.is_remote(path)
         real = path if remote else os.path.realpath(path)
         if real in seen:
             warn.append(f"{path} is named twice: it is read once")
@@ -123,8 +123,8 @@ def find_sources(
     return sources
 
 
-def _expand(each: str, warn: list[str], known: dict[str, stores.Entry]) -> list[str]:
-    path = stores.locate(each)
+def _expand(each: str, warn: list[str], known: dict[str, storage.Entry]) -> list[str]:
+    path = storage.locate(each)
     if not isinstance(path, Path):
         return _expand_remote(path, warn, known)
     if path.is_dir():
@@ -145,7 +145,7 @@ def _expand(each: str, warn: list[str], known: dict[str, stores.Entry]) -> list[
     raise NoInputError(f"{each}: no such file or directory" + (f"; did you mean {close}?" if close else ""))
 
 
-def _expand_remote(path: stores.RemotePath, warn: list[str], known: dict[str, stores.Entry]) -> list[str]:
+def _expand_remote(path: storage.RemotePath, warn: list[str], known: dict[str, storage.Entry]) -> list[str]:
     entry = path.find()
     if entry is not None and not entry.is_directory:
         known[path.url] = entry
@@ -165,11 +165,11 @@ def _expand_remote(path: stores.RemotePath, warn: list[str], known: dict[str, st
     return [
         file
         for url in matches
-        for file in (_expand_directory(stores.RemotePath(url), warn, known) if url in folders else [url])
+        for file in (_expand_directory(storage.RemotePath(url), warn, known) if url in folders else [url])
     ]
 
 
-def _hidden(path: stores.RemotePath) -> str:
+def _hidden(path: storage.RemotePath) -> str:
     return "without HF_TOKEN a private repository looks as if it were not there" if path.scheme == "hf" else ""
 
 
@@ -182,19 +182,21 @@ def _nearest_file(path: Path) -> str | None:
     return str(path.parent / close) if close else None
 
 
-def _expand_directory(root: stores.Location, warn: list[str], known: dict[str, stores.Entry]) -> list[str]:
+def _expand_directory(root: storage.Location, warn: list[str], known: dict[str, storage.Entry]) -> list[str]:
     files: list[str] = []
 
     def refuse(error: OSError) -> None:
         raise StorageError(f"{error.filename}: {error.strerror}") from error
 
     join = os.path.join if isinstance(root, Path) else posixpath.join
-    for folder, folders, names in stores.walk(root, known, refuse):
+    for folder, folders, names in storage.walk(root, known, refuse):
         if OUTPUT_MARK in folders:
             warn.append(f"{folder} is an output of packcli: passed over")
             folders.clear()
             continue
-        saved = _saved_dataset(stores.locate(folder)) if "state.json" in names or "dataset_dict.json" in names else None
+        saved = (
+            _saved_dataset(storage.locate(folder)) if "state.json" in names or "dataset_dict.json" in names else None
+        )
         if saved is not None:  # its shards in row order, not what else is there, such as caches
             if folder == str(root):
                 return saved
@@ -218,7 +220,7 @@ def _expand_directory(root: stores.Location, warn: list[str], known: dict[str, s
     return []
 
 
-def _saved_dataset(root: stores.Location) -> list[str] | None:
+def _saved_dataset(root: storage.Location) -> list[str] | None:
     """The shards of a directory made by datasets' save_to_disk, in row order; None for other directories."""
     splits_file, state_file = root / "dataset_dict.json", root / "state.json"
     try:
@@ -243,12 +245,12 @@ def _split_suffix(path: str) -> tuple[str, str | None]:
     return last, None
 
 
-def _source(name: str, path: str, known: dict[str, stores.Entry]) -> Source:
+def _source(name: str, path: str, known: dict[str, storage.Entry]) -> Source:
     suffix, compression = _split_suffix(path)
     format_ = FORMATS.get(suffix)
     if format_ is None or (compression and format_ not in ("json", "txt")):
         raise UsageError(f"{path}: cannot tell the format from the name", f"packcli reads {_suffixes()}")
-    location = stores.locate(path)
+    location = storage.locate(path)
     if not isinstance(location, Path):
         entry = known.get(path) or location.find()
         if entry is None:
@@ -270,7 +272,7 @@ def _suffixes() -> str:
 
 
 def _names(paths: list[str]) -> list[str]:
-    paths = [f"/{path.replace('://', ':/', 1)}" if stores.is_remote(path) else path for path in paths]
+    paths = [f"/{path.replace('://', ':/', 1)}" if storage.is_remote(path) else path for path in paths]
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     names = (os.path.relpath(path, root).replace(os.sep, "/") for path in paths)
     # The bytes of a name are what the locale does not change.
@@ -308,3 +310,16 @@ def spool_stdin(stream: BinaryIO, path: Path, **rules: Any) -> Source:
     if size == 0:
         raise NoInputError("standard input is empty")
     return Source("stdin.jsonl", str(path), "json", None, size, **rules)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A slice of one source: bytes for plain JSONL, row groups for Parquet, else the whole file."""
+
+    source: int
+    """Index of the source."""
+    start: int = 0
+    stop: int | None = None
+    """None reads to the end."""
+    first_row: int = 0
+    """Row number, in the source, of the first row of the span."""

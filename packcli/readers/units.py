@@ -4,34 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, cast
 
-import pyarrow as pa
-
-from packcli import stores
-from packcli.errors import StorageError
-from packcli.readers.sources import Source
-
-if TYPE_CHECKING:
-    import pyarrow.parquet as pq
+from packcli.readers.files import is_json_array, open_parquet, open_source
+from packcli.readers.sources import Source, Span
 
 COMPRESSION_GUESS = 4
 """Text bytes a compressed byte stands for, when small files are put together in units."""
 
 SCAN_BYTES = 1 << 22
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A slice of one source: bytes for plain JSONL, row groups for Parquet, else the whole file."""
-
-    source: int
-    """Index of the source."""
-    start: int = 0
-    stop: int | None = None
-    """None reads to the end."""
-    first_row: int = 0
-    """Row number, in the source, of the first row of the span."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,47 +129,3 @@ def most_rows(sources: Sequence[Source]) -> int | None:
         else:
             total += source.num_bytes // 2 + 1  # a row and what ends it
     return total
-
-
-def open_parquet(source: Source) -> pq.ParquetFile:
-    """Opens a Parquet file; raises StorageError when it is damaged or not one."""
-    import pyarrow.parquet as pq  # most inputs hold JSON
-
-    try:
-        location = stores.locate(source.path)
-        if isinstance(location, stores.RemotePath):  # the columns of the row groups, a few ranges together
-            file = pa.PythonFile(stores.open_random(location, source.num_bytes), mode="r")
-            return pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
-        return pq.ParquetFile(source.path, memory_map=True, page_checksum_verification=True)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"{source.path}: not a readable Parquet file ({first_line(error)})") from None
-
-
-def open_source(source: Source, start: int = 0, stop: int | None = None) -> IO[bytes]:
-    """Opens a source at byte `start`, without a buffer; of an object nothing after `stop` is fetched ahead."""
-    location = stores.locate(source.path)
-    if isinstance(location, stores.RemotePath):
-        return cast(IO[bytes], stores.open_stream(location, source.num_bytes, start, stop))
-    file = cast(IO[bytes], open(source.path, "rb", buffering=0))  # noqa: SIM115 - the caller closes it
-    file.seek(start)
-    return file
-
-
-def is_json_array(source: Source) -> bool:
-    """Whether a plain json file holds one array instead of lines."""
-    location = stores.locate(source.path)
-    if isinstance(location, stores.RemotePath):
-        return begins_array(location.read_range(0, min(4096, source.num_bytes)))
-    with open(source.path, "rb") as file:
-        return begins_array(file.read(4096))
-
-
-def begins_array(head: bytes) -> bool:
-    """Whether JSON text begins with an array."""
-    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from packcli import chat, merged, probe, readers, tokenizing
-from packcli.assemble import IGNORE, PackBatch, Sources
-from packcli.config import PackConfig, RunOptions
+from packcli import readers
+from packcli.config.choices import IGNORE
+from packcli.dataset import Problem, Record, Schema, Sidecar, check_files, read_shard, run_schema, splits_of
 from packcli.errors import UsageError
-from packcli.job import Job, run_schema, splits_of
-from packcli.manifest import STATE_DIRECTORY, Output
-from packcli.overlong import kept_lengths
-from packcli.settings import read_toml
-from packcli.shards import Schema, read_shard
-from packcli.sidecars import Sidecar
-from packcli.stores import Location, is_remote
-from packcli.verify.files import Problem, Record, check_files
-from packcli.work import ENCODERS, TokenizedPart, tokenize_unit
+from packcli.packing import PackBatch, Sources, kept_lengths
+from packcli.storage import Location
+from packcli.tokenization import ENCODERS
+from packcli.verify.inputs import TokenizedPart, open_inputs, tokenize_unit
 
 PROBLEMS_A_PART = 20
-
-ANY_DATE = "1970-01-01"
-"""For templates that never ask for the day."""
 
 Ints = NDArray[np.int64]
 
@@ -112,121 +102,6 @@ def check_inputs(
     for sidecar in wanted.values():
         checked.problems.append(Problem(sidecar.file, "the inputs do not have this part any more"))
     return checked
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """The inputs of an output, found again, and what to read them with."""
-
-    job: Job
-    units: list[readers.Unit]
-
-
-def open_inputs(
-    root: Location,
-    record: Record,
-    *,
-    against: Sequence[str],
-    tokenizer_engine: str,
-    warn: Callable[[str], None],
-) -> Inputs | Problem:
-    """Finds the inputs, the tokenizer and the template of a run again; a Problem when they are not what they were.
-
-    The engine is loaded; the caller clears ENCODERS when it is done.
-
-    Raises:
-        UsageError: nobody knows where the inputs or the settings are.
-    """
-    config, tokenizer = _settings(root, record)
-    problem = _tokenizer_problem(record, tokenizer)
-    if problem is None:
-        warnings: list[str] = []
-        paths = list(against) or _remembered(root, record)
-        groups = [[path] for path in against] or [paths[member.inputs] for member in merged.members_of(record.manifest)]
-        sources = merged.find_again(record.manifest, paths, groups, warnings)
-        for message in warnings:
-            warn(message)
-        problem = _sources_problem(record, sources)
-    if problem is not None:
-        return Problem("", problem)
-    text = dict(record.manifest["text"])
-    then = text.pop("chat_template")
-    fields = readers.find_fields(
-        sources, config.text_field, config.text_template, format_=config.format, mapped=config.field
-    )
-    if fields.identity() != text:
-        return Problem("", f"the inputs have other fields: {', '.join(fields.names)}")
-    template = None
-    if then is not None:
-        directory = Path(tokenizer.path).parent
-        date = then["date"] or ANY_DATE
-        template = chat.find_template(config.chat_template, directory, tokenizer.name, date)
-        if template.identity() != then:
-            return Problem("", f"the chat template {template.name} is not that of the run")
-    threads = os.cpu_count() or 1
-    choice = tokenizing.choose_engine(
-        tokenizer, tokenizer_engine, [], num_bytes=probe.text_bytes(sources), threads=threads
-    )
-    job = Job(
-        # Whether BOS was asked for stands under "tokenizer" in the manifest, and not among the settings.
-        config=dataclasses.replace(record.config, add_bos=config.add_bos),
-        root=root,
-        sources=tuple(sources),
-        fields=fields,
-        tokenizer=tokenizer,
-        template=template,
-        engine=choice.engine.name,
-        threads=threads,
-        committed=frozenset(),
-    )
-    ENCODERS[job.encoder_key] = choice.engine, choice.spot_check  # loaded already
-    return Inputs(job, merged.cut_units(record.manifest, sources, record.config.unit_bytes))
-
-
-def _settings(root: Location, record: Record) -> tuple[PackConfig, tokenizing.TokenizerSpec]:
-    """The settings with their paths, as this machine keeps them, and the tokenizer of today."""
-    options = set(RunOptions.__dataclass_fields__)
-    try:
-        kept = read_toml(cast(Path, root / STATE_DIRECTORY / "packcli.toml"))  # read_text is all it needs
-        config = PackConfig(**{name: value for name, value in kept.items() if name not in options})
-    except UsageError as error:
-        raise UsageError(f"--deep needs the settings of the run: {error.message}", "leave out --deep") from None
-    path = Output(root).last_run().get("tokenizer_path")
-    if isinstance(path, str) and os.path.isfile(path) and config.tokenizer != record.tokenizer.name:
-        place = os.path.dirname(path) if os.path.basename(path) == "tokenizer.json" else path
-        config = dataclasses.replace(config, tokenizer=place)
-    return config, tokenizing.find_tokenizer(config, allow_network=False)
-
-
-def _tokenizer_problem(record: Record, tokenizer: tokenizing.TokenizerSpec) -> str | None:
-    now = tokenizer.identity()
-    for name, then in record.manifest["tokenizer"].items():
-        if now.get(name) != then:
-            change = f"{name} was {then!r}, now it is {now.get(name)!r}"
-            return f"the tokenizer {tokenizer.path} is not that of the run: {change}"
-    return None
-
-
-def _remembered(root: Location, record: Record) -> list[str]:
-    """Where the inputs were when they were packed."""
-    known = [merged.path_of(each) for each in merged.remembered_inputs(root, record.manifest)]
-    paths = [path for path in known if path is not None]
-    if len(paths) < len(known):
-        raise UsageError(f"{root}: nobody knows where its inputs are", "name them with --against")
-    missing = [path for path in paths if not is_remote(path) and not os.path.isfile(path)]
-    if missing:
-        raise UsageError(f"{missing[0]}: the input is not there any more", "say with --against where the inputs are")
-    return paths
-
-
-def _sources_problem(record: Record, sources: Sequence[readers.Source]) -> str | None:
-    then = record.manifest["inputs"]
-    if len(then) != len(sources):
-        return f"the inputs are {len(sources)} files, and were {len(then)}"
-    for index, (was, source) in enumerate(zip(then, sources, strict=True)):
-        if was["num_bytes"] != source.num_bytes:
-            return f"input {index} ({source.name}) has {source.num_bytes:,} bytes, had {was['num_bytes']:,}"
-    return None
 
 
 def _check_part(

@@ -10,9 +10,8 @@ import time
 
 import numpy as np
 
-from packcli.assemble import Assembler, Layout, Origin
-from packcli.config import COLUMNS
-from packcli.planner import make_plan
+from packcli.config.choices import COLUMNS
+from packcli.packing import Assembler, Layout, Origin, make_plan
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from bench_pack import BUILTIN, cpu_seconds
 
-from packcli.settings import parse_size
+from packcli.config import parse_size
 
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "chat.jsonl"
 

@@ -20,7 +20,7 @@ import numpy as np
 from bench_pack import BUILTIN, texts_of
 
 from packcli.config import PackConfig
-from packcli.tokenizing import find_tokenizer, make_engine
+from packcli.tokenization import find_tokenizer, make_engine
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from bench_pack import lines_of
 
-from packcli.settings import parse_size
+from packcli.config import parse_size
 
 
 def make_large(source: Path, target: Path, size: int) -> None:

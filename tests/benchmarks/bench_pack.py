@@ -21,7 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-BUILTIN = Path(__file__).parents[2] / "packcli" / "tokenizing" / "builtin"
+BUILTIN = Path(__file__).parents[2] / "packcli" / "tokenization" / "builtin"
 CODECS = {".zst": "zstd", ".gz": "gzip"}
 
 

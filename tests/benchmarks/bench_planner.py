@@ -29,12 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import packcli
-from packcli.planner import Plan, balance_plan, check_plan
-from packcli.strategies.balancing import group_costs
-from packcli.strategies.best_fit import best_fit, plan_histogram
-from packcli.strategies.bounds import count_bound
-from packcli.strategies.next_fit import next_fit
-from packcli.strategies.patterns import count_lengths, num_packs
+from packcli.packing import Plan, balance_plan
+from packcli.packing.plan import check_plan
+from packcli.packing.strategies import count_bound, group_costs
+from packcli.packing.strategies.best_fit.portfolio import best_fit, plan_histogram
+from packcli.packing.strategies.next_fit import next_fit
+from packcli.packing.strategies.patterns import count_lengths, num_packs
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")

@@ -23,10 +23,10 @@ from pathlib import Path
 
 from bench_large import make_large, memory_of
 
-from packcli.engine import Ground
-from packcli.settings import parse_size
+from packcli.config import parse_size
+from packcli.pipeline.engines import Ground
 
-sys.path.append(str(Path(__file__).parents[1] / "ray"))
+sys.path.append(str(Path(__file__).parents[1] / "integrations" / "ray"))
 from ray_head import ray_head  # noqa: E402
 
 IDLE_S = 20.0
@@ -110,7 +110,7 @@ def trivial(item: int, emit: object) -> int:
 
 
 def tasks(args: argparse.Namespace) -> None:
-    from packcli.engine.on_ray import open_ray
+    from packcli.pipeline.engines.ray import open_ray
 
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -25,10 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from packcli.layouts import measure_layouts
-from packcli.shards import ShardInfo
-from packcli.sidecars import Sidecar, sealed_bytes
-from packcli.stats import Stats, histogram
+from packcli.dataset import ShardInfo, Sidecar, Stats, histogram, measure_layouts
+from packcli.dataset.fingerprint import sealed_bytes
 
 MAX_LEN = 2048
 SHARD_BYTES = 512

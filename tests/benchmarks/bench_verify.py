@@ -12,11 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import packcli
-from packcli.job import run_schema
-from packcli.shards import file_sha256
+from packcli.dataset import check_files, run_schema
+from packcli.dataset.checks.rows import check_rows_of, rules_of
+from packcli.storage.files import file_sha256
 from packcli.verify import verify
-from packcli.verify.files import check_files
-from packcli.verify.rows import check_rows_of, rules_of
 
 TURNS = 5
 

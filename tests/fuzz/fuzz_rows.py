@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 with atheris.instrument_imports(include=["packcli"]):
     from packcli import readers
     from packcli.errors import PackcliError
-    from packcli.readers.units import begins_array
-    from packcli.work import make_extractor
+    from packcli.pipeline.documents import make_extractor
+    from packcli.readers.files import begins_array
 
 FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
 SUFFIXES = (".jsonl", ".json", ".txt", ".jsonl.gz", ".jsonl.zst", ".parquet", ".arrow")

@@ -12,9 +12,8 @@ import atheris
 
 with atheris.instrument_imports(include=["packcli"]):
     import packcli
-    from packcli.verify.files import check_files
-    from packcli.verify.rows import check_rows_of, rules_of
-    from packcli.work import run_schema
+    from packcli.dataset import check_files, run_schema
+    from packcli.dataset.checks.rows import check_rows_of, rules_of
 
 FOLDER = Path(tempfile.mkdtemp())
 TARGET = FOLDER / "damaged.arrow"

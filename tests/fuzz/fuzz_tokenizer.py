@@ -13,7 +13,7 @@ import atheris
 with atheris.instrument_imports(include=["packcli"]):
     from packcli.config import PackConfig
     from packcli.errors import PackcliError
-    from packcli.tokenizing import choose_engine, find_tokenizer
+    from packcli.tokenization import choose_engine, find_tokenizer
 
 FOLDER = Path(tempfile.mkdtemp())
 

@@ -1,0 +1,109 @@
+"""Packs on a terminal: the view of `packcli inspect`, on stdout. Knows rich, as console does.
+
+With colours, segments alternate between two, and tokens without loss are dim. Without colours, tokens without
+loss stand between marks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.text import Text
+
+from packcli.cli.views.console import PipedConsole
+from packcli.dataset import Row
+from packcli.errors import visible
+from packcli.report import Inspector, ShownPiece
+
+SEGMENT_STYLES = ("cyan", "green")
+MASKED_STYLE = "dim"
+MARKS = ("\u27ea", "\u27eb")
+ASCII_MARKS = ("{{", "}}")
+
+
+def make_output() -> Console:
+    """A console on stdout for text that people read, page through or pipe."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    return PipedConsole(highlight=False, soft_wrap=not sys.stdout.isatty())  # a pager wraps for itself
+
+
+@contextlib.contextmanager
+def paged(console: Console, wanted: bool) -> Iterator[None]:
+    """Through $PAGER (or less) on a terminal; as it is elsewhere."""
+    if not (wanted and console.is_terminal):
+        yield
+        return
+    os.environ.setdefault("LESS", "FRX")
+    with console.pager(styles=console.color_system is not None and not console.no_color):
+        yield
+
+
+def show_row(console: Console, inspector: Inspector, row: Row, find: str | None = None) -> None:
+    """One pack: a line of figures, then every segment under its heading."""
+    pieces = inspector.show(row)
+    padding = sum(each.num_tokens for each in pieces if each.piece.is_padding)
+    num_real = len(row.ids) - padding
+    segments = sum(not each.piece.is_padding for each in pieces)
+    noun = "segment" if segments == 1 else "segments"
+    console.print(
+        Text(
+            f"{row.split} row {row.index:,}: {num_real:,} tokens in {segments:,} {noun}, "
+            f"{row.num_loss:,} with loss, {padding:,} padding ({visible(row.file)})",
+            style="bold",
+        )
+    )
+    marks = _marks(console)
+    legend = f"{marks[0]}no loss{marks[1]}" if marks else "dim: no loss"
+    console.print(Text(legend, style="" if marks else MASKED_STYLE))
+    for each in pieces:
+        _show_piece(console, each, marks, find)
+    console.print()
+
+
+def _marks(console: Console) -> tuple[str, str] | None:
+    if console.color_system is not None and not console.no_color:
+        return None
+    return ASCII_MARKS if console.options.ascii_only else MARKS
+
+
+def _show_piece(console: Console, each: ShownPiece, marks: tuple[str, str] | None, find: str | None) -> None:
+    rule = "--" if console.options.ascii_only else "\u2500\u2500"
+    if each.piece.is_padding:
+        console.print(Text(f"{rule} padding: {each.num_tokens:,} positions, no loss; {each.positions}", style="dim"))
+        return
+    style = SEGMENT_STYLES[each.number % 2]
+    place = f"{visible(each.where)}; " if each.where else ""
+    console.print(
+        Text(f"{rule} {each.number}: {place}{each.num_tokens:,} tokens; {each.positions}", style=f"bold {style}")
+    )
+    body = Text()
+    for run in each.runs:
+        text = visible(run.text, keep="\n")
+        if run.has_loss:
+            body.append(text, style=style)
+        elif marks:
+            body.append(f"{marks[0]}{text}{marks[1]}")
+        else:
+            body.append(text, style=f"{MASKED_STYLE} {style}")
+    if find:
+        body.highlight_words([visible(find, keep="\n")], style="reverse")
+    console.print(body, overflow="fold")
+
+
+def show_tokens(console: Console, inspector: Inspector, row: Row) -> None:
+    """One pack, one token a line: place, id, label, position, segment, text."""
+    console.print(Text(f"{row.split} row {row.index:,} ({visible(row.file)})", style="bold"))
+    console.print(Text(f"{'place':>7} {'id':>8} {'label':>8} {'position':>8} {'segment':>7}  text", style="bold"))
+    for place, token, text, label, position, segment in inspector.tokens(row):
+        shown = "-" if label is None else str(label)
+        number = str(segment) if segment else "pad"
+        line = f"{place:>7} {token:>8} {shown:>8} {position:>8} {number:>7}  {visible(text)}"
+        style = "dim" if label is None else SEGMENT_STYLES[segment % 2]
+        mark = "> " if segment and position == 0 else ""
+        console.print(Text(f"{mark}{line[len(mark) :]}", style=style), soft_wrap=True)
+    console.print()

@@ -1,0 +1,39 @@
+"""next-fit: a segment goes into the pack in hand, or opens the next; the order is kept exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from packcli.packing.strategies.patterns import Packs
+
+
+def next_fit(
+    lengths: NDArray[np.int32], capacity: int, *, max_docs: int = 0, seed: int = 0, effort: str = "normal"
+) -> Packs:
+    """Keeps the stream's order, for curricula.
+
+    3 2 4 1 1 with capacity 5 gives 3 2 | 4 1 | 1: pack_offsets 0 2 4 5.
+    """
+    ends = pack_ends(lengths, capacity, max_docs)
+    return Packs(np.arange(len(lengths), dtype=np.int64), np.concatenate((np.zeros(1, dtype=np.int64), ends)))
+
+
+def pack_ends(lengths: NDArray[np.int32], capacity: int, max_docs: int = 0) -> NDArray[np.int64]:
+    """Where each pack of next fit ends, int64[P].
+
+    For every segment one search tells where a pack that starts there would end; the packs are then a
+    walk along those ends, one step a pack.
+    """
+    num_segments = len(lengths)
+    before = np.zeros(num_segments + 1, dtype=np.int64)
+    np.cumsum(lengths, out=before[1:])
+    ends = np.searchsorted(before, before[:-1] + capacity, side="right") - 1
+    if max_docs:
+        np.minimum(ends, np.arange(num_segments) + max_docs, out=ends)
+    end_of = ends.tolist()
+    found, place = [], 0
+    while place < num_segments:
+        place = end_of[place]
+        found.append(place)
+    return np.array(found, dtype=np.int64)

@@ -1,0 +1,3 @@
+"""Shuffle-fit: few packs whose segments met by chance (fit), and what it costs (bias)."""
+
+from __future__ import annotations

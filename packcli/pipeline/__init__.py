@@ -1,0 +1,46 @@
+"""The run: it prepares, works on units, and finishes. Emits events, prints nothing.
+
+    inputs, settings   prepare               -> what the run is; probe: the first records; mixture: how often each
+    a unit             unit.run_unit         -> read, tokenize, plan, assemble, commit; the same anywhere, any time
+    all units          engines               -> here, in processes, or on Ray;  ranks: shared out to machines
+    every part         finish.finish         -> index, report, manifest
+    several outputs    merge.merge           -> one output
+    lengths alone      measure.measure       -> what stats and what-if tables are made of
+
+`packcli` itself names `pack` (run) and `merge`.
+"""
+
+from __future__ import annotations
+
+from packcli.pipeline.custom_strategy import find_strategy, pin_strategy
+from packcli.pipeline.documents import read_documents
+from packcli.pipeline.events import Progress, Started, Warned
+from packcli.pipeline.job import Job, plan_seed
+from packcli.pipeline.measure import Joined, Lengths, measure
+from packcli.pipeline.merge import merge
+from packcli.pipeline.plan_part import count_loss, loss_between, loss_of, with_loss
+from packcli.pipeline.probe import text_bytes
+from packcli.pipeline.run import pack
+from packcli.pipeline.unit import run_unit
+
+__all__ = [
+    "Job",
+    "Joined",
+    "Lengths",
+    "Progress",
+    "Started",
+    "Warned",
+    "count_loss",
+    "find_strategy",
+    "loss_between",
+    "loss_of",
+    "measure",
+    "merge",
+    "pack",
+    "pin_strategy",
+    "plan_seed",
+    "read_documents",
+    "run_unit",
+    "text_bytes",
+    "with_loss",
+]

@@ -1,0 +1,229 @@
+"""The documents of a part: read, tokenized, and gathered with where they come from."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from packcli import readers, tokenization
+from packcli.config import PackConfig
+from packcli.dataset import VALIDATION, Stats
+from packcli.errors import BadRowError
+from packcli.packing import Origin, TokenBuffer
+from packcli.pipeline.events import Progress
+from packcli.pipeline.job import Job
+from packcli.tokenization import DocumentMaker, Marker, find_overlong, load_encoder, overlong_row
+
+Extractor = Callable[[readers.Chunk], tuple[list[Any], NDArray[np.int64]]]
+"""Chunk -> the texts, or the rows of parts, of its documents, and the number of each row."""
+
+
+class Documents:
+    """The documents of one part: tokens, where they come from, and to which split they go.
+
+    Args:
+        job: The job.
+        engine: The engine of tokenization.
+        spot_check: What looks at its work.
+        bad_rows: Takes rows that cannot be used.
+        tokens: Where the tokens go; None makes a TokenBuffer.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        engine: tokenization.Engine,
+        spot_check: tokenization.SpotCheck,
+        bad_rows: readers.BadRows,
+        tokens: TokenBuffer | None = None,
+    ) -> None:
+        self._engine, self._spot_check = engine, spot_check
+        self._config = job.config
+        self._bad_rows = bad_rows
+        self._eos = job.tokenizer.eos_id
+        self._num_extra = (job.tokenizer.bos_id is not None) + (job.tokenizer.eos_id is not None)
+        if tokens is None:
+            # Rather too large: pages that are never written take no memory.
+            capacity = job.config.unit_bytes // 3
+            tokens = TokenBuffer(
+                bos=job.tokenizer.bos_id, eos=job.tokenizer.eos_id, capacity=capacity, masked=job.config.masked
+            )
+        self.tokens = tokens
+        self.stats = Stats()
+        self._sources: list[NDArray[np.int32]] = []
+        self._rows: list[NDArray[np.int64]] = []
+        self._validation: list[bool] = []
+        self.empty: list[tuple[int, NDArray[np.int64]]] = []
+        """Source and rows of documents without text."""
+
+    def add(self, chunk: readers.RawChunk, texts: list[str], rows: NDArray[np.int64]) -> int:
+        """Tokenizes the texts of a chunk; returns how many there were, empty ones included."""
+        source, num_read = chunk.source, len(texts)
+        if not all(texts):
+            full = [index for index, text in enumerate(texts) if text]
+            self.empty.append((source, np.delete(rows, full)))
+            texts, rows = [texts[index] for index in full], rows[full]
+        stats = self.stats
+        before = self.tokens.num_tokens - self.tokens.num_special
+        overlong: set[int] = set()
+        for first in range(0, len(texts), tokenization.BATCH_DOCUMENTS):
+            batch = texts[first : first + tokenization.BATCH_DOCUMENTS]
+            ids, offsets = self._engine.encode(batch)
+            if self._config.overlong == "error" and (found := self._refuse_overlong(chunk, rows[first:], offsets)):
+                overlong.update(first + at for at in found)
+                batch = [text for at, text in enumerate(batch) if at not in found]
+                if not batch:
+                    continue
+                ids, offsets = self._engine.encode(batch)
+            self._spot_check.look(batch, ids, offsets)
+            if self._eos is not None:
+                stats.num_eos_in_documents += int(np.count_nonzero(ids == self._eos))
+            self.tokens.append(ids, offsets.astype(np.int64, copy=False))
+        if overlong:
+            num_read -= len(overlong)
+            texts = [text for at, text in enumerate(texts) if at not in overlong]
+            rows = np.delete(rows, sorted(overlong))
+        if self._config.val_fraction:
+            self._validation += _to_validation([text.encode() for text in texts], self._config)
+        self._record(source, rows, num_read, self.tokens.num_tokens - self.tokens.num_special - before)
+        return num_read
+
+    def _refuse_overlong(
+        self, chunk: readers.RawChunk, rows: NDArray[np.int64], offsets: NDArray[np.integer]
+    ) -> dict[int, int]:
+        """Documents of a batch that the policy `error` refuses -> their length, special tokens included."""
+        found = find_overlong(offsets.astype(np.int64) + self._num_extra * np.arange(len(offsets)), self._config)
+        for at, length in found.items():
+            self._refuse(chunk, int(rows[at]), overlong_row("", length, self._config))
+        return found
+
+    def _refuse(self, chunk: readers.RawChunk, row: int, error: BadRowError) -> None:
+        self._bad_rows.add(chunk, row, error.cause, error.what, hint=error.hint)
+
+    def _record(self, source: int, rows: NDArray[np.int64], num_read: int, num_tokens: int) -> None:
+        """Notes where the documents of `rows` come from; num_read rows were read for them."""
+        stats = self.stats
+        self._sources.append(np.full(len(rows), source, dtype=np.int32))
+        self._rows.append(rows)
+        stats.num_documents += num_read
+        stats.num_documents_empty += num_read - len(rows)
+        stats.num_tokens_in += num_tokens
+        counts = stats.by_source.setdefault(source, {"num_documents": 0, "num_tokens_in": 0})
+        counts["num_documents"] += num_read
+        counts["num_tokens_in"] += num_tokens
+
+    def origin(self) -> Origin:
+        """Where each document comes from."""
+        if not self._rows:
+            return Origin(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64))
+        return Origin(np.concatenate(self._sources), np.concatenate(self._rows))
+
+    def of_split(self, split: str, num_documents: int) -> NDArray[np.int64]:
+        """Indices of the documents of a split."""
+        if not self._config.val_fraction:
+            return np.arange(num_documents)
+        return np.flatnonzero(np.array(self._validation, dtype=np.bool_) == (split == VALIDATION))
+
+
+class MaskedDocuments(Documents):
+    """The documents of one part, with a loss mask."""
+
+    def __init__(
+        self,
+        job: Job,
+        engine: tokenization.Engine,
+        spot_check: tokenization.SpotCheck,
+        bad_rows: readers.BadRows,
+        tokens: TokenBuffer | None = None,
+    ) -> None:
+        super().__init__(job, engine, spot_check, bad_rows, tokens)
+        self._sources_of_run = job.sources
+        self._make = DocumentMaker(Marker(job.config, job.fields, job.tokenizer, job.template), engine, spot_check)
+
+    def add(self, chunk: readers.RawChunk, texts: list[Any], rows: NDArray[np.int64]) -> int:
+        """Makes documents of the rows of a chunk; returns how many there were."""
+        source = chunk.source
+
+        def place(index: int) -> str:
+            return readers.place_of(self._sources_of_run, source, int(rows[index]))
+
+        def reject(index: int, error: BadRowError) -> None:
+            self._refuse(chunk, int(rows[index]), error)
+
+        collecting = gc.isenabled()
+        gc.disable()  # it would visit the messages of all rows again and again
+        try:
+            batch = self._make(texts, place, reject)
+        finally:
+            if collecting:
+                gc.enable()
+        stats, num_tokens = self.stats, 0
+        for encoded in batch.encoded:
+            num_tokens += len(encoded.ids)
+            self.tokens.append_masked(encoded.ids, encoded.offsets, encoded.loss, 0)
+            for role, count in encoded.by_role.items():
+                stats.tokens_by_role[role] = stats.tokens_by_role.get(role, 0) + count
+        self.tokens.num_special += batch.num_special
+        stats.num_documents_literals += batch.num_literals
+        stats.num_prompts_cut += batch.num_cut_prompts
+        stats.num_tokens_padding_in += batch.num_tokens_padding
+        self._bad_rows.num_repaired += batch.num_repaired
+        if self._config.val_fraction:
+            self._validation += _to_validation(batch.keys, self._config)
+        num_documents = len(rows) - len(batch.rejected)
+        if len(batch.kept) < num_documents:
+            self.empty.append((source, np.delete(rows, batch.kept + batch.rejected)))
+        self._record(source, rows[batch.kept], num_documents, num_tokens - batch.num_special)
+        return len(texts)
+
+
+def _to_validation(keys: list[bytes], config: PackConfig) -> list[bool]:
+    import xxhash
+
+    limit = int(config.val_fraction * 2**64)
+    digest, seed = xxhash.xxh3_64_intdigest, config.seed
+    return [digest(key, seed) < limit for key in keys]
+
+
+def make_extractor(
+    fields: readers.Fields, sources: Sequence[readers.Source], bad_rows: readers.BadRows | None = None
+) -> Extractor:
+    """Chunk -> the texts, or the rows of parts, of its documents, and the number of each row."""
+    return (readers.TextExtractor if fields.format == "text" else readers.RowExtractor)(fields, sources, bad_rows)
+
+
+class HasChunks(Protocol):
+    """A part, as far as it is read."""
+
+    def chunks(self) -> Iterator[readers.Chunk]:
+        """The chunks, in order."""
+
+
+def read_documents(
+    job: Job,
+    part: HasChunks,
+    bad_rows: readers.BadRows,
+    meter: readers.Meter,
+    emit: Callable[[Progress], None],
+) -> Documents:
+    """Reads and tokenizes the rows of a part."""
+    engine, spot_check = load_encoder(job.tokenizer, job.engine, job.threads)
+    extract = make_extractor(job.fields, job.sources, bad_rows)
+    documents = (MaskedDocuments if job.config.masked else Documents)(job, engine, spot_check, bad_rows)
+    seen = meter.file_bytes
+    for chunk in part.chunks():
+        records, rows = extract(chunk)
+        num_documents = documents.add(readers.raw_of(chunk), records, rows)
+        bad_rows.flush()
+        job.limit.check_part(bad_rows)
+        emit(Progress(meter.file_bytes - seen, num_documents))
+        seen = meter.file_bytes
+    spot_check.settle()
+    stats = documents.stats
+    stats.num_rows_read, stats.num_rows_repaired = bad_rows.num_rows, bad_rows.num_repaired
+    stats.num_rows_rejected, stats.rejected_by_cause = bad_rows.num_rejected, dict(sorted(bad_rows.by_cause.items()))
+    return documents

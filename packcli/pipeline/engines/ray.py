@@ -1,0 +1,158 @@
+"""The engine on Ray: it joins a Ray that runs, whose nodes see what this machine sees, and starts none."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from packcli.errors import UsageError
+from packcli.pipeline.engines.base import MapFunction
+from packcli.pipeline.engines.cluster_check import Ground, Seen, sees
+from packcli.pipeline.engines.ray_map import RayMap, first_line, num_cpus, refuse
+
+ANSWER_S = 120.0
+"""How long a node may take to start a worker and look around."""
+
+START = "start one with `ray start --head`, or say where one runs with --ray-address: auto or host:port"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """A Ray that is ready to work."""
+
+    run: MapFunction
+    workers: int
+    place: str
+
+
+@contextlib.contextmanager
+def open_ray(
+    address: str | None, *, limit: int, ground: Callable[[], Ground], warn: Callable[[str], None]
+) -> Iterator[Found]:
+    """Connects to a Ray and looks whether it can do the work; leaves it at the end.
+
+    Args:
+        address: Of a Ray that runs; None takes RAY_ADDRESS from the environment, else auto: one on this machine.
+        limit: Units at a time; 0 for as many as it has CPUs.
+        ground: Makes what every node must see.
+        warn: Called with what the user should know.
+
+    Raises:
+        UsageError: Ray is not installed or not there, or a node does not see what it must.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError("--engine ray needs Ray", "pip install 'packcli[ray]'")
+    with contextlib.ExitStack() as stack:
+        if not _is_connected():
+            stack.enter_context(_connection(address or os.environ.get("RAY_ADDRESS") or "auto"))
+        marked = stack.enter_context(ground().marked())
+        num_nodes = _refuse_unfit(marked)
+        cpus = num_cpus()
+        if not cpus:
+            warn("the Ray cluster has no CPU now: the work waits until a node with one has joined")
+        workers = max(1, min(limit or cpus, cpus))
+        place = f"Ray on {num_nodes:,} node{'' if num_nodes == 1 else 's'}"
+        yield Found(run=RayMap(limit, marked), workers=workers, place=place)
+
+
+def _is_connected() -> bool:
+    """Whether the program has a connection of its own: it is used, and kept."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+@contextlib.contextmanager
+def _connection(address: str) -> Iterator[None]:
+    """Holds a connection."""
+    if address.startswith("ray://"):
+        raise UsageError(
+            f"--ray-address {address}: Ray Client is not supported: results would travel through it",
+            "run packcli on a node of the cluster, by `ray job submit` for example, with --ray-address auto",
+        )
+    if address == "local":  # to Ray: start one
+        raise UsageError("--ray-address local: packcli joins a Ray that runs, and starts none", START)
+    import ray
+
+    try:
+        _connect(address)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    """ray.init, without a word, and with the program's own answer to SIGTERM kept."""
+    import ray
+
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    in_main = threading.current_thread() is threading.main_thread() and on_terminate is not None
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise UsageError(
+            f"--ray-address {address}: {first_line(error)}",
+            f"{START}; Ray and Python must be those of the cluster",
+        ) from None
+    except SystemExit:  # what Ray makes of SIGTERM
+        if in_main:
+            signal.signal(signal.SIGTERM, on_terminate)
+            signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, on_terminate)
+
+
+def _refuse_unfit(ground: Ground) -> int:
+    """Lets every node with a CPU look around.
+
+    Returns:
+        How many there are.
+
+    Raises:
+        UsageError: one sees something else than this process, or is silent.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    look = ray.remote(num_cpus=0, max_retries=0)(_look)
+    nodes = {each["NodeID"]: each["NodeManagerHostname"] for each in _nodes()}
+    asked = {
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(ground): node
+        for node in nodes
+    }
+    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S) if asked else ([], [])
+    problems = [f"{nodes[asked[each]]}: it has not answered for {ANSWER_S:.0f} s" for each in silent]
+    for each in answered:
+        place = nodes[asked[each]]
+        try:
+            seen: Seen = ray.get(each)
+        except ray.exceptions.RayError as error:
+            if asked[each] not in {node["NodeID"] for node in _nodes()}:
+                continue  # it has left
+            lines = [line for line in str(error).strip().splitlines() if line]
+            problems.append(f"{place}: {lines[-1].strip()}")  # such as: No module named 'packcli'
+            continue
+        problems += [f"{place}: {each}" for each in seen.problems]
+        if seen.wrote is not None and not seen.problems and not sees(ground.folder, seen.wrote, ground.mark):
+            problems.append(f"{place}: a file that it wrote to {ground.folder} is not to be seen here")
+    refuse(problems)
+    return len(nodes)
+
+
+def _nodes() -> list[dict[str, Any]]:
+    import ray
+
+    return [each for each in ray.nodes() if each["Alive"] and each["Resources"].get("CPU")]
+
+
+def _look(ground: Ground) -> Seen:
+    return ground.look(write=True)

@@ -1,0 +1,205 @@
+"""Packs as people read them: which rows to show, and their text cut at boundaries and where loss begins or ends."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from packcli.config.choices import IGNORE
+from packcli.dataset import Contents, Output, Piece, Row
+from packcli.errors import UsageError, nearest
+from packcli.seeds import permutation
+from packcli.storage import Location
+from packcli.tokenization import Decoder, find_decoder
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Tokens of one piece that all carry loss, or all do not."""
+
+    text: str
+    has_loss: bool
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPiece:
+    """A segment with its text, or the padding."""
+
+    number: int
+    """From 1, in the row; 0 is padding."""
+    piece: Piece
+    origin: str
+    """Name of the input file; empty when the row does not say."""
+    runs: tuple[Run, ...]
+    restarts: bool
+    """Whether positions begin at 0 here."""
+    first_position: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the piece."""
+        return self.piece.end - self.piece.begin
+
+    @property
+    def where(self) -> str:
+        """Where it comes from: file, row, tokens."""
+        if self.piece.source is None:
+            return ""
+        start = self.piece.start or 0
+        tokens = f"tokens {start:,} to {start + self.num_tokens - 1:,}"
+        return f"{self.origin} row {self.piece.row:,}, {tokens}"
+
+    @property
+    def positions(self) -> str:
+        """Which position_ids it has, and whether they restart."""
+        last = self.first_position + self.num_tokens - 1
+        how = "restart" if self.restarts else "run on"
+        return f"positions {how}: {self.first_position:,} to {last:,}"
+
+
+class Inspector:
+    """Reads rows of an output and decodes them.
+
+    Args:
+        root: A finished output.
+        tokenizer: Where its tokenizer is, when it is not where it was.
+
+    Raises:
+        PackcliError: not an output, or the tokenizer is not at hand.
+    """
+
+    def __init__(self, root: Location, tokenizer: str | None = None) -> None:
+        self.contents = Contents(root)
+        remembered = Output(root).last_run().get("tokenizer_path")
+        self.decoder: Decoder = find_decoder(self.contents.tokenizer, tokenizer, remembered)
+        self._names = [each["name"] for each in self.contents.manifest["inputs"]]
+
+    def at(self, split: str, index: int) -> Row:
+        """Row `index` of a split; a negative one counts from the end."""
+        return self.contents.row(split, index)
+
+    def random(self, split: str, count: int, seed: int) -> Iterator[Row]:
+        """`count` rows by chance, each once, in row order; the same for the same seed."""
+        total = self.contents.splits.get(split, 0)
+        for index in sorted(permutation(total, seed)[:count].tolist()):
+            yield self.contents.row(split, index)
+
+    def of_document(self, split: str, place: str) -> Iterator[Row]:
+        """Every row with a segment of a document, named SOURCE:ROW; SOURCE is a file's name, its end, or its index."""
+        name, _, number = place.rpartition(":")
+        if not name or not number.isdigit():
+            raise UsageError(f"--doc {place!r} is not SOURCE:ROW", "for example --doc data.jsonl:17")
+        source, row = self._source(name), int(number)
+        if "sources" not in self.contents.config.columns:
+            raise UsageError("the rows have no column 'sources': nothing says where they come from", "use --search")
+        for file, first, batch in self.contents.batches(split):
+            found = batch.sources
+            if found is None:
+                continue
+            hits = np.flatnonzero((found.source == source) & (found.row == row))
+            for each in np.unique(np.searchsorted(found.offsets, hits, side="right") - 1).tolist():
+                yield self.contents.take(split, file, first, batch, each)
+
+    def _source(self, name: str) -> int:
+        same = [index for index, each in enumerate(self._names) if each == name]
+        if len(same) > 1:  # of a merged output
+            raise UsageError(
+                f"--doc: {len(same)} inputs are called {name!r}", f"name one by its number: {', '.join(map(str, same))}"
+            )
+        if same:
+            return self._names.index(name)
+        ends = [index for index, each in enumerate(self._names) if each.endswith(f"/{name}")]
+        if len(ends) == 1:
+            return ends[0]
+        if name.isdigit() and int(name) < len(self._names):
+            return int(name)
+        close = nearest(name, self._names)
+        meant = f"; did you mean {close!r}?" if close else ""
+        raise UsageError(
+            f"--doc: {name!r} is no input of this output{meant}", f"{len(self._names)} inputs in manifest.json"
+        )
+
+    def search(self, split: str, text: str) -> Iterator[Row]:
+        """Rows that hold a text, case and all; it may cross a boundary of tokens, not one of segments."""
+        if not text:
+            raise UsageError("--search is empty")
+        for file, first, batch in self.contents.batches(split):
+            rows = (self.contents.take(split, file, first, batch, number) for number in range(batch.num_rows))
+            for row in rows:
+                real = [piece for piece in row.pieces if not piece.is_padding]
+                if any(text in each for each in self.decoder.texts([row.ids[p.begin : p.end].tolist() for p in real])):
+                    yield row
+
+    def show(self, row: Row) -> list[ShownPiece]:
+        """A row as people read it."""
+        shown = []
+        for number, piece in enumerate(row.pieces, 1):
+            begin = int(row.positions[piece.begin])
+            shown.append(
+                ShownPiece(
+                    0 if piece.is_padding else number,
+                    piece,
+                    self._names[piece.source] if piece.source is not None and piece.source < len(self._names) else "",
+                    () if piece.is_padding else tuple(self._runs(row, piece)),
+                    begin == 0,
+                    begin,
+                )
+            )
+        return shown
+
+    def _runs(self, row: Row, piece: Piece) -> Iterator[Run]:
+        has_loss = row.labels[piece.begin : piece.end] != IGNORE
+        cuts = [0, *(np.flatnonzero(np.diff(has_loss)) + 1).tolist(), len(has_loss)]
+        ids = row.ids[piece.begin : piece.end].tolist()
+        # Cut the text of the whole: a tokenizer may drop a space before the first token of what it decodes.
+        whole = self.decoder.text(ids)
+        ends = [len(self.decoder.text(ids[:cut])) for cut in cuts[1:-1]] + [len(whole)]
+        begin = 0
+        for (low, high), end in zip(itertools.pairwise(cuts), ends, strict=True):
+            end = max(begin, min(end, len(whole)))
+            yield Run(whole[begin:end], bool(has_loss[low]), high - low)
+            begin = end
+
+    def tokens(self, row: Row) -> Iterator[tuple[int, int, str, int | None, int, int]]:
+        """Every position of a row: place, id, text, label (None for -100), position id, segment (0 is padding)."""
+        for number, piece in enumerate(row.pieces, 1):
+            for place in range(piece.begin, piece.end):
+                label = int(row.labels[place])
+                yield (
+                    place,
+                    int(row.ids[place]),
+                    self.decoder.token(int(row.ids[place])),
+                    None if label == IGNORE else label,
+                    int(row.positions[place]),
+                    0 if piece.is_padding else number,
+                )
+
+    def as_dict(self, row: Row) -> dict[str, Any]:
+        """A row for --json."""
+        return {
+            "split": row.split,
+            "row": row.index,
+            "file": row.file,
+            "num_tokens_loss": row.num_loss,
+            "segments": [
+                {
+                    "source": each.origin,
+                    "row": each.piece.row,
+                    "start": each.piece.start,
+                    "begin": each.piece.begin,
+                    "end": each.piece.end,
+                    "is_padding": each.piece.is_padding,
+                    "position_restarts": each.restarts,
+                    "runs": [{"text": run.text, "has_loss": run.has_loss} for run in each.runs],
+                }
+                for each in self.show(row)
+            ],
+            "input_ids": row.ids.tolist(),
+            "labels": row.labels.tolist(),
+            "position_ids": row.positions.tolist(),
+        }

@@ -1,1 +1,0 @@
-"""The builtin tokenizer: data files, and train.py, which made them."""

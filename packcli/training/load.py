@@ -1,0 +1,171 @@
+"""A packed directory as a `datasets.Dataset`. The door to datasets."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from packcli import storage
+from packcli.config.choices import IGNORE
+from packcli.dataset import MERGED, TRAIN, read_manifest, shift_column
+from packcli.errors import OutputError, UsageError, unknown_name
+
+if TYPE_CHECKING:
+    import datasets
+
+
+ROW_TYPES = ("auto", "torch", "numpy", "list")
+"""What a value of a row is; `auto` is torch where torch is installed, else list."""
+
+WIDE = ("input_ids", "labels", "position_ids")
+"""Columns of max_len values a row."""
+
+
+def load(
+    directory: str | os.PathLike[str] | storage.RemotePath, *, row_type: str = "auto"
+) -> datasets.Dataset | datasets.DatasetDict:
+    """Maps a packed directory: a Dataset, or a DatasetDict when it has a validation split.
+
+    Columns that a directory lacks (such as those of --columns compact) are made on the fly out of input_ids and
+    seq_lengths, and short rows are padded, so every directory trains alike. The shards stay mapped.
+
+    Args:
+        directory: An output of packcli; of a remote one the shards are fetched into a temporary directory first.
+        row_type: What rows hold: "torch" int64 tensors, "numpy" int64 arrays, "list" Python lists; "auto" is torch
+            where it is installed (it is imported here, unless it already is), else list. Tensors and arrays come
+            without the column `sources`.
+
+    Raises:
+        OutputError: not a finished output of packcli.
+        UnknownNameError: no such row_type.
+    """
+    if row_type not in ROW_TYPES:
+        raise unknown_name("row type", row_type, ROW_TYPES)
+    import datasets
+
+    root = storage.locate(directory)
+    if not (root / "manifest.json").is_file():
+        raise OutputError(f"{root}: no manifest.json: not an output of packcli, or not finished")
+    if row_type == "auto":
+        row_type = "torch" if importlib.util.find_spec("torch") else "list"
+    manifest = read_manifest(root, head=True)
+    data = datasets.load_from_disk(str(root))
+    if isinstance(data, datasets.DatasetDict):
+        return datasets.DatasetDict(
+            {
+                split: _formatted(_renumbered(each, root, manifest, split, row_type), manifest, row_type)
+                for split, each in data.items()
+            }
+        )
+    return _formatted(_renumbered(data, root, manifest, TRAIN, row_type), manifest, row_type)
+
+
+def _renumbered(
+    data: datasets.Dataset, root: storage.Location, manifest: Mapping[str, Any], split: str, row_type: str
+) -> datasets.Dataset:
+    """The rows of a merged output, whose shards count inputs each from its own first one; see dataset.members."""
+    if MERGED not in manifest or row_type != "list" or "sources" not in data.column_names:
+        return data
+    listed = read_manifest(root)["splits"].get(split, ())
+    shards = [(each["num_rows"], each["first_source"]) for each in listed]
+    if not any(first for _, first in shards):
+        return data
+    import datasets
+
+    table = datasets.table.InMemoryTable(shift_column(data.data.column("sources"), shards))
+    names = data.column_names
+    return datasets.concatenate_datasets(
+        [data.remove_columns("sources"), datasets.Dataset(table)], axis=1
+    ).select_columns(names)
+
+
+def _formatted(data: datasets.Dataset, manifest: Mapping[str, Any], row_type: str) -> datasets.Dataset:
+    import datasets
+
+    stored = data.column_names
+    shown = [name for name in (*WIDE, "seq_lengths") if name in stored]
+    can_derive = "seq_lengths" in stored
+    if not can_derive or (set(WIDE) <= set(stored) and not manifest["config"].get("ragged")):
+        return data if row_type == "list" else data.with_format(row_type, columns=shown)
+    # A column that is to be made is a second name for one that is stored: nothing is copied, trainers that look for
+    # columns by name find them, and those that remove seq_lengths leave it under the name position_ids.
+    made = {}
+    for name, origin in (("labels", "input_ids"), ("position_ids", "seq_lengths")):
+        if name not in stored:
+            made[name] = data.select_columns([origin]).rename_column(origin, name)
+    config, tokenizer = manifest["config"], manifest["tokenizer"]
+    derive = Derive(config["max_len"], tokenizer["pad_id"], config["isolate"], frozenset(made), row_type)
+    names = [name for name in (*WIDE, "seq_lengths", "sources") if name in stored or name in made]
+    whole = datasets.concatenate_datasets([data, *made.values()], axis=1).select_columns(names)
+    columns = names if row_type == "list" else [name for name in names if name != "sources"]
+    return whole.with_transform(derive, columns=columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Derive:
+    """Stored rows -> whole rows; picklable, for the workers of data loaders."""
+
+    max_len: int
+    pad_id: int
+    isolate: bool
+    made: frozenset[str]
+    """Columns that are not stored: `labels` holds input_ids instead, and `position_ids` holds seq_lengths."""
+    row_type: str
+
+    def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
+        """Rows of any of the columns, as lists of lists -> the same columns, made and padded."""
+        lengths = rows.get("seq_lengths")
+        if lengths is None and "position_ids" in self.made:
+            lengths = rows.get("position_ids")
+        if lengths is None and "labels" in rows and "labels" in self.made and self.isolate:
+            raise UsageError("labels are made from seq_lengths, which were removed", "keep seq_lengths or position_ids")
+        out = {name: values for name, values in rows.items() if name not in (*WIDE, "seq_lengths")}
+        for name, values in rows.items():
+            if name == "seq_lengths":
+                out[name] = [
+                    self._given([*row, *([tail] if (tail := self.max_len - sum(row)) else [])]) for row in values
+                ]
+            elif name in WIDE:
+                made = [
+                    self._row(name, np.asarray(row, dtype=np.int64), lengths[index] if lengths is not None else None)
+                    for index, row in enumerate(values)
+                ]
+                out[name] = [self._given(row) for row in made]
+        return out
+
+    def _row(self, name: str, stored: NDArray[np.int64], lengths: list[int] | None) -> NDArray[np.int64]:
+        if name == "position_ids" and name in self.made:
+            runs = stored
+            size = int(runs.sum())
+            if not self.isolate:
+                return np.arange(self.max_len)
+            runs = np.append(runs, self.max_len - size)
+            return np.arange(self.max_len) - np.repeat(np.cumsum(runs) - runs, runs)
+        fill = {"input_ids": self.pad_id, "labels": IGNORE}.get(name)
+        row = np.full(self.max_len, fill if fill is not None else 0, dtype=np.int64)
+        row[: len(stored)] = stored
+        if name == "position_ids":
+            row[len(stored) :] = np.arange(self.max_len - len(stored)) + (0 if self.isolate else len(stored))
+        if name == "labels" and name in self.made:
+            if lengths is not None:
+                row[sum(lengths) :] = IGNORE
+            if self.isolate and lengths is not None:
+                row[np.cumsum(lengths)[:-1]] = IGNORE
+                row[0] = IGNORE
+        return row
+
+    def _given(self, row: list[int] | NDArray[np.int64]) -> Any:
+        if self.row_type == "list":
+            return row if isinstance(row, list) else row.tolist()
+        array = np.asarray(row, dtype=np.int64)
+        if self.row_type == "numpy":
+            return array
+        import torch
+
+        return torch.from_numpy(array)
