@@ -131,7 +131,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     return UnknownNameError(f"{kind} {name!r} is not known{meant}", f"known: {', '.join(names)}")
 
 
-def visible(text: str, keep: str = "") -> str:
+def printable(text: str, keep: str = "") -> str:
     r"""The text with every character that does not print written as an escape: ESC -> \x1b, U+202E -> \u202e.
 
     Args:

@@ -23,8 +23,8 @@ CHUNK = 1 << 16
 """Numbers that are made at once."""
 
 
-def mix(*parts: int) -> int:
-    """One 64-bit seed from several integers: mix(seed, unit, part) differs when any of them does."""
+def derive(*parts: int) -> int:
+    """One 64-bit seed from several integers: derive(seed, unit, part) differs when any of them does."""
     state = 0
     for part in parts:
         state = (state + part + _GOLDEN) & _MASK
@@ -66,7 +66,7 @@ def permutation(count: int, seed: int) -> NDArray[np.int64]:
 
 def hash16(count: int, seed: int, part: int) -> NDArray[np.uint16]:
     """uint16[count] random keys to sort by."""
-    keys: NDArray[np.uint16] = (random_uint64(count, mix(seed, part)) >> np.uint64(48)).astype(np.uint16)
+    keys: NDArray[np.uint16] = (random_uint64(count, derive(seed, part)) >> np.uint64(48)).astype(np.uint16)
     return keys
 
 

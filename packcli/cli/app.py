@@ -11,7 +11,7 @@ import typer
 from packcli import __version__
 from packcli.cli import export, inspect, merge, stats, verify
 from packcli.cli import units as cli_units
-from packcli.cli.exit import Ending
+from packcli.cli.exit import ExitCodes
 from packcli.cli.pack import PACK_EPILOG, pack
 
 app = typer.Typer(
@@ -45,7 +45,7 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(verb)
     def run(**arguments: Any) -> None:
-        with Ending(arguments["debug"]):
+        with ExitCodes(arguments["debug"]):
             verb(**arguments)
 
     return run

@@ -27,7 +27,7 @@ GRACE_S = 4.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Ending:
+class ExitCodes:
     """Turns deliberate errors and errors of the system into messages and exit codes; bugs keep their traceback."""
 
     def __init__(self, debug: bool, *, resumes: bool = False) -> None:
@@ -41,7 +41,7 @@ class Ending:
 
         return make_console()
 
-    def __enter__(self) -> Ending:
+    def __enter__(self) -> ExitCodes:
         self._signals.__enter__()
         return self
 

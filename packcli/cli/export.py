@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from packcli.cli.exit import Ending
+from packcli.cli.exit import ExitCodes
 from packcli.cli.options import Debug, Json, Quiet, text_option
 
 EXPORT_FORMATS = (
@@ -48,7 +48,7 @@ def export(
 
     Running the same command again resumes what was interrupted, and does nothing when it is up to date.
     """
-    with Ending(debug, resumes=True) as errors:
+    with ExitCodes(debug, resumes=True) as errors:
         from packcli import exports
         from packcli.cli.views.console import print_json
         from packcli.cli.views.results import show_export

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from packcli.cli.exit import Ending
+from packcli.cli.exit import ExitCodes
 from packcli.cli.options import Debug, Json, Quiet, text_option
 from packcli.errors import NoInputError
 
@@ -40,7 +40,7 @@ def merge(
     The order of the directories is the order of the rows; they are not changed, and may be removed afterwards. Running
     the same command again resumes what was interrupted, and does nothing when it is up to date.
     """
-    with Ending(debug, resumes=True) as errors:
+    with ExitCodes(debug, resumes=True) as errors:
         from packcli import pipeline
         from packcli.cli.views.console import print_json
         from packcli.cli.views.progress import ProgressDisplay

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from packcli.cli.exit import Ending
+from packcli.cli.exit import ExitCodes
 from packcli.cli.options import Debug, Json, Quiet, text_option
 from packcli.cli.units import plan
 from packcli.config import (
@@ -268,7 +268,7 @@ def pack(
 
     Running the same command again resumes what was interrupted, and does nothing when it is up to date.
     """
-    with Ending(debug, resumes=True) as errors:
+    with ExitCodes(debug, resumes=True) as errors:
         given = {
             "mix": tuple(mix) if mix else None,
             "tokens": None if tokens is None else parse_count(tokens),

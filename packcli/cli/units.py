@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from packcli.cli.exit import Ending
+from packcli.cli.exit import ExitCodes
 from packcli.cli.options import Debug, Json, Quiet
 from packcli.config import PackConfig, RunOptions
 from packcli.config.choices import TOKENIZER_ENGINES
@@ -131,7 +131,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Do the units of one rank. Units that are committed are passed over; start a rank again whenever it died."""
-    with Ending(debug, resumes=True) as errors:
+    with ExitCodes(debug, resumes=True) as errors:
         RunOptions(workers=workers, tokenizer_engine=tokenizer_engine or "auto")  # knows the names
         rank, world_size = find_rank(rank, world_size, os.environ)
 
@@ -160,7 +160,7 @@ def finish(
     directory: Directory, workers: Workers = 0, json_: Json = False, quiet: Quiet = False, debug: Debug = False
 ) -> None:
     """Make the shards of ranks a dataset with its report. Exit code 3 while units are left, 5 while a rank runs."""
-    with Ending(debug, resumes=True) as errors:
+    with ExitCodes(debug, resumes=True) as errors:
         RunOptions(workers=workers)
 
         from packcli.cli.views.console import print_json
@@ -176,7 +176,7 @@ def finish(
 
 def status(directory: Directory, json_: Json = False, debug: Debug = False) -> None:
     """Show how far the ranks have come: units, speed, what failed. Reads only, from any machine."""
-    with Ending(debug) as errors:
+    with ExitCodes(debug) as errors:
         from packcli.cli.views.console import print_json
         from packcli.cli.views.units import show_status
         from packcli.pipeline import ranks

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from packcli.cli.exit import Ending
+from packcli.cli.exit import ExitCodes
 from packcli.cli.options import Debug, Json, Quiet
 from packcli.config import RunOptions
 from packcli.config.choices import TOKENIZER_ENGINES
@@ -69,7 +69,7 @@ def verify(
     debug: Debug = False,
 ) -> None:
     """Check a packed directory: every file, every row, every document. Exit code 3 when something is wrong."""
-    with Ending(debug) as errors:
+    with ExitCodes(debug) as errors:
         RunOptions(tokenizer_engine=tokenizer_engine)  # knows the names
 
         from packcli import verify as verifying

@@ -19,7 +19,7 @@ from packcli.dataset.committed import Committed, Listed, committed_units, list_s
 from packcli.dataset.derived import measure_layouts, quantiles, reached
 from packcli.dataset.documents import Documents, kept_of_documents
 from packcli.dataset.fingerprint import describe_run, fingerprint, first_difference
-from packcli.dataset.manifest import Ledger, read_manifest
+from packcli.dataset.manifest import ManifestWriter, read_manifest
 from packcli.dataset.members import MERGED, MIX, cut_units, find_again, members_of, path_of, remembered_inputs
 from packcli.dataset.output import Output
 from packcli.dataset.paths import (
@@ -71,9 +71,9 @@ __all__ = [
     "Contents",
     "Documents",
     "Histogram",
-    "Ledger",
     "Limit",
     "Listed",
+    "ManifestWriter",
     "Output",
     "Packed",
     "Piece",

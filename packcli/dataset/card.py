@@ -8,7 +8,7 @@ from typing import Any
 from packcli.dataset.derived import derived, reached
 from packcli.dataset.schema import features
 from packcli.dataset.stats import Stats
-from packcli.errors import visible
+from packcli.errors import printable
 
 
 def dataset_card(manifest: Mapping[str, Any], stats: Stats) -> str:
@@ -122,7 +122,7 @@ def _rejected_line(stats: Stats) -> str:
 
 def _code(text: str | None) -> str:
     """A stranger's word as code in Markdown, which it cannot end."""
-    return "`" + visible(str(text)).replace("`", "'") + "`"
+    return "`" + printable(str(text)).replace("`", "'") + "`"
 
 
 def _training(columns: list[str], isolate: bool, ragged: bool) -> str:

@@ -24,11 +24,11 @@ DEPTH = 3
 """Objects are indented so deep: see files.to_json."""
 
 
-class Spooled:
+class SpooledList:
     """A list of JSON objects that is written and read again in order, on disk once it is long."""
 
     def __init__(self, directory: Path | None) -> None:
-        self._file = tempfile.SpooledTemporaryFile(SPOOL_BYTES, dir=None if directory is None else str(directory))  # noqa: SIM115 - see Ledger.close
+        self._file = tempfile.SpooledTemporaryFile(SPOOL_BYTES, dir=None if directory is None else str(directory))  # noqa: SIM115 - see ManifestWriter.close
 
     def append(self, value: Any) -> None:
         """Adds an object at the end."""
@@ -63,7 +63,7 @@ class Hashes:
             yield name, self._digests[32 * index : 32 * index + 32].hex()
 
 
-class Ledger:
+class ManifestWriter:
     """What the manifest lists: shards by split, parts, files.
 
     Args:
@@ -72,7 +72,7 @@ class Ledger:
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
-        self._spools: list[Spooled] = []
+        self._spools: list[SpooledList] = []
         self._lists: dict[str, Any] = list_shards([])
         for name, value in self._lists.items():
             if isinstance(value, list):
@@ -82,8 +82,8 @@ class Ledger:
         """Files of rejected rows, in the order of the parts."""
         self._rejects = Hashes()
 
-    def _spool(self) -> Spooled:
-        self._spools.append(Spooled(self._directory))
+    def _spool(self) -> SpooledList:
+        self._spools.append(SpooledList(self._directory))
         return self._spools[-1]
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class Ledger:
 
 def _written(value: Any, depth: int, indent: str) -> Iterator[str]:
     """The text of files.to_json, piece by piece."""
-    if isinstance(value, Spooled):
+    if isinstance(value, SpooledList):
         yield "["
         for number, line in enumerate(value):
             yield (", " if number else "") + line

@@ -48,7 +48,7 @@ from packcli.dataset.sidecar import Sidecar
 from packcli.dataset.state import seen_input
 from packcli.errors import LockedError, MismatchError, OutputError
 from packcli.readers import Source
-from packcli.storage import SILENCE_S, Presence, Seen, look, look_around
+from packcli.storage import SILENCE_S, Heartbeat, Seen, look, read_heartbeats
 from packcli.storage.files import LEFT_OVER, committed, read_json, write_json
 
 
@@ -106,12 +106,12 @@ class Output:
         with self._lock(), contextlib.ExitStack() as stack:
             now = time.time()
             with contextlib.suppress(OSError):  # whether the disk is full is said elsewhere
-                now = stack.enter_context(Presence(self._state / OWNER)).now
+                now = stack.enter_context(Heartbeat(self._state / OWNER)).now
             self._refuse_ranks(now)
             yield
 
     @contextlib.contextmanager
-    def beside(self, rank: int, world_size: int, **facts: Any) -> Iterator[Presence]:
+    def beside(self, rank: int, world_size: int, **facts: Any) -> Iterator[Heartbeat]:
         """Announces a rank, which works beside other ranks; gives its note.
 
         Raises:
@@ -119,9 +119,9 @@ class Output:
         """
         host = re.sub(r"[^\w.-]", "_", platform.node())
         name = f"{rank:05d}-{world_size:05d}.{host}.{os.getpid()}.{uuid.uuid4().hex[:6]}.json"
-        note = Presence(self._state / RANKS / name, {"rank": rank, "world_size": world_size, **facts})
+        note = Heartbeat(self._state / RANKS / name, {"rank": rank, "world_size": world_size, **facts})
         with note:
-            owner = self.works_alone(note.now)
+            owner = self.exclusive_owner(note.now)
             if owner is not None:
                 raise LockedError(f"{self.root}: another packcli works there alone now ({owner})", "wait for it")
             for each in self.ranks(note.now):  # it is tried again: what went wrong before is past
@@ -129,7 +129,7 @@ class Output:
                     each.path.unlink(missing_ok=True)
             yield note
 
-    def works_alone(self, now: float) -> str | None:
+    def exclusive_owner(self, now: float) -> str | None:
         """Who works here alone, if anybody does: pack, plan or finish. `now` is the time of the filesystem."""
         if isinstance(self._state, storage.RemotePath):
             return storage.owner_of(self._state / "lock")
@@ -138,7 +138,7 @@ class Output:
 
     def ranks(self, now: float) -> list[Seen]:
         """The notes of ranks: of those that run, failed or died. `now` is the time of the filesystem."""
-        return look_around(self._state / RANKS, now)
+        return read_heartbeats(self._state / RANKS, now)
 
     def _refuse_ranks(self, now: float) -> None:
         alive = [each for each in self.ranks(now) if each.is_alive]

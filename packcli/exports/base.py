@@ -20,7 +20,7 @@ from packcli.storage.files import committed, write_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class File:
+class ExportedFile:
     """A written file."""
 
     name: str
@@ -35,7 +35,7 @@ class Part:
 
     split: str
     index: int
-    files: tuple[File, ...]
+    files: tuple[ExportedFile, ...]
     counts: dict[str, Any]
     """num_tokens, and whatever the format needs to join its parts."""
 
@@ -53,7 +53,7 @@ class Exported:
     num_rows: int
     num_tokens: int
     num_bytes: int
-    files: tuple[File, ...]
+    files: tuple[ExportedFile, ...]
     load: str
     """The lines that load it in its stack."""
 
@@ -77,7 +77,7 @@ class Sink:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.files: list[File] = []
+        self.files: list[ExportedFile] = []
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
@@ -107,7 +107,9 @@ class Sink:
         with open(self.root / name, "rb") as file:
             while block := file.read(1 << 22):
                 digest.update(block)
-        self.files.append(File(name=name, num_bytes=(self.root / name).stat().st_size, sha256=digest.hexdigest()))
+        self.files.append(
+            ExportedFile(name=name, num_bytes=(self.root / name).stat().st_size, sha256=digest.hexdigest())
+        )
 
 
 class Export(ABC):

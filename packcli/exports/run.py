@@ -17,7 +17,7 @@ from typing import Any
 
 from packcli.dataset import MANIFEST, STATE_DIRECTORY, Output, Packed
 from packcli.errors import MismatchError, OutputError, StorageError
-from packcli.exports.base import Export, Exported, File, Part, Sink
+from packcli.exports.base import Export, Exported, ExportedFile, Part, Sink
 from packcli.storage import Location
 from packcli.storage.files import write_json
 
@@ -53,10 +53,10 @@ def run_export(
             if not overwrite or "export_version" not in recorded:
                 raise
             _clear(output)
-        return _Run(exporter, name, packed, output, run, lossy).carry_out()
+        return ExportRun(exporter, name, packed, output, run, lossy).carry_out()
 
 
-class _Run:
+class ExportRun:
     """One call of run_export; the lock is held."""
 
     def __init__(
@@ -68,7 +68,7 @@ class _Run:
     def carry_out(self) -> Exported:
         """Does what is left to do."""
         finished = _read(self.root / RECORD)
-        if finished and all(_is_there(self.root, File(**file)) for file in finished["files"]):
+        if finished and all(_is_there(self.root, ExportedFile(**file)) for file in finished["files"]):
             shutil.rmtree(self.root / PARTS, ignore_errors=True)
             os.utime(self.root / RECORD)
             return self._exported(finished, "up to date")
@@ -116,11 +116,11 @@ class _Run:
         record = _read(self.root / PARTS / f"{split}-{index:05d}.json")
         if record is None:
             return None
-        part = Part(**{**record, "files": tuple(File(**file) for file in record["files"])})
+        part = Part(**{**record, "files": tuple(ExportedFile(**file) for file in record["files"])})
         return part if all(_is_there(self.root, file) for file in part.files) else None
 
     def _exported(self, record: dict[str, Any], status: str) -> Exported:
-        files = tuple(File(**file) for file in record["files"])
+        files = tuple(ExportedFile(**file) for file in record["files"])
         return Exported(
             output=self.root,
             format=self.name,
@@ -156,7 +156,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         raise OutputError(f"{path}: damaged: {error}", "remove it, and run the same command again") from None
 
 
-def _is_there(root: Path, file: File) -> bool:
+def _is_there(root: Path, file: ExportedFile) -> bool:
     try:
         return (root / file.name).stat().st_size == file.num_bytes
     except FileNotFoundError:

@@ -15,18 +15,18 @@ from packcli.packing.assemble import Assembler
 from packcli.packing.columns import Layout, Lists, Origin, PackBatch, Sources, rows_per_batch
 from packcli.packing.overlong import OverlongDocumentError, Segments, kept_lengths, split_documents
 from packcli.packing.plan import Plan, balance_plan, make_plan
-from packcli.packing.tokens import LengthBuffer, Runs, TokenBatch, TokenBuffer
+from packcli.packing.tokens import LengthBuffer, LossRuns, TokenBatch, TokenBuffer
 
 __all__ = [
     "Assembler",
     "Layout",
     "LengthBuffer",
     "Lists",
+    "LossRuns",
     "Origin",
     "OverlongDocumentError",
     "PackBatch",
     "Plan",
-    "Runs",
     "Segments",
     "Sources",
     "TokenBatch",

@@ -72,7 +72,7 @@ class Assembler:
         pack_offsets = self._plan.pack_offsets[first : last + 1]
         segments = slice(int(pack_offsets[0]), int(pack_offsets[-1]))
         counts = np.diff(pack_offsets)
-        runs = _Runs(self._begin[segments], self._length[segments], counts, 0 if layout.ragged else max_len)
+        runs = _Copies(self._begin[segments], self._length[segments], counts, 0 if layout.ragged else max_len)
         row_offsets = runs.row_offsets
         columns = layout.columns
         has_mask = self._loss is not None and "labels" in columns
@@ -93,7 +93,7 @@ class Assembler:
         )
 
     def _gather(
-        self, runs: _Runs, want_positions: bool, want_loss: bool
+        self, runs: _Copies, want_positions: bool, want_loss: bool
     ) -> tuple[NDArray[np.int32], NDArray[np.int32] | None, NDArray[np.bool_] | None]:
         """Of all positions, padding included: the ids and the positions, int32[N] each, and the mask, bool[N]."""
         total = runs.num_positions
@@ -141,7 +141,7 @@ class Assembler:
         )
 
 
-class _Runs:
+class _Copies:
     """The runs of a batch: its segments in order, and after each row that is not full the run of its padding.
 
     begin, length and dest are int64 arrays over the runs: first token in ids, tokens, first position in

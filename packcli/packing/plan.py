@@ -20,7 +20,7 @@ from packcli.packing.overlong import Segments, cut_stream, kept_lengths, split_d
 from packcli.packing.strategies import Strategy, count_bound, get_strategy, own_strategy
 from packcli.packing.strategies.balance import balanced_order
 from packcli.packing.strategies.patterns import count_lengths, index_type
-from packcli.seeds import mix, permutation
+from packcli.seeds import derive, permutation
 
 REORDERED = 1 << 16
 """Packs that are moved at once."""
@@ -160,7 +160,7 @@ def make_plan(
         docs = docs.astype(np.int64)
     kept = kept_lengths(docs, max_len, overlong)
     segments = cut_stream(kept, max_len) if chosen.cuts_stream else split_documents(kept, max_len)
-    packs = chosen.function(segments.length, max_len, max_docs=max_docs_per_pack, seed=mix(seed, 1), effort=effort)
+    packs = chosen.function(segments.length, max_len, max_docs=max_docs_per_pack, seed=derive(seed, 1), effort=effort)
     bound = packs.lower_bound or lower_bound(segments.length, max_len, max_docs_per_pack)
     found_by = f"{name}: {packs.found_by}" if packs.found_by else name
     plan = Plan(max_len, segments, packs.order, packs.pack_offsets, bound, found_by, max_docs_per_pack)
@@ -173,13 +173,13 @@ def make_plan(
                 "order holds every segment once; pack p is order[pack_offsets[p]:pack_offsets[p+1]], within capacity",
             ) from None
     if chosen.shuffles_packs:
-        plan = _reorder(plan, permutation(plan.num_packs, mix(seed, 2)).astype(index_type(plan.num_packs)))
+        plan = _reorder(plan, permutation(plan.num_packs, derive(seed, 2)).astype(index_type(plan.num_packs)))
     return balance_plan(plan, seed) if balance else plan
 
 
 def balance_plan(plan: Plan, seed: int = 0) -> Plan:
     """The same packs in another order: every group of eight consecutive ones costs nearly the same (`pack_costs`)."""
-    return _reorder(plan, balanced_order(plan.pack_costs, mix(seed, 3)))
+    return _reorder(plan, balanced_order(plan.pack_costs, derive(seed, 3)))
 
 
 def _reorder(plan: Plan, packs: NDArray[Any]) -> Plan:

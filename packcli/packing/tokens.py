@@ -132,7 +132,7 @@ class TokenBuffer:
 
 
 @dataclass(frozen=True, slots=True)
-class Runs:
+class LossRuns:
     """Runs of R tokens that carry loss, in order; no two overlap."""
 
     starts: NDArray[np.int64]
@@ -141,7 +141,7 @@ class Runs:
     """int64[R]: places behind the last."""
 
     @classmethod
-    def of_mask(cls, mask: NDArray[np.bool_], first: int = 0) -> Runs:
+    def of_mask(cls, mask: NDArray[np.bool_], first: int = 0) -> LossRuns:
         """The runs of bool[T]; the first token stands at place `first`."""
         padded = np.zeros(len(mask) + 2, dtype=np.int8)
         padded[1:-1] = mask
@@ -149,7 +149,7 @@ class Runs:
         return cls(edges[::2], edges[1::2])
 
     @classmethod
-    def join(cls, runs: Sequence[Runs]) -> Runs:
+    def join(cls, runs: Sequence[LossRuns]) -> LossRuns:
         """Runs that follow each other."""
         nothing = np.empty(0, dtype=np.int64)
         return cls(
@@ -157,9 +157,9 @@ class Runs:
             np.concatenate([nothing, *(each.ends for each in runs)]),
         )
 
-    def moved(self, by: int) -> Runs:
+    def moved(self, by: int) -> LossRuns:
         """The same runs of documents that stand `by` tokens further on."""
-        return Runs(self.starts + by, self.ends + by)
+        return LossRuns(self.starts + by, self.ends + by)
 
     def count(self, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many tokens of begins[i]..ends[i]-1 carry loss, int64; none where begins[i] >= ends[i]."""
@@ -183,7 +183,7 @@ class LengthBuffer(TokenBuffer):
     def __init__(self, *, bos: int | None = None, eos: int | None = None, masked: bool = False) -> None:
         super().__init__(bos=bos, eos=eos, capacity=0)
         self._extra = (bos is not None) + (eos is not None)
-        self._runs: list[Runs] | None = [] if masked else None
+        self._runs: list[LossRuns] | None = [] if masked else None
 
     def append(self, ids: NDArray[np.uint32], offsets: NDArray[np.int64]) -> None:
         """See TokenBuffer."""
@@ -198,7 +198,7 @@ class LengthBuffer(TokenBuffer):
         """See TokenBuffer."""
         if self._runs is None:
             raise AssertionError("this buffer holds no mask")
-        self._runs.append(Runs.of_mask(loss, self._num_tokens))
+        self._runs.append(LossRuns.of_mask(loss, self._num_tokens))
         self._lengths.append(np.diff(offsets))
         self._num_tokens += len(ids)
         self.num_special += num_special
@@ -207,7 +207,7 @@ class LengthBuffer(TokenBuffer):
         """There is no token to give."""
         raise AssertionError("this buffer holds lengths only")
 
-    def measured(self) -> tuple[NDArray[np.int64], Runs | None]:
+    def measured(self) -> tuple[NDArray[np.int64], LossRuns | None]:
         """Tokens of each document, int64[D], and which of them all carry loss; None: every one."""
         lengths = np.concatenate([np.empty(0, dtype=np.int64), *self._lengths])
-        return lengths, None if self._runs is None else Runs.join(self._runs)
+        return lengths, None if self._runs is None else LossRuns.join(self._runs)

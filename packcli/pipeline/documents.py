@@ -16,13 +16,13 @@ from packcli.errors import BadRowError
 from packcli.packing import Origin, TokenBuffer
 from packcli.pipeline.events import Progress
 from packcli.pipeline.job import Job
-from packcli.tokenization import DocumentMaker, Marker, find_overlong, load_encoder, overlong_row
+from packcli.tokenization import DocumentEncoder, RecordMarker, find_overlong, load_encoder, overlong_row
 
 Extractor = Callable[[readers.Chunk], tuple[list[Any], NDArray[np.int64]]]
 """Chunk -> the texts, or the rows of parts, of its documents, and the number of each row."""
 
 
-class Documents:
+class PartDocuments:
     """The documents of one part: tokens, where they come from, and to which split they go.
 
     Args:
@@ -95,7 +95,7 @@ class Documents:
     def _refuse_overlong(
         self, chunk: readers.RawChunk, rows: NDArray[np.int64], offsets: NDArray[np.integer]
     ) -> dict[int, int]:
-        """Documents of a batch that the policy `error` refuses -> their length, special tokens included."""
+        """PartDocuments of a batch that the policy `error` refuses -> their length, special tokens included."""
         found = find_overlong(offsets.astype(np.int64) + self._num_extra * np.arange(len(offsets)), self._config)
         for at, length in found.items():
             self._refuse(chunk, int(rows[at]), overlong_row("", length, self._config))
@@ -129,7 +129,7 @@ class Documents:
         return np.flatnonzero(np.array(self._validation, dtype=np.bool_) == (split == VALIDATION))
 
 
-class MaskedDocuments(Documents):
+class MaskedPartDocuments(PartDocuments):
     """The documents of one part, with a loss mask."""
 
     def __init__(
@@ -142,7 +142,9 @@ class MaskedDocuments(Documents):
     ) -> None:
         super().__init__(job, engine, spot_check, bad_rows, tokens)
         self._sources_of_run = job.sources
-        self._make = DocumentMaker(Marker(job.config, job.fields, job.tokenizer, job.template), engine, spot_check)
+        self._make = DocumentEncoder(
+            RecordMarker(job.config, job.fields, job.tokenizer, job.template), engine, spot_check
+        )
 
     def add(self, chunk: readers.RawChunk, texts: list[Any], rows: NDArray[np.int64]) -> int:
         """Makes documents of the rows of a chunk; returns how many there were."""
@@ -207,13 +209,13 @@ def read_documents(
     job: Job,
     part: HasChunks,
     bad_rows: readers.BadRows,
-    meter: readers.Meter,
+    meter: readers.ReadProgress,
     emit: Callable[[Progress], None],
-) -> Documents:
+) -> PartDocuments:
     """Reads and tokenizes the rows of a part."""
     engine, spot_check = load_encoder(job.tokenizer, job.engine, job.threads)
     extract = make_extractor(job.fields, job.sources, bad_rows)
-    documents = (MaskedDocuments if job.config.masked else Documents)(job, engine, spot_check, bad_rows)
+    documents = (MaskedPartDocuments if job.config.masked else PartDocuments)(job, engine, spot_check, bad_rows)
     seen = meter.file_bytes
     for chunk in part.chunks():
         records, rows = extract(chunk)

@@ -22,9 +22,9 @@ from packcli.dataset import (
     STATE_DIRECTORY,
     STATS,
     Committed,
-    Ledger,
     Limit,
     Listed,
+    ManifestWriter,
     Output,
     Sidecar,
     Stats,
@@ -68,7 +68,7 @@ def finish(
         NoInputError: there was no document in any of them.
     """
     state = target.root / STATE_DIRECTORY
-    with contextlib.closing(Ledger(state if isinstance(state, Path) else None)) as ledger:
+    with contextlib.closing(ManifestWriter(state if isinstance(state, Path) else None)) as ledger:
         done = collect(target.root, run["num_units"], workers=workers, take=ledger.add)
         refuse_unfinished(target, done.num_whole, run["num_units"])
         stats = done.stats
@@ -96,7 +96,7 @@ def _write_split(
     config: PackConfig,
     tokenizer: TokenizerSpec,
     split: str,
-    ledger: Ledger,
+    ledger: ManifestWriter,
 ) -> list[str]:
     """Writes the index of a split; returns the files, besides shards of parts, that it is made of."""
     folder = folder_of(config, split)

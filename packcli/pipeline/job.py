@@ -11,7 +11,7 @@ from typing import Any
 from packcli import readers, tokenization
 from packcli.config import PackConfig
 from packcli.dataset import NO_LIMIT, Limit
-from packcli.seeds import mix
+from packcli.seeds import derive
 from packcli.storage import Location, is_remote, locate
 
 
@@ -41,7 +41,7 @@ class Job:
         return self.tokenizer, self.engine, self.threads
 
     def parts(
-        self, unit: readers.Unit, *, meter: readers.Meter | None = None, hashed: bool = True
+        self, unit: readers.Unit, *, meter: readers.ReadProgress | None = None, hashed: bool = True
     ) -> Iterator[readers.Part]:
         """The parts of a unit, as the settings cut them; see readers.read_parts."""
         return readers.read_parts(
@@ -71,11 +71,11 @@ def plan_seed(config: PackConfig, unit: int, part: int, split: int) -> int:
     The parts of a compressed file, which is one unit, are the units of the same file when it is plain: both are
     numbered alike here, so that both give the same packs.
     """
-    return mix(config.seed, unit + part, 0, split)
+    return derive(config.seed, unit + part, 0, split)
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class RunSpec:
     """A run before it is carried out."""
 
     sources: list[readers.Source]

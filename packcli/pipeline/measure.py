@@ -19,13 +19,13 @@ from packcli import readers, tokenization
 from packcli.config import PackConfig, RunOptions, reading_rules
 from packcli.dataset import Stats, splits_of
 from packcli.errors import NoInputError, UsageError
-from packcli.packing import LengthBuffer, Runs
-from packcli.pipeline.documents import Documents, MaskedDocuments, make_extractor
+from packcli.packing import LengthBuffer, LossRuns
+from packcli.pipeline.documents import MaskedPartDocuments, PartDocuments, make_extractor
 from packcli.pipeline.engines import Emit, get_engine
 from packcli.pipeline.events import Progress, Started, Warned
 from packcli.pipeline.job import Job
-from packcli.pipeline.prepare import foresee, num_cpus
-from packcli.seeds import mix
+from packcli.pipeline.prepare import dry_run, num_cpus
+from packcli.seeds import derive
 from packcli.tokenization import ENCODERS, load_encoder
 
 GUARD_CHARS = 1 << 14
@@ -43,8 +43,8 @@ class PartLengths:
     source: NDArray[np.int32]
     """int32[D]: index of the input file."""
     num_read: int
-    """Documents read, empty and not sampled ones included."""
-    loss: Runs | None = None
+    """PartDocuments read, empty and not sampled ones included."""
+    loss: LossRuns | None = None
     """Which of the tokens of all documents carry loss; None: every one."""
     splits: tuple[NDArray[np.int64], ...] | None = None
     """Indices of the documents of each split, as in paths.splits_of; None: all are in the first."""
@@ -62,7 +62,7 @@ class Joined:
     """int64[D+1]: where each document begins and ends."""
     source: NDArray[np.int32]
     """int32[D]."""
-    loss: Runs | None
+    loss: LossRuns | None
     together: tuple[tuple[NDArray[np.int64], tuple[int, int, int]], ...]
     """Indices of documents that `pack` plans together, and the unit, part and split that seed the plan."""
 
@@ -85,12 +85,12 @@ class Lengths:
 
     @property
     def num_documents(self) -> int:
-        """Documents read that are not empty; of a sample, about."""
+        """PartDocuments read that are not empty; of a sample, about."""
         return round(len(self.all) * self.scale)
 
     @property
     def scale(self) -> float:
-        """Documents read for one that was tokenized."""
+        """PartDocuments read for one that was tokenized."""
         taken = sum(part.stats.num_documents for part in self.parts)
         return sum(part.num_read for part in self.parts) / taken if taken else 0.0
 
@@ -110,7 +110,7 @@ class Lengths:
         lengths = self.all
         offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
-        masks: list[Runs] = []
+        masks: list[LossRuns] = []
         together = []
         first = 0
         for part in self.parts:
@@ -120,7 +120,7 @@ class Lengths:
             together += [(docs + first, (part.unit, part.part, number)) for number, docs in enumerate(splits)]
             first += len(part.lengths)
         source = np.concatenate([part.source for part in self.parts])
-        return Joined(lengths, offsets, source, Runs.join(masks) if masks else None, tuple(together))
+        return Joined(lengths, offsets, source, LossRuns.join(masks) if masks else None, tuple(together))
 
 
 def measure(
@@ -148,7 +148,7 @@ def measure(
     sources = readers.find_sources(list(inputs), warnings, **reading_rules(config, options))
     for message in warnings:
         emit(Warned(message))
-    described, config, chosen = foresee(
+    described, config, chosen = dry_run(
         sources, config, options, lambda message: emit(Warned(message)), guard_chars=GUARD_CHARS
     )
     workers = options.workers or num_cpus()
@@ -196,13 +196,15 @@ def measure_unit(job: Job, sample: float, unit: readers.Unit, emit: Callable[[Pr
     engine, spot_check = load_encoder(job.tokenizer, job.engine, job.threads)
     if not job.config.masked:
         spot_check = _Unchecked(job.tokenizer, engine)
-    meter = readers.Meter()
+    meter = readers.ReadProgress()
     found = []
     for part in job.parts(unit, meter=meter, hashed=False):
         bad_rows = readers.BadRows(job.sources)
         extract = make_extractor(job.fields, job.sources, bad_rows)
         tokens = LengthBuffer(bos=job.tokenizer.bos_id, eos=job.tokenizer.eos_id, masked=job.config.masked)
-        documents = (MaskedDocuments if job.config.masked else Documents)(job, engine, spot_check, bad_rows, tokens)
+        documents = (MaskedPartDocuments if job.config.masked else PartDocuments)(
+            job, engine, spot_check, bad_rows, tokens
+        )
         num_read = 0
         seen = meter.file_bytes
         for chunk in part.chunks():
@@ -234,7 +236,7 @@ class _Unchecked(tokenization.SpotCheck):
 
 def _sampled(rows: NDArray[np.int64], source: int, seed: int, share: float) -> NDArray[np.bool_]:
     """Which rows are in the sample: by a hash of source and row (SplitMix64), the same wherever it runs."""
-    value = rows.astype(np.uint64) + np.uint64(mix(seed, 7, source))
+    value = rows.astype(np.uint64) + np.uint64(derive(seed, 7, source))
     with np.errstate(over="ignore"):
         value = value * np.uint64(0x9E3779B97F4A7C15)
         value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -43,7 +43,7 @@ from packcli.pipeline import probe
 from packcli.pipeline.documents import read_documents
 from packcli.pipeline.engines import RETRIES, Emit, LostWorkerError, get_engine
 from packcli.pipeline.events import Progress
-from packcli.pipeline.job import Described, Job
+from packcli.pipeline.job import Job, RunSpec
 from packcli.pipeline.plan_part import with_loss
 from packcli.seeds import ALL, HASH_BITS, Ints, row_hashes
 from packcli.tokenization import ENCODERS
@@ -69,11 +69,11 @@ def mixed(
     config: PackConfig,
     options: RunOptions,
     target: Output,
-    described: Described,
+    described: RunSpec,
     num_cpus: int,
     emit: Emit,
     begin: Callable[[int, int], None],
-) -> Described:
+) -> RunSpec:
     """A run with its inputs mixed. Counts their tokens, unless the output knows them from an earlier run.
 
     Args:
@@ -191,7 +191,7 @@ class _Counted:
 def count_unit(job: Job, component_of: Sequence[int], unit: readers.Unit, emit: Callable[[Progress], None]) -> Counts:
     """What a unit holds of each component; pure, as run_unit is."""
     config = job.config
-    meter = readers.Meter()
+    meter = readers.ReadProgress()
     counts = Counts({}, {}, {})
     policy = "split" if config.overlong == "error" else str(config.overlong)  # the run itself names the document
     for part in job.parts(unit, meter=meter, hashed=False):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from packcli.config import PackConfig
 from packcli.dataset import Stats, bucketed, histogram, measure_layouts
-from packcli.packing import Plan, Runs, kept_lengths
+from packcli.packing import LossRuns, Plan, kept_lengths
 from packcli.packing.strategies import group_costs
 
 
@@ -21,7 +21,7 @@ class Measured(Protocol):
         """int64[D+1]."""
 
     @property
-    def loss(self) -> NDArray[np.bool_] | Runs | None:
+    def loss(self) -> NDArray[np.bool_] | LossRuns | None:
         """bool[T], or runs; None: every token carries loss."""
 
 
@@ -107,10 +107,10 @@ def count_loss(plan: Plan, batch: Measured, docs: NDArray[np.int64], config: Pac
 
 
 def _count_true(
-    mask: NDArray[np.bool_] | Runs, starts: NDArray[np.int64], ends: NDArray[np.int64]
+    mask: NDArray[np.bool_] | LossRuns, starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """How many of mask[starts[i]:ends[i]] are true, int64; no array as long as the mask is made."""
-    if isinstance(mask, Runs):
+    if isinstance(mask, LossRuns):
         return mask.count(starts, ends)
     is_full = starts < ends
     edges = np.stack((starts[is_full], ends[is_full]), axis=1)

@@ -18,9 +18,9 @@ from packcli.errors import MismatchError, NoInputError, OutputError, TokenizerEr
 from packcli.pipeline.custom_strategy import pin_strategy
 from packcli.pipeline.engines import Emit, get_engine
 from packcli.pipeline.events import Started
-from packcli.pipeline.job import Described
+from packcli.pipeline.job import RunSpec
 from packcli.pipeline.probe import GUARD_ROWS, marker_of, sample, text_bytes
-from packcli.tokenization import DocumentMaker
+from packcli.tokenization import DocumentEncoder
 
 ALONE_BYTES = 1 << 32
 """Rows of less are counted before other processes would have begun."""
@@ -50,7 +50,7 @@ def _refuse_inside(sources: Sequence[readers.Source], output: storage.Location) 
 
 def describe(
     config: PackConfig, options: RunOptions, target: Output, sources: list[readers.Source]
-) -> tuple[PackConfig, Described]:
+) -> tuple[PackConfig, RunSpec]:
     """Finds the record shape, the tokenizer and the template, cuts the units, and makes the fingerprint.
 
     Returns:
@@ -82,7 +82,7 @@ def describe(
     units = cut_units(sources, config.unit_bytes, options.workers or num_cpus())
     text = {**fields.identity(), "chat_template": identity}
     run = describe_run(config, tokenizer, sources, text, len(units))
-    return config, Described(sources, fields, units, tokenizer, template, run)
+    return config, RunSpec(sources, fields, units, tokenizer, template, run)
 
 
 def cut_units(sources: list[readers.Source], unit_bytes: int, workers: int) -> list[readers.Unit]:
@@ -114,8 +114,8 @@ def num_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def compare_first(
-    described: Described,
+def guard_first_rows(
+    described: RunSpec,
     config: PackConfig,
     rows: list[tuple[readers.Row, Callable[[], str]]],
     chosen: tokenization.Choice,
@@ -124,13 +124,13 @@ def compare_first(
     """Compares rows with what `tokenizers` gives for their whole text; raises EngineError."""
     if not rows:
         return
-    maker = DocumentMaker(marker_of(described, config), chosen.engine, chosen.spot_check)
+    maker = DocumentEncoder(marker_of(described, config), chosen.engine, chosen.spot_check)
     has_controls = [maker.compare(row, place) for row, place in rows]
     if described.template is not None and not any(has_controls):
         warn("the chat template writes no control token of this tokenizer: turns end as plain text")
 
 
-def refuse_changed_rows(target: Output, described: Described, config: PackConfig) -> None:
+def refuse_changed_rows(target: Output, described: RunSpec, config: PackConfig) -> None:
     """Raises MismatchError when the rows of a committed part are not those of the input any more.
 
     Only inputs whose time of change is not the one remembered are read; an input that was only touched passes.
@@ -163,7 +163,7 @@ def refuse_changed_rows(target: Output, described: Described, config: PackConfig
                 )
 
 
-def unit_sizes(described: Described) -> list[int]:
+def unit_sizes(described: RunSpec) -> list[int]:
     """Bytes of the files that each unit covers, about, for progress: spans of a file count alike."""
     if "mix" in described.run:  # some are read more than once
         from packcli.pipeline.mixture import file_bytes
@@ -184,9 +184,9 @@ class _Nowhere(Output):
         return None
 
 
-def foresee(
+def dry_run(
     sources: list[readers.Source], config: PackConfig, options: RunOptions, warn: Warn, *, guard_chars: int
-) -> tuple[Described, PackConfig, tokenization.Choice]:
+) -> tuple[RunSpec, PackConfig, tokenization.Choice]:
     """What `pack` would make of these sources in a new output; nothing is written.
 
     Args:
@@ -206,7 +206,7 @@ def foresee(
     chosen = tokenization.choose_engine(
         described.tokenizer, options.tokenizer_engine, texts, num_bytes=text_bytes(sources), threads=threads
     )
-    compare_first(described, config, rows[:GUARD_ROWS], chosen, warn)
+    guard_first_rows(described, config, rows[:GUARD_ROWS], chosen, warn)
     return described, config, chosen
 
 
@@ -231,7 +231,7 @@ def default_output(names: Sequence[str], config: PackConfig) -> str:
 
 def describe_all(
     config: PackConfig, options: RunOptions, target: Output, sources: list[readers.Source], emit: Emit
-) -> tuple[PackConfig, Described]:
+) -> tuple[PackConfig, RunSpec]:
     """`describe`; the tokens of a mixture are counted, unless the output knows them from an earlier run."""
     config, described = describe(config, options, target, sources)
     if config.mix:

@@ -10,8 +10,8 @@ from packcli import readers, tokenization
 from packcli.config import PackConfig
 from packcli.errors import BadRowError
 from packcli.pipeline.documents import make_extractor
-from packcli.pipeline.job import Described
-from packcli.tokenization import BATCH_DOCUMENTS, Engine, Marker
+from packcli.pipeline.job import RunSpec
+from packcli.tokenization import BATCH_DOCUMENTS, Engine, RecordMarker
 
 BYTES_A_TOKEN = {"input_ids": 4, "labels": 4, "position_ids": 4}
 """What a token takes on disk; the other columns are a few bytes a document."""
@@ -35,9 +35,9 @@ GUARD_TEXT_CHARS = 1 << 12
 """Of one text, so that the sample holds many."""
 
 
-def marker_of(described: Described, config: PackConfig) -> Marker:
+def marker_of(described: RunSpec, config: PackConfig) -> RecordMarker:
     """What turns the records of a run into text with marks."""
-    return Marker(config, described.fields, described.tokenizer, described.template)
+    return RecordMarker(config, described.fields, described.tokenizer, described.template)
 
 
 def text_bytes(sources: Sequence[readers.Source]) -> int:
@@ -46,7 +46,7 @@ def text_bytes(sources: Sequence[readers.Source]) -> int:
 
 
 def sample(
-    described: Described, config: PackConfig, *, most_chars: int = GUARD_MAX_CHARS
+    described: RunSpec, config: PackConfig, *, most_chars: int = GUARD_MAX_CHARS
 ) -> tuple[list[str], list[tuple[readers.Row, Callable[[], str]]]]:
     """Texts from the beginning of the input for the guard, long ones cut, about 1/500 of the input.
 
@@ -82,7 +82,7 @@ def sample(
     return texts, rows
 
 
-def read_first(described: Described, config: PackConfig) -> Iterator[readers.Part]:
+def read_first(described: RunSpec, config: PackConfig) -> Iterator[readers.Part]:
     """The parts of the first unit."""
     return readers.read_parts(
         described.units[0],
@@ -94,7 +94,7 @@ def read_first(described: Described, config: PackConfig) -> Iterator[readers.Par
     )
 
 
-def bytes_needed(described: Described, config: PackConfig, engine: tokenization.Engine, left_bytes: int) -> int:
+def bytes_needed(described: RunSpec, config: PackConfig, engine: tokenization.Engine, left_bytes: int) -> int:
     """About what the output of the rest of the input takes, from a look at its first rows; 0 when nothing is known.
 
     Args:

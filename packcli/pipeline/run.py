@@ -19,23 +19,23 @@ from packcli.config import PackConfig, RunOptions, reading_rules
 from packcli.dataset import Committed, Output, Report, Stats, folder_of, make_limit, splits_of
 from packcli.errors import MismatchError, NoInputError
 from packcli.pipeline import probe
-from packcli.pipeline.engines import Emit, File, Ground, local_crew, open_crew
+from packcli.pipeline.engines import Emit, File, NodeRequirements, local_executor, open_executor
 from packcli.pipeline.events import Started, Warned
 from packcli.pipeline.finish import collect, finish
-from packcli.pipeline.job import Described
+from packcli.pipeline.job import RunSpec
 from packcli.pipeline.prepare import (
-    compare_first,
     default_output,
     describe,
     describe_all,
     find_inputs,
+    guard_first_rows,
     input_names,
     num_cpus,
     refuse_changed_rows,
     unit_sizes,
 )
 from packcli.pipeline.probe import GUARD_ROWS, bytes_needed, bytes_of_tokens, text_bytes
-from packcli.pipeline.workers import Prepared, make_job, run_units
+from packcli.pipeline.workers import Schedule, make_job, run_units
 from packcli.storage import full_disk, is_full, look_for_room
 
 
@@ -71,7 +71,7 @@ def pack(
     target.check_ours()
     target.refuse_locked()  # at once, not after a look at the input
     emit = on_event or (lambda event: None)
-    line = Line(config, options, target, emit)
+    line = Run(config, options, target, emit)
     if names == ["-"] and not config.mix:
         with target.locked():
             try:
@@ -100,7 +100,7 @@ def _settings(
     return config or PackConfig(**for_config), options or RunOptions(**for_options)
 
 
-class Line:
+class Run:
     """One call of `pack`: what is to be made, where, and how far it has come."""
 
     def __init__(
@@ -116,7 +116,7 @@ class Line:
         self._needed = 0  # bytes of output still to be written, about
         self._until_done = contextlib.ExitStack()  # what `guarded` closes: the workers, before it sweeps
 
-    def guarded(self, described: Described) -> Report:
+    def guarded(self, described: RunSpec) -> Report:
         """`run`; when it fails no temporary file is left, and a full disk is called by its name."""
         try:
             with self._until_done:
@@ -128,7 +128,7 @@ class Line:
                 raise full_disk(self.target.root, max(self._needed, 0)) from error
             raise
 
-    def prepare(self, described: Described) -> Prepared:
+    def prepare(self, described: RunSpec) -> Schedule:
         """Looks at what is done and at the first rows, and begins the output, unless it is up to date."""
         target, config = self.target, self.config
         workers = self.options.workers or num_cpus()
@@ -139,9 +139,9 @@ class Line:
         if target.is_finished and not todo:
             done.stats.check(config.max_len)
             target.saw_inputs(described.sources)
-            return Prepared(done, [], None, local_crew(1, 0), 0, 0, limit)
+            return Schedule(done, [], None, local_executor(1, 0), 0, 0, limit)
         crew = self._until_done.enter_context(
-            open_crew(
+            open_executor(
                 self.options,
                 len(todo),
                 cpus=num_cpus(),
@@ -157,7 +157,7 @@ class Line:
             num_bytes=text_bytes(described.sources),
             threads=crew.threads,
         )
-        compare_first(described, config, rows[:GUARD_ROWS], chosen, lambda text: self.emit(Warned(text)))
+        guard_first_rows(described, config, rows[:GUARD_ROWS], chosen, lambda text: self.emit(Warned(text)))
         # Only now: what the first rows show to be wrong leaves no trace of this run.
         target.begin(described.run, described.sources, config)
         if described.counted is not None:
@@ -168,9 +168,9 @@ class Line:
         total_bytes, left_bytes = sum(sizes), sum(sizes[unit.index] for unit in todo)
         if todo:
             self._look_for_room(described, chosen.engine, left_bytes, total_bytes)
-        return Prepared(done, todo, chosen, crew, total_bytes, left_bytes, limit)
+        return Schedule(done, todo, chosen, crew, total_bytes, left_bytes, limit)
 
-    def run(self, described: Described) -> Report:
+    def run(self, described: RunSpec) -> Report:
         """Does what is left to do. The lock is held."""
         target, run = self.target, described.run
         ready = self.prepare(described)
@@ -193,7 +193,7 @@ class Line:
         target.log(**entry)
         return Report(target.root, run, stats, "resumed" if ready.done.num_parts else "packed", entry)
 
-    def _committed(self, described: Described, workers: int) -> Committed:
+    def _committed(self, described: RunSpec, workers: int) -> Committed:
         """What is done, after a look whether it belongs to this run and these rows."""
         target = self.target
         try:
@@ -211,15 +211,15 @@ class Line:
     def _begins_anew(self) -> bool:
         return self.options.restart and not self.target.is_finished
 
-    def _ground(self, described: Described) -> Ground:
+    def _ground(self, described: RunSpec) -> NodeRequirements:
         """What workers on other machines must see as this one does."""
         tokenizer = described.tokenizer.path
         files = [File(tokenizer, os.path.getsize(tokenizer), described.tokenizer.sha256)]
         files += [File(source.path, source.num_bytes) for source in described.sources]
-        return Ground.of(str(self.target.state), files)
+        return NodeRequirements.of(str(self.target.state), files)
 
     def _look_for_room(
-        self, described: Described, engine: tokenization.Engine, left_bytes: int, total_bytes: int
+        self, described: RunSpec, engine: tokenization.Engine, left_bytes: int, total_bytes: int
     ) -> None:
         """Ends the run when the output cannot fit, before any work is done; warns when it may not."""
         if "mix" in described.run:  # its tokens were counted
@@ -234,7 +234,7 @@ class Line:
             self.emit(Warned(warning))
 
 
-def log_entry(started: float, seconds: float, stats: Stats, described: Described, ready: Prepared) -> dict[str, Any]:
+def log_entry(started: float, seconds: float, stats: Stats, described: RunSpec, ready: Schedule) -> dict[str, Any]:
     """A line of the run log: how units were done. Nothing of it is hashed."""
     chosen = ready.chosen
     if chosen is None:

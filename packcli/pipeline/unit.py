@@ -25,11 +25,11 @@ from packcli.dataset import (
 )
 from packcli.packing import Assembler, Layout, Origin, balance_plan, kept_lengths, make_plan
 from packcli.pipeline.custom_strategy import find_strategy
-from packcli.pipeline.documents import Documents, read_documents
+from packcli.pipeline.documents import PartDocuments, read_documents
 from packcli.pipeline.events import Progress
 from packcli.pipeline.job import Job, plan_seed
 from packcli.pipeline.plan_part import count_loss, count_plan, with_loss
-from packcli.seeds import mix, permutation
+from packcli.seeds import derive, permutation
 
 
 def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> list[Sidecar]:
@@ -38,7 +38,7 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
     Returns:
         The sidecars of the parts that were done here.
     """
-    meter = readers.Meter()
+    meter = readers.ReadProgress()
     target = Output(job.root)
     sidecars: list[Sidecar] = []
     for part in job.parts(unit, meter=meter):
@@ -68,7 +68,7 @@ def _count_sources(stats: Stats, origin: Origin, kept: NDArray[np.int64]) -> Non
 
 
 def _write_part(
-    job: Job, unit: readers.Unit, part: readers.Part, documents: Documents
+    job: Job, unit: readers.Unit, part: readers.Part, documents: PartDocuments
 ) -> tuple[dict[str, ShardInfo], Stats]:
     """Plans, assembles and writes the documents of a part.
 
@@ -87,7 +87,7 @@ def _write_part(
     for number, split in enumerate(splits_of(config)):
         docs = documents.of_split(split, len(batch))
         if is_mixed:  # components lie one after the other, and shall meet in packs
-            docs = docs[permutation(len(docs), mix(config.seed, unit.index, part.index, number, SHUFFLE_STREAM))]
+            docs = docs[permutation(len(docs), derive(config.seed, unit.index, part.index, number, SHUFFLE_STREAM))]
         docs, no_loss = with_loss(batch, docs, config)
         stats += no_loss
         lengths = batch.lengths[docs]

@@ -11,21 +11,21 @@ from packcli import readers, tokenization
 from packcli.config import PackConfig
 from packcli.dataset import Committed, Limit, Output, Sidecar
 from packcli.errors import PackcliError
-from packcli.pipeline.engines import RETRIES, Crew, Emit, LostWorkerError
-from packcli.pipeline.job import Described, Job
+from packcli.pipeline.engines import RETRIES, Emit, Executor, LostWorkerError
+from packcli.pipeline.job import Job, RunSpec
 from packcli.pipeline.unit import run_unit
 from packcli.tokenization import ENCODERS
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class Schedule:
     """What is to be done, and how."""
 
     done: Committed
     todo: list[readers.Unit]
     chosen: tokenization.Choice | None
     """The engine of tokenization; None when nothing is to be done."""
-    crew: Crew
+    crew: Executor
     """Who does it."""
     total_bytes: int
     """Of the input files, about."""
@@ -35,7 +35,7 @@ class Prepared:
     """How many rows may be skipped."""
 
 
-def make_job(target: Output, described: Described, config: PackConfig, ready: Prepared) -> Job:
+def make_job(target: Output, described: RunSpec, config: PackConfig, ready: Schedule) -> Job:
     """What the workers of a run are told."""
     if ready.chosen is None:
         raise AssertionError("nothing is to be done")
@@ -54,7 +54,7 @@ def make_job(target: Output, described: Described, config: PackConfig, ready: Pr
 
 
 def run_units(
-    job: Job, units: Iterable[readers.Unit], ready: Prepared, emit: Emit
+    job: Job, units: Iterable[readers.Unit], ready: Schedule, emit: Emit
 ) -> Generator[list[Sidecar], None, None]:
     """Does units, wherever the crew works; yields what each gave. To be closed.
 

@@ -19,7 +19,7 @@ from packcli.readers.bad_rows import HINT, BadRows, Rejected, place_of
 from packcli.readers.chunks import Chunk, RawChunk, ThinnedChunk, raw_of
 from packcli.readers.extractors import Row, RowExtractor, TextExtractor
 from packcli.readers.fields import find_fields
-from packcli.readers.files import Meter
+from packcli.readers.files import ReadProgress
 from packcli.readers.mixture import MixedUnit, Take, cut_mixed, hash_seed
 from packcli.readers.parts import Part, digest_parts, read_parts
 from packcli.readers.picked_rows import PickedRows
@@ -32,11 +32,11 @@ __all__ = [
     "BadRows",
     "Chunk",
     "Fields",
-    "Meter",
     "MixedUnit",
     "Part",
     "PickedRows",
     "RawChunk",
+    "ReadProgress",
     "Rejected",
     "Row",
     "RowExtractor",

@@ -12,7 +12,7 @@ import pyarrow as pa
 from packcli import storage
 from packcli.errors import FieldError, StorageError
 from packcli.readers.chunks import ColumnChunk, RawChunk
-from packcli.readers.files import Meter, first_line, open_parquet, open_plain
+from packcli.readers.files import ReadProgress, first_line, open_parquet, open_plain
 from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source, Span
 
@@ -119,7 +119,7 @@ def check_columns(source: Source, schema: pa.Schema, fields: Fields) -> None:
             )
 
 
-def read_parquet(span: Span, source: Source, fields: Fields, meter: Meter) -> Iterator[RawChunk]:
+def read_parquet(span: Span, source: Source, fields: Fields, meter: ReadProgress) -> Iterator[RawChunk]:
     """The row groups of a span as chunks."""
     file = open_parquet(source)
     check_columns(source, file.schema_arrow, fields)

@@ -22,7 +22,7 @@ BLOCK_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
-class Meter:
+class ReadProgress:
     """How many bytes of the files have been read: progress only, nothing depends on it."""
 
     file_bytes: int = 0
@@ -40,7 +40,7 @@ def read_whole(blocks: Iterable[bytes], source: Source, limit: int, what: str) -
     return b"".join(kept)
 
 
-def read_blocks(span: Span, source: Source, meter: Meter) -> Iterator[bytes]:
+def read_blocks(span: Span, source: Source, meter: ReadProgress) -> Iterator[bytes]:
     """The bytes of a span after decompression, block by block."""
     if source.compression:
         # pyarrow notices a stream that is cut short; python-zstandard's streaming readers do not.

@@ -21,7 +21,7 @@ from packcli.readers.files import open_parquet
 from packcli.readers.sources import Source, Span
 from packcli.readers.units import Unit, cut_source
 from packcli.seeds import ALL
-from packcli.seeds import mix as mix_seeds
+from packcli.seeds import derive as mix_seeds
 
 GRAINS = 16
 """Pieces of a file that can be cut anywhere, for each unit."""

@@ -14,7 +14,7 @@ from packcli.errors import StorageError
 from packcli.readers.arrow_files import read_arrow, read_parquet
 from packcli.readers.bad_rows import without_long
 from packcli.readers.chunks import Chunk, Digest, RawChunk, cut_chunk
-from packcli.readers.files import Meter, first_line
+from packcli.readers.files import ReadProgress, first_line
 from packcli.readers.mixture import MixedReader, MixedUnit
 from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source, Span
@@ -91,7 +91,7 @@ def read_parts(
     unit_bytes: int,
     split_on: str | None = None,
     hashed: bool = True,
-    meter: Meter | None = None,
+    meter: ReadProgress | None = None,
 ) -> Iterator[Part]:
     """The parts of a unit, at least one.
 
@@ -107,7 +107,7 @@ def read_parts(
     Raises:
         StorageError: a file is damaged or cannot be read.
     """
-    metered = meter or Meter()
+    metered = meter or ReadProgress()
     reader: _PartReader | MixedReader
     if isinstance(unit, MixedUnit):
         reader = MixedReader(unit, lambda span: _read_unit(Unit(0, (span,)), sources, fields, split_on, metered))
@@ -132,7 +132,7 @@ def digest_parts(
 
 
 def _read_unit(
-    unit: Unit, sources: Sequence[Source], fields: Fields, split_on: str | None, meter: Meter
+    unit: Unit, sources: Sequence[Source], fields: Fields, split_on: str | None, meter: ReadProgress
 ) -> Iterator[RawChunk]:
     for span in unit.spans:
         source = sources[span.source]
@@ -140,7 +140,9 @@ def _read_unit(
             yield from without_long(chunk, source)
 
 
-def _read_span(span: Span, source: Source, fields: Fields, split_on: str | None, meter: Meter) -> Iterator[RawChunk]:
+def _read_span(
+    span: Span, source: Source, fields: Fields, split_on: str | None, meter: ReadProgress
+) -> Iterator[RawChunk]:
     try:
         if source.format == "parquet":
             yield from read_parquet(span, source, fields, meter)

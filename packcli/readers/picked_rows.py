@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from packcli.readers.chunks import BytesChunk, LineChunk, LongChunk, RawChunk
-from packcli.readers.files import Meter, open_parquet
+from packcli.readers.files import ReadProgress, open_parquet
 from packcli.readers.parts import _read_span
 from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source, Span
@@ -35,7 +35,7 @@ class PickedRows:
             for span in _spans(index, self.sources[index], wanted):
                 left = iter(row for row in wanted if row >= span.first_row)
                 row = next(left, None)
-                for chunk in _read_span(span, self.sources[index], self.fields, self.split_on, Meter()):
+                for chunk in _read_span(span, self.sources[index], self.fields, self.split_on, ReadProgress()):
                     end = chunk.first_row + _num_rows(chunk)
                     while row is not None and row < end:
                         yield chunk.rows(row - chunk.first_row, row - chunk.first_row + 1)

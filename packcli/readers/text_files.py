@@ -13,7 +13,7 @@ from packcli.errors import StorageError
 from packcli.readers.arrow_files import BATCH_ROWS
 from packcli.readers.bad_rows import too_long
 from packcli.readers.chunks import BytesChunk, LineChunk, LongRow, RawChunk
-from packcli.readers.files import Meter, begins_array, read_blocks, read_whole
+from packcli.readers.files import ReadProgress, begins_array, read_blocks, read_whole
 from packcli.readers.json_decoder import DECODE_ERRORS
 from packcli.readers.sources import Source, Span
 
@@ -74,7 +74,7 @@ def _walk(data: bytes) -> tuple[list[Any], list[int]] | str:
     return f"it has no end; the last of its elements that is whole is number {len(elements):,}"
 
 
-def read_json_file(span: Span, source: Source, meter: Meter) -> Iterator[RawChunk]:
+def read_json_file(span: Span, source: Source, meter: ReadProgress) -> Iterator[RawChunk]:
     """The lines or elements of a span as chunks."""
     pending: list[bytes] = []
     num_pending = 0
@@ -127,7 +127,7 @@ def read_json_file(span: Span, source: Source, meter: Meter) -> Iterator[RawChun
         yield LineChunk(span.source, row, b"".join(pending), at)
 
 
-def _read_array(span: Span, source: Source, meter: Meter) -> Iterator[RawChunk]:
+def _read_array(span: Span, source: Source, meter: ReadProgress) -> Iterator[RawChunk]:
     """The elements of one JSON array: the only format besides whole .txt files that is held in memory."""
     limit = ARRAY_ROWS * source.max_row_bytes if source.compression else 1 << 62  # the size of a plain file is known
     elements, starts = split_array(read_whole(read_blocks(span, source, meter), source, limit, "the array"), source)
@@ -136,7 +136,7 @@ def _read_array(span: Span, source: Source, meter: Meter) -> Iterator[RawChunk]:
         yield whole.rows(first, min(first + BATCH_ROWS, len(elements)))
 
 
-def read_txt(span: Span, source: Source, split_on: str | None, meter: Meter) -> Iterator[RawChunk]:
+def read_txt(span: Span, source: Source, split_on: str | None, meter: ReadProgress) -> Iterator[RawChunk]:
     """Documents between separators, of which a file without one has none."""
     separator = b"" if split_on is None else split_on.encode()
     row = at = 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from packcli.dataset import Histogram, Report, quantiles
-from packcli.errors import visible
+from packcli.errors import printable
 
 CSV_COLUMNS = ("table", "row", "column", "value", "low", "high")
 """One line a figure. low and high: the ends of the confidence interval of an estimate, else empty."""
@@ -347,7 +347,7 @@ def to_markdown(tables: Iterable[Table]) -> str:
 
 
 def _escape(text: str) -> str:
-    return re.sub(r"[\\<>&|`*_\[\]#~]", _entity, visible(text))
+    return re.sub(r"[\\<>&|`*_\[\]#~]", _entity, printable(text))
 
 
 def _entity(match: re.Match[str]) -> str:

@@ -20,7 +20,7 @@ from packcli.errors import UsageError
 from packcli.packing import OverlongDocumentError, Plan, kept_lengths, make_plan, rows_per_batch
 from packcli.packing.strategies import STRATEGIES
 from packcli.pipeline import Joined, Lengths, count_loss, find_strategy, loss_between, loss_of, plan_seed, with_loss
-from packcli.seeds import mix
+from packcli.seeds import derive
 
 RESAMPLES = 40
 """Random halves of a sample: enough for the ends of a 95 % interval to two digits."""
@@ -205,7 +205,7 @@ def _outcome(lengths: Lengths, joined: Joined, config: PackConfig, intervals: bo
     half_docs = num_docs // 2
     if lengths.sample >= 1.0 or not intervals or not half_docs:
         return outcome
-    generator = np.random.Generator(np.random.PCG64(mix(config.seed, 8)))
+    generator = np.random.Generator(np.random.PCG64(derive(config.seed, 8)))
     quick = dataclasses.replace(config, effort=quick_effort(config.strategy, config.effort))
     drawn = []
     for _ in range(RESAMPLES):
@@ -361,7 +361,7 @@ def _orders(docs: Joined, config: PackConfig) -> dict[str, Any]:
     """Utilisation of next-fit in the order of the input, in random orders, and with the longest first."""
     config = dataclasses.replace(config, strategy="next-fit")
     lengths = docs.lengths[with_loss(docs, np.arange(len(docs.lengths)), config)[0]]
-    generator = np.random.Generator(np.random.PCG64(mix(config.seed, 9)))
+    generator = np.random.Generator(np.random.PCG64(derive(config.seed, 9)))
     shuffled = sorted(_plan(generator.permutation(lengths), config).utilisation for _ in range(ORDERS))
     return {
         "max_len": config.max_len,

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from packcli.storage.files import committed, file_sha256
 from packcli.storage.filesystem import Entry
-from packcli.storage.heartbeats import SILENCE_S, Presence, Seen, look, look_around
+from packcli.storage.heartbeats import SILENCE_S, Heartbeat, Seen, look, read_heartbeats
 from packcli.storage.location import Location, concurrently, is_inside, is_remote, locate, names_in, uploaded, walk
 from packcli.storage.locks import locked, owner_of, refuse_locked
 from packcli.storage.ranges import open_random, open_stream
@@ -28,8 +28,8 @@ from packcli.storage.space import full_disk, is_full, look_for_room
 __all__ = [
     "SILENCE_S",
     "Entry",
+    "Heartbeat",
     "Location",
-    "Presence",
     "RemotePath",
     "Seen",
     "committed",
@@ -42,12 +42,12 @@ __all__ = [
     "locate",
     "locked",
     "look",
-    "look_around",
     "look_for_room",
     "names_in",
     "open_random",
     "open_stream",
     "owner_of",
+    "read_heartbeats",
     "refuse_locked",
     "uploaded",
     "walk",

@@ -54,7 +54,7 @@ class Seen:
         return f"process {get('pid')} on {get('host')}, since {get('since')}, last seen {self.age_s:.0f} s ago"
 
 
-class Presence:
+class Heartbeat:
     """The note of this process, while the context lasts.
 
     Args:
@@ -69,7 +69,7 @@ class Presence:
         self._lock = threading.Lock()
         self._remains = False
 
-    def __enter__(self) -> Presence:
+    def __enter__(self) -> Heartbeat:
         if isinstance(self.path, RemotePath):
             self._put(self.path)
         else:
@@ -145,7 +145,7 @@ def look(path: Location, now: float) -> Seen | None:
     return Seen(path, data, max(age, 0.0), is_alive)
 
 
-def look_around(directory: Location, now: float) -> list[Seen]:
+def read_heartbeats(directory: Location, now: float) -> list[Seen]:
     """Every note in a directory, by name."""
     names = sorted(name for name in names_in(directory) if name.endswith(".json") and name[0] != ".")
     found = concurrently(directory, lambda name: look(directory / name, now), names)

@@ -2,11 +2,11 @@
 
 --tokenizer     spec.find_tokenizer         -> TokenizerSpec: the file, its sha256, EOS, BOS and pad ids
 TokenizerSpec   engines.make_engine         -> encode(texts) -> (ids uint32[T], offsets int64[D+1])
-long texts      long_texts.PiecewiseEngine  -> cut where that changes no id
+long texts      long_texts.LongTextEngine  -> cut where that changes no id
 both engines    guard.choose_engine         -> the fast one where it is proven equal, else the reference
-a record        marker.Marker               -> its text with marks; chat renders the templates of conversations
+a record        marker.RecordMarker               -> its text with marks; chat renders the templates of conversations
 marked texts    spans.SpanEncoder           -> ids and a loss mask, by either engine
-records         documents.DocumentMaker     -> documents: ids, mask, BOS and EOS
+records         documents.DocumentEncoder     -> documents: ids, mask, BOS and EOS
 during the run  guard.SpotCheck             -> fails hard on the first difference
 ids             decoder.find_decoder        -> text
 """
@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from packcli.tokenization.chat.template import CHATML, CHATML_TURN, TemplateSpec, find_template
 from packcli.tokenization.decoder import Decoder, find_decoder
-from packcli.tokenization.documents import DocumentMaker, find_overlong, overlong_row
+from packcli.tokenization.documents import DocumentEncoder, find_overlong, overlong_row
 from packcli.tokenization.engines import BATCH_DOCUMENTS, Engine, make_engine
 from packcli.tokenization.guard import ENCODERS, Choice, SpotCheck, choose_engine, load_encoder
-from packcli.tokenization.marker import Marker
+from packcli.tokenization.marker import RecordMarker
 from packcli.tokenization.spans import Encoded, MarkedText, SpanEncoder
 from packcli.tokenization.spec import TokenizerSpec, find_tokenizer
 from packcli.tokenization.vocabulary import read_vocabulary
@@ -30,11 +30,11 @@ __all__ = [
     "ENCODERS",
     "Choice",
     "Decoder",
-    "DocumentMaker",
+    "DocumentEncoder",
     "Encoded",
     "Engine",
     "MarkedText",
-    "Marker",
+    "RecordMarker",
     "SpanEncoder",
     "SpotCheck",
     "TemplateSpec",

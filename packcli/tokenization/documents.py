@@ -23,7 +23,7 @@ from packcli.errors import BadRowError
 from packcli.tokenization import chat
 from packcli.tokenization.engines import Engine
 from packcli.tokenization.guard import SpotCheck
-from packcli.tokenization.marker import Marker, bad_row
+from packcli.tokenization.marker import RecordMarker, bad_row
 from packcli.tokenization.spans import Encoded, MarkedText, SpanEncoder
 
 MASKS = ("attention_mask", "loss_mask", "completion_mask", "assistant_masks")
@@ -64,7 +64,7 @@ def stop(index: int, error: BadRowError) -> None:
     raise error
 
 
-class DocumentMaker:
+class DocumentEncoder:
     """Makes documents of rows.
 
     Args:
@@ -73,7 +73,7 @@ class DocumentMaker:
         spot_check: What looks at its work.
     """
 
-    def __init__(self, marker: Marker, engine: Engine, spot_check: SpotCheck) -> None:
+    def __init__(self, marker: RecordMarker, engine: Engine, spot_check: SpotCheck) -> None:
         self._mark, self._config, self._tokenizer = marker, marker.config, marker.tokenizer
         self._engine, self._spot_check = engine, spot_check
         self._encoders: dict[bool, SpanEncoder] = {}
@@ -216,7 +216,7 @@ class DocumentMaker:
         """Rows that come tokenized."""
         for index, row in enumerate(rows, first):
             try:
-                ids, loss, num_padding = take_tokens(self._mark.parts(row), self._tokenizer.vocab_size)
+                ids, loss, num_padding = check_tokenized(self._mark.parts(row), self._tokenizer.vocab_size)
             except ValueError as error:
                 self._refuse(batch, index, bad_row(functools.partial(place, index), "wrong-tokens", str(error)), reject)
                 continue
@@ -253,7 +253,7 @@ def overlong_row(place: str, length: int, config: PackConfig) -> BadRowError:
     return BadRowError(f"{place}: {what}", hint, cause="overlong", what=what)
 
 
-def take_tokens(row: dict[str, Any], vocab_size: int) -> tuple[NDArray[np.uint32], NDArray[np.bool_], int]:
+def check_tokenized(row: dict[str, Any], vocab_size: int) -> tuple[NDArray[np.uint32], NDArray[np.bool_], int]:
     """Checks the lists of a tokenized row: ids uint32[T], loss bool[T], and how many tokens of padding were left out.
 
     Raises:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli.errors import unknown_name
-from packcli.tokenization.long_texts import PiecewiseEngine
+from packcli.tokenization.long_texts import LongTextEngine
 from packcli.tokenization.reference import load_reference
 from packcli.tokenization.spec import TokenizerSpec
 
@@ -99,4 +99,4 @@ def make_engine(name: str, spec: TokenizerSpec, *, threads: int = 1, text: str |
     """
     if name not in ENGINES:
         raise unknown_name("tokenizer engine", name, ENGINES)
-    return PiecewiseEngine(ENGINES[name](spec, spec.load() if text is None else text, threads), spec)
+    return LongTextEngine(ENGINES[name](spec, spec.load() if text is None else text, threads), spec)

@@ -79,7 +79,7 @@ def cut_text(text: str) -> Iterator[str]:
     yield text[begin:]
 
 
-class PiecewiseEngine:
+class LongTextEngine:
     """An engine that gets long texts in pieces, and not too much at once."""
 
     def __init__(self, engine: Any, spec: TokenizerSpec) -> None:

@@ -22,7 +22,7 @@ class _HalfPairError(ValueError):
     """The text of a record holds half of a surrogate pair."""
 
 
-class Marker:
+class RecordMarker:
     """Rows -> texts with spans; knows no engine.
 
     Args:

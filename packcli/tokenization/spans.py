@@ -124,7 +124,7 @@ class SpanEncoder:
         Raises:
             EngineError: the engine and `tokenizers` differ.
         """
-        layout = _Layout(texts)
+        layout = _CutTexts(texts)
         ids, offsets = self._encode_pieces(layout)
         starts, ends = self._places(layout, ids, offsets)
         if len(layout.numbers):
@@ -140,7 +140,7 @@ class SpanEncoder:
         self._check(texts, encoded)
         return encoded
 
-    def _encode_pieces(self, layout: _Layout) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    def _encode_pieces(self, layout: _CutTexts) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         pieces = layout.pieces
         if self._rest is self._engine:
             if not pieces:
@@ -155,7 +155,7 @@ class SpanEncoder:
         return (np.concatenate(arrays) if arrays else np.empty(0, dtype=np.uint32)), ends
 
     def _places(
-        self, layout: _Layout, ids: NDArray[np.uint32], offsets: NDArray[np.int64]
+        self, layout: _CutTexts, ids: NDArray[np.uint32], offsets: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where each token of the pieces begins and ends, in bytes over all texts, int64[T] each."""
         sizes = self._vocabulary.num_bytes[ids].astype(np.int64)
@@ -220,7 +220,7 @@ class SpanEncoder:
             )
 
 
-class _Layout:
+class _CutTexts:
     """Marked texts cut at their control tokens; positions are bytes over all texts."""
 
     def __init__(self, texts: Sequence[Marked]) -> None:
@@ -305,7 +305,7 @@ def _merge(is_other: NDArray[np.bool_], values: NDArray[Any], others: NDArray[np
 
 
 def _mask(
-    layout: _Layout, starts: NDArray[np.int64], ends: NDArray[np.int64]
+    layout: _CutTexts, starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Tokens that touch a span, bool[T], and texts where one begins inside a token, bool[D]."""
     is_cut = np.zeros(len(layout.pieces_end), dtype=np.bool_)
@@ -322,7 +322,7 @@ def _mask(
     return np.cumsum(edges[:-1]) > 0, is_cut
 
 
-def _count_roles(layout: _Layout, starts: NDArray[np.int64]) -> dict[str, int]:
+def _count_roles(layout: _CutTexts, starts: NDArray[np.int64]) -> dict[str, int]:
     begin, end, codes = layout.words.T
     numbers = np.searchsorted(starts, end, side="left") - np.searchsorted(starts, begin, side="left")
     counts = np.bincount(codes, weights=numbers, minlength=len(layout.roles)).astype(np.int64)

@@ -169,7 +169,7 @@ class TokenizedPart:
 
 def tokenize_unit(job: Job, unit: readers.Unit) -> Iterator[TokenizedPart]:
     """What run_unit packs, part by part, without packing it. Parts in `job.committed` are passed over."""
-    meter = readers.Meter()
+    meter = readers.ReadProgress()
     for part in job.parts(unit):
         if (unit.index, part.index) in job.committed:
             part.skip()
@@ -189,5 +189,5 @@ def tokenize_unit(job: Job, unit: readers.Unit) -> Iterator[TokenizedPart]:
 def tokenize_rows(job: Job, rows: readers.PickedRows) -> tuple[TokenBatch, Origin]:
     """Some documents and where they come from, as `run_unit` would tokenize them; empty ones are not among them."""
     bad_rows = readers.BadRows(job.sources)
-    documents = read_documents(job, rows, bad_rows, readers.Meter(), lambda event: None)
+    documents = read_documents(job, rows, bad_rows, readers.ReadProgress(), lambda event: None)
     return documents.tokens.finish(), documents.origin()

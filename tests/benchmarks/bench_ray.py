@@ -24,7 +24,7 @@ from pathlib import Path
 from bench_large import make_large, memory_of
 
 from packcli.config import parse_size
-from packcli.pipeline.engines import Ground
+from packcli.pipeline.engines import NodeRequirements
 
 sys.path.append(str(Path(__file__).parents[1] / "integrations" / "ray"))
 from ray_head import ray_head  # noqa: E402
@@ -115,7 +115,7 @@ def tasks(args: argparse.Namespace) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         ray_head(cpus=2) as (ray, address),
-        open_ray(address, limit=0, ground=lambda: Ground.of(folder, []), warn=print) as found,
+        open_ray(address, limit=0, ground=lambda: NodeRequirements.of(folder, []), warn=print) as found,
     ):
 
         def run(number: int) -> None:

@@ -9,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from packcli import readers
-from packcli.dataset import Ledger, Output, ShardInfo, Sidecar, Stats, manifest, read_manifest, read_unit, write_index
+from packcli.dataset import (
+    ManifestWriter,
+    Output,
+    ShardInfo,
+    Sidecar,
+    Stats,
+    manifest,
+    read_manifest,
+    read_unit,
+    write_index,
+)
 from packcli.dataset.fingerprint import is_sealed, sealed_bytes
 from packcli.dataset.manifest import list_shards
 from packcli.dataset.sidecar import parse_sidecar
@@ -60,7 +70,7 @@ def test_the_streamed_manifest_is_that_of_the_whole_object(tmp_path_factory, fou
     files = {"stats.json": b"\1" * 32, "train/state.json": b"\2" * 32, "validation/x": b"\3" * 32}
     digests = {each.file: hashlib.sha256(each.file.encode()).digest() for each in found}
     before, manifest.SPOOL_BYTES = manifest.SPOOL_BYTES, spool_bytes
-    book = Ledger(root)
+    book = ManifestWriter(root)
     for each in found:
         book.add(each, digests[each.file])
     book.write(root / "streamed", run, files)

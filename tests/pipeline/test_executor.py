@@ -11,13 +11,13 @@ import packcli
 from packcli import errors
 from packcli.config import RunOptions
 from packcli.pipeline import Job, Progress
-from packcli.pipeline.engines import File, Ground, cluster_check, open_crew
+from packcli.pipeline.engines import File, NodeRequirements, cluster_check, open_executor
 from packcli.pipeline.engines.base import merged
 from packcli.pipeline.engines.cluster_check import MOST_FILES, PACKAGES, sees
 
 
 def chosen(num_units, **options):
-    with open_crew(RunOptions(**options), num_units, cpus=4, ground=None, warn=None) as crew:
+    with open_executor(RunOptions(**options), num_units, cpus=4, ground=None, warn=None) as crew:
         return crew.engine, crew.workers, crew.threads
 
 
@@ -67,14 +67,14 @@ def here(tmp_path, monkeypatch):
 def test_a_node_that_sees_all_has_no_problem_and_leaves_a_file_that_is_taken_away(here):
     sha256 = "a97b3ee61eb26dc08d4b1c3a48e16cd7d0d2a1f2b4d4f2ac1a5a3a3a3a3a3a3a"
     files = [File(str(here / "data.jsonl"), 5), File("s3://bucket/rows.jsonl", 7)]
-    with Ground.of(here / "state", files).marked() as marked:
+    with NodeRequirements.of(here / "state", files).marked() as marked:
         seen = marked.look(write=True)
         assert seen.problems == ()
         assert sees(marked.folder, seen.wrote, marked.mark)
         assert not sees(marked.folder, seen.wrote, "another")
         assert marked.look().wrote is None
         assert len(list((here / "state").iterdir())) == 2
-        wrong = Ground.of(here / "state", [File(str(here / "data.jsonl"), 5, sha256)]).look()
+        wrong = NodeRequirements.of(here / "state", [File(str(here / "data.jsonl"), 5, sha256)]).look()
         assert [problem.endswith("holds something else there") for problem in wrong.problems] == [True]
     assert list((here / "state").iterdir()) == []
 
@@ -82,7 +82,7 @@ def test_a_node_that_sees_all_has_no_problem_and_leaves_a_file_that_is_taken_awa
 def test_a_node_that_sees_something_else_says_what(here, monkeypatch):
     """Its shards would go to a disk of its own, or hold other rows."""
     files = [File(str(here / "data.jsonl"), 6), File(str(here / "gone.jsonl"), 1)]
-    with Ground.of(here / "state", files).marked() as marked:
+    with NodeRequirements.of(here / "state", files).marked() as marked:
         (here / "state" / marked.mark).unlink()
         monkeypatch.setattr(cluster_check, "versions", lambda: tuple((name, "9") for name, _ in marked.versions))
         seen = marked.look(write=True)
@@ -97,7 +97,7 @@ def test_a_node_that_sees_something_else_says_what(here, monkeypatch):
 
 
 def test_a_directory_of_the_same_name_is_not_the_same_directory(here):
-    with Ground.of(here / "state", []).marked() as marked:
+    with NodeRequirements.of(here / "state", []).marked() as marked:
         (here / "state" / marked.mark).write_text("ray-of-another")
         assert "another directory" in marked.look(write=True).problems[0]
 
@@ -105,14 +105,14 @@ def test_a_directory_of_the_same_name_is_not_the_same_directory(here):
 def test_of_many_inputs_some_from_everywhere_are_looked_for():
     """A million of them, on a thousand nodes, would be a billion questions to the file system."""
     files = [File(f"/data/{number:06d}.jsonl", 1) for number in range(1000)]
-    looked = Ground.of("/out", files).files
+    looked = NodeRequirements.of("/out", files).files
     assert len(looked) == MOST_FILES
     assert looked[0] == files[0]
     assert int(looked[-1].path[-12:-6]) > 960
 
 
 def test_an_output_in_an_object_store_is_seen_by_everybody():
-    with Ground.of("s3://bucket/out", []).marked() as marked:
+    with NodeRequirements.of("s3://bucket/out", []).marked() as marked:
         assert (marked.folder, marked.mark, marked.look(write=True).problems) == ("s3://bucket/out", "", ())
 
 

@@ -21,7 +21,7 @@ from packcli.errors import StorageError
 from packcli.readers import (
     Chunk,
     Fields,
-    Meter,
+    ReadProgress,
     arrow_files,
     cut_units,
     digest_parts,
@@ -472,7 +472,7 @@ def test_the_meter_ends_at_the_size_of_the_file(tmp_path: Path, name: str) -> No
         pack = {".gz": gzip.compress, ".zst": zstd}.get(path.suffix, bytes)
         path.write_bytes(pack(data))
     sources = find_sources([str(path)], [])
-    meter = Meter()
+    meter = ReadProgress()
     for unit in cut_units(sources, 3000):
         for part in read_parts(unit, sources, Fields(("text",)), unit_bytes=3000, meter=meter):
             part.skip()

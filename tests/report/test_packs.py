@@ -16,7 +16,7 @@ import packcli
 from packcli import cli
 from packcli.cli.views.packs import show_row
 from packcli.dataset import Contents
-from packcli.errors import visible
+from packcli.errors import printable
 from packcli.report import Inspector
 
 HOSTILE = "<script>alert(1)</script> \x1b[31mred\x1b]8;;http://x\x07 \u202eabc\u2066 [bold]no[/bold] \x9b2J \u200b"
@@ -198,8 +198,8 @@ def test_text_from_strangers_is_inert(tmp_path, tokenizer_dir):
 
 
 def test_visible():
-    assert visible("a\x1b\u202e\nb\u00e9") == "a\\x1b\\u202e\\nb\u00e9"
-    assert visible("a\nb\tc", keep="\n") == "a\nb\\tc"
+    assert printable("a\x1b\u202e\nb\u00e9") == "a\\x1b\\u202e\\nb\u00e9"
+    assert printable("a\nb\tc", keep="\n") == "a\nb\\tc"
 
 
 @pytest.mark.parametrize(

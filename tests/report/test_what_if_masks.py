@@ -15,7 +15,7 @@ import packcli
 from packcli import cli
 from packcli.config import PackConfig, RunOptions
 from packcli.dataset import Stats, read_report
-from packcli.packing import LengthBuffer, Runs, TokenBuffer
+from packcli.packing import LengthBuffer, LossRuns, TokenBuffer
 from packcli.packing.strategies import STRATEGIES
 from packcli.pipeline import Lengths, measure
 from packcli.pipeline.measure import PartLengths
@@ -151,7 +151,7 @@ def masked(docs, loss, *, sample=1.0, total=None, sources=None):
     docs = np.array(docs, dtype=np.int64)
     ends = np.cumsum(docs)
     has = loss < docs
-    runs = Runs((ends - docs + loss)[has], ends[has])
+    runs = LossRuns((ends - docs + loss)[has], ends[has])
     where = np.zeros(len(docs), dtype=np.int32) if sources is None else np.array(sources, dtype=np.int32)
     read = len(docs) if total is None else total
     part = PartLengths(0, 0, docs, where, read, runs, stats=Stats(num_documents=len(docs)))
@@ -260,7 +260,7 @@ def test_the_command_line_takes_the_options_of_shapes(tmp_path):
 
 def test_runs_by_hand():
     """The example of the module."""
-    runs = Runs.of_mask(np.array([0, 0, 1, 1, 1, 0, 1, 0], dtype=np.bool_))
+    runs = LossRuns.of_mask(np.array([0, 0, 1, 1, 1, 0, 1, 0], dtype=np.bool_))
     assert (runs.starts.tolist(), runs.ends.tolist()) == ([2, 6], [5, 7])
     assert runs.count(np.array([3, 0, 5, 7]), np.array([7, 8, 6, 3])).tolist() == [3, 4, 0, 0]
 
@@ -269,8 +269,10 @@ def test_runs_by_hand():
 def test_runs_count_as_masks_do(masks, data):
     joined = np.array([each for mask in masks for each in mask], dtype=np.bool_)
     firsts = np.cumsum([0, *map(len, masks)]).tolist()
-    parts = [Runs.of_mask(np.array(mask, dtype=np.bool_), first) for mask, first in zip(masks, firsts, strict=False)]
-    runs = Runs.join(parts)
+    parts = [
+        LossRuns.of_mask(np.array(mask, dtype=np.bool_), first) for mask, first in zip(masks, firsts, strict=False)
+    ]
+    runs = LossRuns.join(parts)
     places = st.integers(0, len(joined))
     pairs = np.array(data.draw(st.lists(st.tuples(places, places), max_size=8)), dtype=np.int64).reshape(-1, 2)
     expected = [int(joined[start:end].sum()) for start, end in pairs.tolist()]

@@ -23,7 +23,7 @@ from packcli.pipeline import ranks
 from packcli.pipeline.ranks import status
 from packcli.pipeline.ranks.plan import read_plan
 from packcli.pipeline.ranks.run import _Share
-from packcli.storage import SILENCE_S, Presence, heartbeats, look
+from packcli.storage import SILENCE_S, Heartbeat, heartbeats, look
 
 run = importlib.import_module("packcli.pipeline.ranks.run")
 
@@ -316,7 +316,7 @@ def test_a_rank_out_of_range_is_refused(planned):
 def test_notes_tell_the_living_from_the_dead(tmp_path):
     """On this machine by the process, from another by silence; clocks of machines do not matter."""
     path = tmp_path / "note.json"
-    with Presence(path, {"rank": 1}) as note:
+    with Heartbeat(path, {"rank": 1}) as note:
         assert look(path, note.now).is_alive
         (tmp_path / "other.json").write_text(json.dumps({**note.facts, "place": "elsewhere/b/c", "pid": 1}))
         made = (tmp_path / "other.json").stat().st_mtime
@@ -333,7 +333,7 @@ def test_notes_tell_the_living_from_the_dead(tmp_path):
 
 def test_a_note_is_touched_while_its_process_lives(tmp_path, monkeypatch):
     monkeypatch.setattr(heartbeats, "TOUCH_S", 0.01)
-    with Presence(tmp_path / "note.json") as note:
+    with Heartbeat(tmp_path / "note.json") as note:
         os.utime(note.path, (1, 1))
         deadline = time.monotonic() + 30
         while note.path.stat().st_mtime < 2:

@@ -15,7 +15,7 @@ from packcli.dataset import Output
 from packcli.errors import LockedError, MismatchError, OutputError, StorageError, UnfinishedError
 from packcli.pipeline import Started, ranks
 from packcli.pipeline.ranks import status
-from packcli.storage import SILENCE_S, Presence, RemotePath, heartbeats, look, look_around
+from packcli.storage import SILENCE_S, Heartbeat, RemotePath, heartbeats, look, read_heartbeats
 from packcli.verify import verify
 
 
@@ -139,8 +139,8 @@ def test_who_works_alone_and_who_beside_others(bucket, inputs, config):
 def test_notes_tell_the_living_from_the_dead(bucket, monkeypatch):
     """A rank that died elsewhere would keep finish out for ever, one that lives would be taken for dead."""
     folder = bucket / "notes"
-    with Presence(folder / "one.json", {"rank": 1}) as note:
-        (found,) = look_around(folder, note.now)
+    with Heartbeat(folder / "one.json", {"rank": 1}) as note:
+        (found,) = read_heartbeats(folder, note.now)
         assert (found.is_alive, found.data["rank"]) == (True, 1)
         note.tell(rank=2)
         elsewhere = {**json.loads((folder / "one.json").read_bytes()), "place": "", "host": "elsewhere"}
@@ -150,7 +150,7 @@ def test_notes_tell_the_living_from_the_dead(bucket, monkeypatch):
         now = time.time()
         assert look(folder / "far.json", now + 200).is_alive
         assert not look(folder / "far.json", now + SILENCE_S + 1).is_alive
-        found = look_around(folder, now)
+        found = read_heartbeats(folder, now)
         assert [each.path.name for each in found] == ["far.json", "one.json"]
     assert look(folder / "one.json", now) is None
 
@@ -158,7 +158,7 @@ def test_notes_tell_the_living_from_the_dead(bucket, monkeypatch):
 def test_a_note_is_put_again_while_its_process_lives_and_never_after(bucket, monkeypatch):
     monkeypatch.setattr(heartbeats, "TOUCH_S", 0.01)
     path = bucket / "note.json"
-    with Presence(path) as note:
+    with Heartbeat(path) as note:
         first = json.loads(path.read_bytes())["beat"]
         deadline = time.monotonic() + 20
         while json.loads(path.read_bytes())["beat"] == first:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from packcli.config import PackConfig
 from packcli.tokenization import find_tokenizer, long_texts, make_engine
 from packcli.tokenization.engines import ENGINES
-from packcli.tokenization.long_texts import SAFE_PATTERNS, PiecewiseEngine, cut_text, may_cut
+from packcli.tokenization.long_texts import SAFE_PATTERNS, LongTextEngine, cut_text, may_cut
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 SPLIT = {"type": "Split", "pattern": {"Regex": SAFE_PATTERNS[1]}, "behavior": "Isolated", "invert": False}
@@ -164,7 +164,7 @@ def test_an_engine_is_not_asked_for_too_much_at_once(monkeypatch):
 
     spec = find_tokenizer(PackConfig(), allow_network=False)
     texts = ["short", "x" * 100, "word " * 30, "", "last"]
-    engine = PiecewiseEngine(Engine(), spec)
+    engine = LongTextEngine(Engine(), spec)
     ids, offsets = engine.encode(texts)
     assert "".join(text for call in Engine.calls for text in call) == "".join(texts)
     assert all(sum(map(len, call)) <= 40 or len(call) == 1 for call in Engine.calls)

@@ -22,7 +22,7 @@ from packcli.packing import Assembler, Layout, Origin, make_plan
 from packcli.packing.strategies import STRATEGIES
 from packcli.pipeline.plan_part import _count_true
 from packcli.tokenization import MarkedText, SpanEncoder, read_vocabulary
-from packcli.tokenization.documents import take_tokens
+from packcli.tokenization.documents import check_tokenized
 from packcli.tokenization.offsets import _byte_places, _clusters, _monotone, load_whole
 
 CHATS, PROMPTS = ROOT / "sample_data" / "chat.jsonl", ROOT / "sample_data" / "prompt_completion.jsonl"
@@ -394,7 +394,7 @@ def test_tokenized_rows_that_are_refused(tmp_path, row, message):
 
 def test_ids_alone_are_not_taken_for_shifted():
     """A row of one repeated id is its own shift."""
-    ids, loss, _ = take_tokens({"input_ids": [4, 4, 4], "labels": [4, 4, -100]}, 100)
+    ids, loss, _ = check_tokenized({"input_ids": [4, 4, 4], "labels": [4, 4, -100]}, 100)
     assert (ids.tolist(), loss.tolist()) == ([4, 4, 4], [True, True, False])
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from packcli.errors import PackcliError, visible
+from packcli.errors import PackcliError, printable
 
 PLAIN_WIDTH = 200
 """Columns of a log file; a terminal knows its own."""
@@ -67,4 +67,4 @@ def clean(text: str) -> str:
     Only a new line with our own indent is one: a name that holds a newline cannot begin a line.
     """
     lines = text.split("\n    ")
-    return "\n    ".join(map(visible, lines))
+    return "\n    ".join(map(printable, lines))

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from packcli.cli.views.console import PipedConsole
 from packcli.dataset import Row
-from packcli.errors import visible
+from packcli.errors import printable
 from packcli.report import Inspector, ShownPiece
 
 SEGMENT_STYLES = ("cyan", "green")
@@ -53,7 +53,7 @@ def show_row(console: Console, inspector: Inspector, row: Row, find: str | None 
     console.print(
         Text(
             f"{row.split} row {row.index:,}: {num_real:,} tokens in {segments:,} {noun}, "
-            f"{row.num_loss:,} with loss, {padding:,} padding ({visible(row.file)})",
+            f"{row.num_loss:,} with loss, {padding:,} padding ({printable(row.file)})",
             style="bold",
         )
     )
@@ -77,13 +77,13 @@ def _show_piece(console: Console, each: ShownPiece, marks: tuple[str, str] | Non
         console.print(Text(f"{rule} padding: {each.num_tokens:,} positions, no loss; {each.positions}", style="dim"))
         return
     style = SEGMENT_STYLES[each.number % 2]
-    place = f"{visible(each.where)}; " if each.where else ""
+    place = f"{printable(each.where)}; " if each.where else ""
     console.print(
         Text(f"{rule} {each.number}: {place}{each.num_tokens:,} tokens; {each.positions}", style=f"bold {style}")
     )
     body = Text()
     for run in each.runs:
-        text = visible(run.text, keep="\n")
+        text = printable(run.text, keep="\n")
         if run.has_loss:
             body.append(text, style=style)
         elif marks:
@@ -91,18 +91,18 @@ def _show_piece(console: Console, each: ShownPiece, marks: tuple[str, str] | Non
         else:
             body.append(text, style=f"{MASKED_STYLE} {style}")
     if find:
-        body.highlight_words([visible(find, keep="\n")], style="reverse")
+        body.highlight_words([printable(find, keep="\n")], style="reverse")
     console.print(body, overflow="fold")
 
 
 def show_tokens(console: Console, inspector: Inspector, row: Row) -> None:
     """One pack, one token a line: place, id, label, position, segment, text."""
-    console.print(Text(f"{row.split} row {row.index:,} ({visible(row.file)})", style="bold"))
+    console.print(Text(f"{row.split} row {row.index:,} ({printable(row.file)})", style="bold"))
     console.print(Text(f"{'place':>7} {'id':>8} {'label':>8} {'position':>8} {'segment':>7}  text", style="bold"))
     for place, token, text, label, position, segment in inspector.tokens(row):
         shown = "-" if label is None else str(label)
         number = str(segment) if segment else "pad"
-        line = f"{place:>7} {token:>8} {shown:>8} {position:>8} {number:>7}  {visible(text)}"
+        line = f"{place:>7} {token:>8} {shown:>8} {position:>8} {number:>7}  {printable(text)}"
         style = "dim" if label is None else SEGMENT_STYLES[segment % 2]
         mark = "> " if segment and position == 0 else ""
         console.print(Text(f"{mark}{line[len(mark) :]}", style=style), soft_wrap=True)

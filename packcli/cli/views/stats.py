@@ -12,7 +12,7 @@ from rich.table import Table as Grid
 
 from packcli.cli.views.results import show_report
 from packcli.dataset import Report
-from packcli.errors import visible
+from packcli.errors import printable
 from packcli.report import Chart, Recount, Table, WhatIf, describe_records, report_charts, report_tables, what_if_tables
 
 MAX_SOURCES = 20
@@ -44,9 +44,9 @@ def show_reports(console: Console, reports: Sequence[Report], recounts: Sequence
 def show_tables(console: Console, tables: Sequence[Table]) -> None:
     """Each under its title. Columns that do not fit beside the others stand below them; nothing is cut."""
     for table in tables:
-        console.print(f"\n[bold]{escape(visible(table.title))}[/]")
+        console.print(f"\n[bold]{escape(printable(table.title))}[/]")
         if table.note:
-            console.print(escape(visible(table.note)))
+            console.print(escape(printable(table.note)))
         for number, columns in enumerate(_blocks(table, console.width)):
             if number:
                 console.print()
@@ -69,7 +69,7 @@ def _blocks(table: Table, width: int) -> list[list[int]]:
 
 
 def _shown(table: Table) -> list[list[str]]:
-    return [[visible(str(cell)) for cell in row] for row in table.rows]
+    return [[printable(str(cell)) for cell in row] for row in table.rows]
 
 
 def _grid(table: Table, columns: Sequence[int]) -> Grid:
@@ -77,7 +77,7 @@ def _grid(table: Table, columns: Sequence[int]) -> Grid:
     for place in columns:
         is_text = place == 0 or all(row[place].kind == "text" for row in table.rows)
         grid.add_column(
-            escape(visible(table.columns[place])),
+            escape(printable(table.columns[place])),
             justify="left" if is_text else "right",
             overflow="fold",
             no_wrap=place > 0,
@@ -105,7 +105,7 @@ def show_chart(console: Console, chart: Chart) -> None:
 def show_recount(console: Console, report: Report, counted: Recount) -> None:
     """Whether the rows say what the report says."""
     loss = "" if counted.num_tokens_loss is None else f"; {counted.num_tokens_loss:,} tokens with loss"
-    console.print(f"\n[bold]Recount[/] of {escape(visible(str(report.output)))}")
+    console.print(f"\n[bold]Recount[/] of {escape(printable(str(report.output)))}")
     if counted.not_counted:
         console.print(f"  not counted: {escape(counted.not_counted)}")
     for name, (said, found) in counted.differences.items():
@@ -137,7 +137,7 @@ def show_what_if(console: Console, found: WhatIf) -> None:
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, line in lines.items():
-        grid.add_row(name, escape(visible(line)))
+        grid.add_row(name, escape(printable(line)))
     console.print(grid)
     show_tables(console, what_if_tables(found, max_sources=MAX_SOURCES))
 
@@ -153,4 +153,4 @@ NOTICES = {
 
 def show_written(console: Console, path: Path) -> None:
     """A file that was written."""
-    console.print(f"wrote {escape(visible(str(path)))}", soft_wrap=True)
+    console.print(f"wrote {escape(printable(str(path)))}", soft_wrap=True)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from packcli.errors import visible
+from packcli.errors import printable
 from packcli.pipeline.ranks import Ran, RankStatus, Status
 
 MAX_RANKS = 20
@@ -22,7 +22,7 @@ def show_status(console: Console, found: Status) -> None:
     table.add_column(overflow="fold")
 
     def row(name: str, value: str) -> None:
-        table.add_row(name, escape(visible(value)))
+        table.add_row(name, escape(printable(value)))
 
     share = found.num_bytes_done / found.num_bytes if found.num_bytes else 1.0
     running = f", {found.num_units_running:,} in work" if found.num_units_running else ""
@@ -45,7 +45,7 @@ def show_status(console: Console, found: Status) -> None:
     wrong = [each for each in found.ranks if each.state != "running"]
     shown = [*wrong, *(each for each in found.ranks if each.state == "running")]
     for each in shown[:MAX_RANKS]:
-        console.print(escape(visible(_say_rank(each))), soft_wrap=True)
+        console.print(escape(printable(_say_rank(each))), soft_wrap=True)
     if len(shown) > MAX_RANKS:
         console.print(f"... and {len(shown) - MAX_RANKS:,} more: --json shows them all")
 
@@ -89,6 +89,6 @@ def show_planned(console: Console, found: Status) -> None:
     console.print(
         f"{found.num_units:,} units of {found.num_bytes / 1e6:,.1f} MB planned, {found.num_units_done:,} are done"
     )
-    output = escape(visible(str(found.output)))
+    output = escape(printable(str(found.output)))
     console.print(f"next: packcli units run {output} --rank R --world-size N, for R in 0..N-1", soft_wrap=True)
     console.print(f"then: packcli units finish {output}", soft_wrap=True)

@@ -11,7 +11,7 @@ import heapq
 import numpy as np
 from numpy.typing import NDArray
 
-from packcli.seeds import mix, permutation
+from packcli.seeds import derive, permutation
 
 GROUP = 8
 """Packs in a group."""
@@ -30,7 +30,7 @@ def balanced_order(costs: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     Returns:
         int64[P], a permutation.
     """
-    shuffled = permutation(len(costs), mix(seed, 1))
+    shuffled = permutation(len(costs), derive(seed, 1))
     num_groups = len(costs) // GROUP
     grouped = shuffled[: num_groups * GROUP]
     descending = grouped[np.argsort(-costs[grouped], kind="stable")]
@@ -43,9 +43,9 @@ def balanced_order(costs: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
             heapq.heapreplace(heap, (total + cost, group))
         else:
             heapq.heappop(heap)
-    inside = np.argsort(permutation(len(grouped), mix(seed, 2)).reshape(-1, GROUP), axis=1, kind="stable")
+    inside = np.argsort(permutation(len(grouped), derive(seed, 2)).reshape(-1, GROUP), axis=1, kind="stable")
     groups = np.array(members, dtype=np.int64).reshape(num_groups, GROUP)
-    groups = np.take_along_axis(groups, inside, axis=1)[permutation(num_groups, mix(seed, 3))]
+    groups = np.take_along_axis(groups, inside, axis=1)[permutation(num_groups, derive(seed, 3))]
     return np.concatenate((groups.reshape(-1), shuffled[num_groups * GROUP :]))
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from packcli.pipeline.engines.base import RETRIES, Emit, LostWorkerError, MapFunction
-from packcli.pipeline.engines.cluster_check import File, Ground
-from packcli.pipeline.engines.executor import ENGINES, Crew, get_engine, local_crew, open_crew
+from packcli.pipeline.engines.cluster_check import File, NodeRequirements
+from packcli.pipeline.engines.executor import ENGINES, Executor, get_engine, local_executor, open_executor
 from packcli.pipeline.engines.local import processes, serial
 
 __all__ = [
     "ENGINES",
     "RETRIES",
-    "Crew",
     "Emit",
+    "Executor",
     "File",
-    "Ground",
     "LostWorkerError",
     "MapFunction",
+    "NodeRequirements",
     "get_engine",
-    "local_crew",
-    "open_crew",
+    "local_executor",
+    "open_executor",
     "processes",
     "serial",
 ]

@@ -50,7 +50,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class NodeRequirements:
     """What every worker must see as this process does; travels to them."""
 
     folder: str
@@ -61,7 +61,7 @@ class Ground:
     """Name of a file in `folder`, and what stands in it: nobody else's directory holds it."""
 
     @classmethod
-    def of(cls, folder: str | os.PathLike[str], files: Iterable[File]) -> Ground:
+    def of(cls, folder: str | os.PathLike[str], files: Iterable[File]) -> NodeRequirements:
         """The ground of a run, with absolute paths. What lies in an object store (`s3://...`) needs no look."""
         local = [each for each in files if "://" not in each.path]
         step = max(1, -(-len(local) // MOST_FILES))
@@ -70,7 +70,7 @@ class Ground:
         return cls(place if "://" in place else os.path.abspath(place), tuple(kept), versions())
 
     @contextlib.contextmanager
-    def marked(self) -> Iterator[Ground]:
+    def marked(self) -> Iterator[NodeRequirements]:
         """Puts the mark into the folder; takes it away at the end, with those of the workers."""
         if "://" in self.folder:
             yield self

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from packcli.config import RunOptions
 from packcli.errors import unknown_name
 from packcli.pipeline.engines.base import MapFunction
-from packcli.pipeline.engines.cluster_check import Ground
+from packcli.pipeline.engines.cluster_check import NodeRequirements
 from packcli.pipeline.engines.local import processes, serial
 
 ENGINES: dict[str, MapFunction] = {"serial": serial, "processes": processes}
@@ -24,7 +24,7 @@ def get_engine(name: str) -> MapFunction:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Crew:
+class Executor:
     """An engine that is ready to work."""
 
     engine: str
@@ -38,20 +38,25 @@ class Crew:
     """Where it works, for people, when that is not this machine alone."""
 
 
-def local_crew(workers: int, num_units: int, engine: str = "auto") -> Crew:
+def local_executor(workers: int, num_units: int, engine: str = "auto") -> Executor:
     """The crew on this machine for a number of units."""
     at_once = max(1, min(workers, num_units))
     if engine == "auto":
         engine = "serial" if at_once == 1 else "processes"
     if engine == "serial":
         at_once = 1
-    return Crew(engine=engine, run=get_engine(engine), workers=at_once, threads=max(1, workers // at_once))
+    return Executor(engine=engine, run=get_engine(engine), workers=at_once, threads=max(1, workers // at_once))
 
 
 @contextlib.contextmanager
-def open_crew(
-    options: RunOptions, num_units: int, *, cpus: int, ground: Callable[[], Ground], warn: Callable[[str], None]
-) -> Iterator[Crew]:
+def open_executor(
+    options: RunOptions,
+    num_units: int,
+    *,
+    cpus: int,
+    ground: Callable[[], NodeRequirements],
+    warn: Callable[[str], None],
+) -> Iterator[Executor]:
     """The crew for a number of units; Ray is connected to, and left again at the end, however that comes.
 
     Args:
@@ -68,6 +73,6 @@ def open_crew(
         from packcli.pipeline.engines.ray import open_ray
 
         with open_ray(options.ray_address, limit=options.workers, ground=ground, warn=warn) as found:
-            yield Crew(engine="ray", run=found.run, workers=found.workers, threads=1, place=found.place)
+            yield Executor(engine="ray", run=found.run, workers=found.workers, threads=1, place=found.place)
         return
-    yield local_crew(options.workers or cpus, num_units, options.engine if num_units else "serial")
+    yield local_executor(options.workers or cpus, num_units, options.engine if num_units else "serial")

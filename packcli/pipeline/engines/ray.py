@@ -15,7 +15,7 @@ from typing import Any
 
 from packcli.errors import UsageError
 from packcli.pipeline.engines.base import MapFunction
-from packcli.pipeline.engines.cluster_check import Ground, Seen, sees
+from packcli.pipeline.engines.cluster_check import NodeRequirements, Seen, sees
 from packcli.pipeline.engines.ray_map import RayMap, first_line, num_cpus, refuse
 
 ANSWER_S = 120.0
@@ -35,7 +35,7 @@ class Found:
 
 @contextlib.contextmanager
 def open_ray(
-    address: str | None, *, limit: int, ground: Callable[[], Ground], warn: Callable[[str], None]
+    address: str | None, *, limit: int, ground: Callable[[], NodeRequirements], warn: Callable[[str], None]
 ) -> Iterator[Found]:
     """Connects to a Ray and looks whether it can do the work; leaves it at the end.
 
@@ -111,7 +111,7 @@ def _connect(address: str) -> None:
             signal.signal(signal.SIGTERM, on_terminate)
 
 
-def _refuse_unfit(ground: Ground) -> int:
+def _refuse_unfit(ground: NodeRequirements) -> int:
     """Lets every node with a CPU look around.
 
     Returns:
@@ -154,5 +154,5 @@ def _nodes() -> list[dict[str, Any]]:
     return [each for each in ray.nodes() if each["Alive"] and each["Resources"].get("CPU")]
 
 
-def _look(ground: Ground) -> Seen:
+def _look(ground: NodeRequirements) -> Seen:
     return ground.look(write=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from packcli.errors import PackcliError, UsageError
 from packcli.pipeline.engines.base import POLL_S, RETRIES, Emit, Item, LostWorkerError, Result, Results, Work, merged
-from packcli.pipeline.engines.cluster_check import Ground
+from packcli.pipeline.engines.cluster_check import NodeRequirements
 from packcli.storage import is_full
 
 REPORT_S = 5.0
@@ -58,7 +58,7 @@ def first_line(error: BaseException) -> str:
 class RayMap:
     """The map function of a Ray that is connected."""
 
-    def __init__(self, limit: int, ground: Ground) -> None:
+    def __init__(self, limit: int, ground: NodeRequirements) -> None:
         self._limit, self._ground = limit, ground
 
     def __call__(self, work: Work[Item, Result], items: Iterable[Item], *, workers: int, emit: Emit) -> Results[Result]:

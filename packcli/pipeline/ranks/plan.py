@@ -22,7 +22,7 @@ from packcli.config import PackConfig, RunOptions
 from packcli.config.choices import FORMAT_VERSION
 from packcli.dataset import RANK_FILES, Output
 from packcli.errors import MismatchError, OutputError, StorageError
-from packcli.pipeline.job import Described
+from packcli.pipeline.job import RunSpec
 from packcli.pipeline.prepare import unit_sizes
 from packcli.storage import Location, is_remote, locate
 from packcli.storage.files import committed, file_sha256
@@ -31,11 +31,11 @@ JOB, UNITS, TOKENIZER = RANK_FILES
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Planned:
+class RankPlan:
     """A plan, read back by a rank."""
 
     config: PackConfig
-    described: Described
+    described: RunSpec
     """With the units of the rank only."""
     sizes: list[int]
     """Bytes of the input files that each of these units covers, about."""
@@ -47,7 +47,7 @@ class Planned:
     """Where the tokenizer was that the plan has a copy of."""
 
 
-def write_plan(target: Output, described: Described, config: PackConfig, options: RunOptions) -> None:
+def write_plan(target: Output, described: RunSpec, config: PackConfig, options: RunOptions) -> None:
     """Writes what ranks need; the output was begun (see Output.begin) with the same run."""
     state = target.state
     with committed(state / TOKENIZER) as file:
@@ -79,7 +79,7 @@ def write_plan(target: Output, described: Described, config: PackConfig, options
         file.write((json.dumps(job, indent=1, default=sorted) + "\n").encode())
 
 
-def read_plan(target: Output, units: slice, input_root: str | None = None) -> Planned:
+def read_plan(target: Output, units: slice, input_root: str | None = None) -> RankPlan:
     """The plan of an output, with some of its units.
 
     Args:
@@ -119,7 +119,7 @@ def read_plan(target: Output, units: slice, input_root: str | None = None) -> Pl
     return planned
 
 
-def fetch_tokenizer(planned: Planned, folder: str) -> Planned:
+def fetch_tokenizer(planned: RankPlan, folder: str) -> RankPlan:
     """The plan with its copy of the tokenizer in a directory of this machine, where it was in an object store."""
     spec = planned.described.tokenizer
     path = Path(folder) / TOKENIZER
@@ -130,14 +130,14 @@ def fetch_tokenizer(planned: Planned, folder: str) -> Planned:
 
 def _from_json(
     job: dict[str, Any], run: dict[str, Any], state: Location, input_root: str | None, units: slice
-) -> Planned:
+) -> RankPlan:
     root = job["input_root"] if input_root is None else os.path.abspath(input_root)
     found = list(read_units(state / UNITS, units))
 
     def place(path: str) -> str:
         return path if is_remote(path) else os.path.join(root, path)
 
-    described = Described(
+    described = RunSpec(
         [readers.Source(**{**each, "path": place(each["path"])}) for each in job["sources"]],
         readers.Fields(**{**_tuples(job["fields"]), "optional": frozenset(job["fields"]["optional"])}),
         [unit for unit, _ in found],
@@ -147,7 +147,7 @@ def _from_json(
     )
     sizes = [size for _, size in found]
     tokenizer_path = os.path.abspath(job["tokenizer"]["path"])
-    return Planned(
+    return RankPlan(
         PackConfig(**_tuples(job["config"])), described, sizes, job["tokenizer_engine"], job["max_bad"], tokenizer_path
     )
 

@@ -41,7 +41,7 @@ from packcli.dataset import (
 )
 from packcli.errors import MismatchError, OutputError, PackcliError, StorageError, UsageError
 from packcli.pipeline import probe
-from packcli.pipeline.engines import Emit, local_crew
+from packcli.pipeline.engines import Emit, local_executor
 from packcli.pipeline.events import Started, Warned
 from packcli.pipeline.finish import finish as finish_output
 from packcli.pipeline.prepare import (
@@ -53,10 +53,10 @@ from packcli.pipeline.prepare import (
     refuse_changed_rows,
 )
 from packcli.pipeline.probe import text_bytes
-from packcli.pipeline.ranks.plan import Planned, fetch_tokenizer, read_plan, write_plan
-from packcli.pipeline.run import Line, log_entry
-from packcli.pipeline.workers import Prepared, make_job, run_units
-from packcli.storage import Location, Presence, RemotePath, full_disk, is_full, locate
+from packcli.pipeline.ranks.plan import RankPlan, fetch_tokenizer, read_plan, write_plan
+from packcli.pipeline.run import Run, log_entry
+from packcli.pipeline.workers import Schedule, make_job, run_units
+from packcli.storage import Heartbeat, Location, RemotePath, full_disk, is_full, locate
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def plan(
     config, described = describe_all(config, options, target, sources, emit)
     with target.locked():
         here = dataclasses.replace(options, engine="serial", ray_address=None)
-        Line(config, here, target, emit).prepare(described)  # its checks; ranks make their own choice of engine
+        Run(config, here, target, emit).prepare(described)  # its checks; ranks make their own choice of engine
         write_plan(target, described, config, options)
     return target.root
 
@@ -175,12 +175,12 @@ def run(
 class _Share:
     """The units of one rank."""
 
-    def __init__(self, target: Output, planned: Planned, emit: Emit) -> None:
+    def __init__(self, target: Output, planned: RankPlan, emit: Emit) -> None:
         self._target, self._planned, self._emit = target, planned, emit
         self._plan = self._plan_mark()
         self.num_done = self.num_bytes = 0
 
-    def do(self, note: Presence, workers: int, tokenizer_engine: str) -> None:
+    def do(self, note: Heartbeat, workers: int, tokenizer_engine: str) -> None:
         """Does what is left of them."""
         began, started = time.perf_counter(), time.time()
         planned, described, config = self._planned, self._planned.described, self._planned.config
@@ -192,7 +192,7 @@ class _Share:
         note.tell(num_units_left=len(todo), num_bytes=left, num_units_done=0, num_bytes_done=0, seconds=0.0)
         if not todo:
             return
-        crew = local_crew(workers, len(todo))
+        crew = local_executor(workers, len(todo))
         note.tell(workers=crew.workers)
         mine = dataclasses.replace(described, units=todo)
         sample, _ = probe.sample(mine, config)
@@ -203,7 +203,7 @@ class _Share:
             num_bytes=text_bytes(described.sources),
             threads=crew.threads,
         )
-        ready = Prepared(done, todo, chosen, crew, sum(planned.sizes), left, limit_of(planned))
+        ready = Schedule(done, todo, chosen, crew, sum(planned.sizes), left, limit_of(planned))
         for split in splits_of(config):
             (self._target.root / folder_of(config, split)).mkdir(exist_ok=True)
         self._emit(Started(ready.total_bytes, ready.total_bytes - left, crew.workers))
@@ -325,7 +325,7 @@ def finish(output: str | os.PathLike[str] | Location, *, workers: int = 0) -> Re
         return Report(target.root, run, stats, "finished", entry)
 
 
-def limit_of(planned: Planned) -> Limit:
+def limit_of(planned: RankPlan) -> Limit:
     """How many rows the run may skip."""
     return make_limit(planned.config, RunOptions(max_bad=planned.max_bad), planned.described.sources)
 
@@ -356,7 +356,7 @@ def _refuse_no_output(target: Output) -> None:
         raise OutputError(f"{target.root}: not an output of packcli", "packcli units plan INPUT... -o DIR makes one")
 
 
-def _sweep_alone(target: Output, note: Presence) -> None:
+def _sweep_alone(target: Output, note: Heartbeat) -> None:
     """Removes what was left half written here, when nobody else could be writing it.
 
     What is there is listed first: whoever comes between the list and the look round has written none of it.

@@ -99,7 +99,7 @@ def status(output: str | os.PathLike[str] | Location) -> Status:
     )
     speeds = [each.bytes_per_second for each in ranks if each.state == "running" and each.bytes_per_second]
     speed = sum(speeds) if speeds else None
-    alone = target.works_alone(now)
+    alone = target.exclusive_owner(now)
     if target.is_finished:
         state = "finished"
     elif running or alone:

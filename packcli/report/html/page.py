@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from packcli.dataset import Report
-from packcli.errors import UsageError, visible
+from packcli.errors import UsageError, printable
 from packcli.report.html.plots import comparison
 from packcli.report.html.sections import Place, escaped, report_sections, table_section
 from packcli.report.tables import report_names, report_tables
@@ -86,7 +86,7 @@ def _several(reports: Sequence[Report], names: Sequence[str], tokenizer: str | N
     yield '<section id="comparison"><h2>Side by side</h2>'
     padding = [report.derived["padding_ratio"] for report in reports]
     lost = [report.derived["drop_ratio"] for report in reports]
-    short = [name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL - 3]}..." for name in map(visible, names)]
+    short = [name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL - 3]}..." for name in map(printable, names)]
     pictures = (
         ("Padding", comparison("plot-padding", short, padding, first=False)),
         ("Tokens truncated or dropped", comparison("plot-lost", short, lost, "% of tokens read", first=False)),

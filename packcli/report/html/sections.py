@@ -13,7 +13,7 @@ import numpy as np
 
 from packcli.config.choices import quick_effort
 from packcli.dataset import Contents, Report, kept_of_documents
-from packcli.errors import PackcliError, visible
+from packcli.errors import PackcliError, printable
 from packcli.packing import make_plan
 from packcli.packing.strategies import STRATEGIES
 from packcli.report.html.flow import CLASSES, Node, draw_flow, flow_of
@@ -322,4 +322,4 @@ def _provenance(report: Report, place: Place) -> str:
 def escaped(value: str, keep: str = "", most: int = MAX_TEXT) -> str:
     """Text from anywhere, for HTML: inert, and not too long."""
     cut = value if len(value) <= most else f"{value[:most]}..."
-    return html.escape(visible(cut, keep=keep), quote=True)
+    return html.escape(printable(cut, keep=keep), quote=True)

@@ -17,7 +17,7 @@ from helpers import PACKCLI, big_input, die_over, tree_hash
 
 from packcli import errors
 from packcli.pipeline import Progress
-from packcli.pipeline.engines import Ground, LostWorkerError
+from packcli.pipeline.engines import LostWorkerError, NodeRequirements
 from packcli.pipeline.engines.ray import open_ray
 
 HERE = Path(__file__).parent
@@ -267,7 +267,9 @@ def engine(tmp_path_factory):
         patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (HERE, HERE.parent))))  # what workers import
         patch.setenv("RAY_AUTH_MODE", QUIET["RAY_AUTH_MODE"])
         _, address = stack.enter_context(ray_head(cpus=2))
-        found = stack.enter_context(open_ray(address, limit=0, ground=lambda: Ground.of(folder, []), warn=None))
+        found = stack.enter_context(
+            open_ray(address, limit=0, ground=lambda: NodeRequirements.of(folder, []), warn=None)
+        )
         yield lambda work, items, emit=lambda event: None: found.run(work, items, workers=2, emit=emit)
 
 

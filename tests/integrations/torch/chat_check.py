@@ -19,7 +19,7 @@ from packcli import tokenization
 from packcli.config import PackConfig
 from packcli.errors import PackcliError
 from packcli.readers import Fields
-from packcli.tokenization import DocumentMaker, Marker, chat
+from packcli.tokenization import DocumentEncoder, RecordMarker, chat
 from packcli.tokenization.chat import Renderer, render, skeleton
 
 TEMPLATES = sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))
@@ -125,7 +125,7 @@ def make_maker(directory, format_="chat", loss="assistant", engine="fastokens"):
         parts = ("messages", "tools", "chat_template_kwargs")
     fields = Fields(parts, None, format_, tuple((part, part) for part in parts))
     made = tokenization.make_engine(engine, spec)
-    return DocumentMaker(Marker(config, fields, spec, template), made, tokenization.SpotCheck(spec, made))
+    return DocumentEncoder(RecordMarker(config, fields, spec, template), made, tokenization.SpotCheck(spec, made))
 
 
 def ours(maker, messages, tools):

@@ -45,7 +45,7 @@ from packcli.packing.strategies.shuffle_fit.bias import (
     leaning_order,
     mate_correlation,
 )
-from packcli.seeds import mix, permutation
+from packcli.seeds import derive, permutation
 
 MUCH_OPEN = 0.15
 """Share of next-fit packs left open from which on documents are laid by best fit."""
@@ -99,7 +99,7 @@ def shuffle_fit(
     """
     if max_docs:
         max_docs = felt_limit(count_lengths(lengths, capacity), capacity, max_docs)
-    shuffled = permutation(len(lengths), mix(seed, 1))
+    shuffled = permutation(len(lengths), derive(seed, 1))
     in_line = lengths[shuffled]
     lean, filler = 0, FILLERS_PER_OPEN[0]
     tries = effort != "fast" and len(in_line) >= FEWEST
@@ -161,7 +161,7 @@ def _plan_block(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: 
     """Best fit of all but the filler, then the filler."""
     laid = in_line[: int(len(in_line) * (1.0 - FILLER_SHARE))]
     packs = _lay_best_fit(leaning_order(laid, capacity, lean), laid, capacity, max_docs, lean)
-    return _fill_up(packs, in_line, capacity, max_docs, mix(seed, 2))
+    return _fill_up(packs, in_line, capacity, max_docs, derive(seed, 2))
 
 
 def _plan_in_turn(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int, filler: float) -> Placed | None:
@@ -177,7 +177,7 @@ def _plan_in_turn(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed
         ends = pack_ends(in_line, capacity, max_docs)
     ends = ends[: int(len(ends) * (1.0 - filler * open_share))]
     packs = _laid_in_turn(np.arange(ends[-1]) if len(ends) else ends, in_line, ends)
-    return _fill_up(packs, in_line, capacity, max_docs, mix(seed, 2))
+    return _fill_up(packs, in_line, capacity, max_docs, derive(seed, 2))
 
 
 def _laid_in_turn(places: NDArray[np.int64], in_line: NDArray[np.int32], ends: NDArray[np.int64]) -> _Laid:
