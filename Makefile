@@ -60,9 +60,10 @@ demo-ranks: $(STAMP) ## Pack sample_data with three ranks, each a process of its
 
 demo-ray: .venv-ray/.installed ## Start Ray, pack sample_data on it, and show that the tree is that of one process
 	rm -rf demo/ray demo/serial
-	export RAY_AUTH_MODE=disabled; \
-	.venv-ray/bin/ray start --head --block --num-cpus 2 --include-dashboard=false --disable-usage-stats >/dev/null & \
-	ray=$$!; trap "kill $$ray; wait $$ray" EXIT; tries=0; \
+	export RAY_AUTH_MODE=disabled; folder=$$(mktemp -d); \
+	.venv-ray/bin/ray start --head --block --num-cpus 2 --temp-dir $$folder --include-dashboard=false \
+	  --disable-usage-stats >/dev/null & \
+	ray=$$!; trap "kill $$ray; wait $$ray; rm -rf $$folder" EXIT; tries=0; \
 	until .venv-ray/bin/ray status >/dev/null 2>&1 || [ $$((tries += 1)) -gt 60 ]; do sleep 1; done; \
 	.venv-ray/bin/packcli pack sample_data/docs.jsonl -o demo/ray --engine ray --unit-bytes 100kB
 	.venv-ray/bin/packcli pack sample_data/docs.jsonl -o demo/serial --engine serial --unit-bytes 100kB --quiet
