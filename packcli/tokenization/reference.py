@@ -98,7 +98,7 @@ class _Reference0:
 
         self.version: str = tokenizers.__version__
         self._name = name
-        with _named(f"{name}: tokenizers cannot load it"):
+        with _named(f"{name}: tokenizers {self.version} cannot load it"):
             self._tokenizer: Any = tokenizers.Tokenizer.from_str(text)
 
     def encode(self, texts: Sequence[str], *, split_special: bool) -> tuple[Ids, Offsets]:
