@@ -2,7 +2,7 @@
 
 prompt, completion      text of both, the completion is the span       -> MarkedText
 messages, ...           chat.Renderer                                  -> Rendered
-both                    tokenizing.SpanEncoder, 256 rows a call    -> ids, loss
+both                    SpanEncoder, 128 rows a call                   -> ids, loss
 input_ids, labels, ...  checked, and taken as they are                 -> ids, loss
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from packcli import readers
 from packcli.config import PackConfig
-from packcli.config.choices import MAX_TOKEN_ID
+from packcli.config.choices import IGNORE, MAX_TOKEN_ID
 from packcli.errors import BadRowError
 from packcli.tokenization import chat
 from packcli.tokenization.engines import Engine
@@ -27,7 +27,6 @@ from packcli.tokenization.marker import RecordMarker, bad_row
 from packcli.tokenization.spans import Encoded, MarkedText, SpanEncoder
 
 MASKS = ("attention_mask", "loss_mask", "completion_mask", "assistant_masks")
-IGNORE = -100
 BATCH_ROWS = 128
 """Rows encoded together: they are short, and every call of NumPy costs the same for few."""
 
