@@ -56,7 +56,7 @@ def proxy(store, monkeypatch):
 
         return BucketType.NON_HIERARCHICAL
 
-    monkeypatch.setattr(gcsfs.GCSFileSystem, "_get_bucket_type", plain)
+    monkeypatch.setattr(gcsfs.GCSFileSystem, "_get_bucket_type", plain, raising=False)
     monkeypatch.setattr("gcsfs.retry.asyncio", SimpleNamespace(sleep=lambda seconds: asyncio.sleep(seconds / 100)))
     monkeypatch.setattr(filesystem, "WAIT_S", 0.0)
     forget("gs")
