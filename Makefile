@@ -115,7 +115,8 @@ CORE ?= $(patsubst %,tests/%.py, \
           storage/test_filesystem storage/test_location storage/test_locks storage/test_remote storage/test_storage \
           tokenization/test_chat tokenization/test_engines tokenization/test_masks tokenization/test_spans \
           tokenization/test_tokenized tokenization/test_tokenizer_spec pipeline/test_rejects pipeline/test_run \
-          verify/test_restore report/test_html report/test_packs exports/test_exports training/test_load cli/test_cli)
+          verify/test_restore report/test_html report/test_packs exports/test_exports training/test_load cli/test_cli \
+          system/test_command_line)
 
 test-oldest: ## Run the core of the tests with the oldest version of every dependency on PYTHON_OLDEST (CORE=tests: all)
 	$(call each,oldest-one,$(PYTHON_OLDEST))
