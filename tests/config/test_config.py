@@ -5,7 +5,7 @@ import dataclasses
 import re
 
 import pytest
-from configs import BAD_TOMLS
+from bad_tomls import BAD_TOMLS
 
 from packcli.config import (
     FORMATS,

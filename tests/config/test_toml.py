@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from configs import BAD_TOMLS
+from bad_tomls import BAD_TOMLS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

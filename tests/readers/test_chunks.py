@@ -11,7 +11,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from documents import (
+from document_files import (
     MANY,
     write_parquet,
     write_stream,

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from documents import (
+from document_files import (
     COLUMNAR,
     DOCS,
     MANY,

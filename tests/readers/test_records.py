@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from documents import (
+from document_files import (
     COLUMNAR,
     DOCS,
     MANY,

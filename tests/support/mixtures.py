@@ -1,4 +1,4 @@
-"""Inputs for mixtures."""
+"""Which documents an output over a mixture holds, and how often."""
 
 import collections
 

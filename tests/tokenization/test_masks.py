@@ -9,7 +9,7 @@ from datasets import load_from_disk
 from helpers import BUILTIN, ROOT, tree_hash
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from labelled import pack, unpacked, write_rows
+from labelled_documents import pack, unpacked, write_rows
 from tokenizer_files import Oracle
 
 import packcli

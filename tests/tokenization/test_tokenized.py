@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from labelled import pack, unpacked, write_rows
+from labelled_documents import pack, unpacked, write_rows
 
 from packcli import errors
 from packcli.tokenization.documents import check_tokenized

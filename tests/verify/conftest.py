@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from helpers import SAMPLE
-from verified import TINY, pack
+from outputs_to_verify import TINY, pack
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from helpers import SAMPLE
-from verified import invoke, of_row, pack, rewrite_shard, wrong
+from outputs_to_verify import invoke, of_row, pack, rewrite_shard, wrong
 
 from packcli.errors import UsageError
 from packcli.verify import parse_sample, verify

@@ -4,7 +4,7 @@ import shutil
 
 import pyarrow as pa
 from helpers import SAMPLE, tree_hash
-from verified import of_row, pack, rewrite_shard, wrong
+from outputs_to_verify import of_row, pack, rewrite_shard, wrong
 
 # --- two outputs ---
 

@@ -11,7 +11,7 @@ import sys
 import pyarrow as pa
 import pytest
 from helpers import SAMPLE, tree_hash
-from verified import file_hash, invoke, of_row, pack, reseal, rewrite_shard, wrong
+from outputs_to_verify import file_hash, invoke, of_row, pack, reseal, rewrite_shard, wrong
 
 import packcli
 from packcli.dataset import read_report

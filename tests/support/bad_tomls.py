@@ -1,4 +1,4 @@
-"""Configs that are wrong, and drawn ones that are right."""
+"""Mistakes in packcli.toml, and what is said of each."""
 
 BAD_TOMLS = {
     "not TOML": ("[pack", "not a TOML file"),
