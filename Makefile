@@ -116,7 +116,7 @@ CORE ?= $(patsubst %,tests/%.py, \
           tokenization/test_chat tokenization/test_engines tokenization/test_masks tokenization/test_spans \
           tokenization/test_tokenized tokenization/test_tokenizer_spec pipeline/test_rejects pipeline/test_run \
           verify/test_restore report/test_html report/test_packs exports/test_exports training/test_load cli/test_cli \
-          system/test_command_line)
+          system/test_command_line system/test_workers)
 
 test-oldest: ## Run the core of the tests with the oldest version of every dependency on PYTHON_OLDEST (CORE=tests: all)
 	$(call each,oldest-one,$(PYTHON_OLDEST))
