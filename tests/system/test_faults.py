@@ -192,7 +192,7 @@ def test_a_directory_with_our_lock_alone_is_not_ours(tmp_path, pack):
 def test_another_format_version_is_refused(tmp_path, pack, monkeypatch):
     pack(tmp_path / "out")
     monkeypatch.setattr(fingerprint, "FORMAT_VERSION", 99)
-    with pytest.raises(errors.MismatchError, match="format_version was 2, now it is 99"):
+    with pytest.raises(errors.MismatchError, match="format_version was 3, now it is 99"):
         pack(tmp_path / "out")
 
 
