@@ -28,37 +28,34 @@ each = @for each in $(2); do \
 	  else echo "$$each is not here: not run: make $(1) PYTHON=$$each"; fi; done
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-ranks demo-ray docs test test-oldest test-newest test-browser test-ray test-remote test-train \
-        test-consumers check lint types format bench bench-peers bench-planner bench-ray stress fuzz smoke lock clean \
-        oldest-one newest-one smoke-one lock-one lock-oldest
+.PHONY: help demo demo-ranks demo-ray docs test test-oldest test-newest check lint types format bench bench-ray stress fuzz \
+        smoke lock clean oldest-one newest-one smoke-one lock-one lock-oldest
+.SECONDEXPANSION:
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/%/NAME/' | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml $(PIP_CONSTRAINT)
 	$(call venv,$(VENV))
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: $(STAMP) ## Create the environment, pack sample_data twice, show both reports
+demo: $(STAMP) ## Create the environment, pack sample_data twice, show both reports (also demo-ranks, demo-ray)
 	$(BIN)/packcli pack sample_data/docs.jsonl -o demo/concat --strategy concat
 	$(BIN)/packcli pack sample_data/docs.jsonl -o demo/best-fit --strategy best-fit
 	$(BIN)/packcli stats demo/concat
 	$(BIN)/packcli stats demo/best-fit
 
-demo-ranks: $(STAMP) ## Pack sample_data with three ranks, each a process of its own, on one output
+# Three ranks, each a process of its own, on one output.
+demo-ranks: $(STAMP)
 	$(BIN)/packcli units plan sample_data/docs.jsonl -o demo/ranks --unit-bytes 50kB --strategy best-fit
 	for rank in 0 1 2; do $(BIN)/packcli units run demo/ranks --rank $$rank --world-size 3 --workers 1 & done; wait
 	$(BIN)/packcli units status demo/ranks
 	$(BIN)/packcli units finish demo/ranks
 	$(BIN)/packcli verify demo/ranks
 
-.venv-ray/.installed: pyproject.toml $(PIP_CONSTRAINT)
-	$(call venv,.venv-ray)
-	.venv-ray/bin/python -m pip install --quiet --editable '.[dev,ray]'
-	touch $@
-
-demo-ray: .venv-ray/.installed ## Start Ray, pack sample_data on it, and show that the tree is that of one process
+# A Ray is started, and the tree is that of one process.
+demo-ray: .venv-ray/.installed
 	rm -rf demo/ray demo/serial
 	export RAY_AUTH_MODE=disabled; folder=$$(mktemp -d); \
 	.venv-ray/bin/ray start --head --block --num-cpus 2 --temp-dir $$folder --include-dashboard=false \
@@ -70,15 +67,57 @@ demo-ray: .venv-ray/.installed ## Start Ray, pack sample_data on it, and show th
 	diff -r -x .packcli demo/ray demo/serial
 	@echo "demo/ray and demo/serial are the same, byte for byte"
 
-test: $(STAMP) ## Run the tests
+test: $(STAMP) ## Run the tests, but for those that take processes and seconds (tests/system) or other software
+	$(BIN)/python -m pytest -n $(JOBS) --ignore=tests/system
+
+check: lint types ## Lint, types, and all tests but for the integrations: what CI (.ci/run) runs first
 	$(BIN)/python -m pytest -n $(JOBS)
 
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+format: $(STAMP) ## Put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# What each integration needs, in an environment of its own. torch and what is built on it are those of Python 3.11.
+NEEDS_ray      := --editable '.[dev,ray]'
+NEEDS_torch    := torch==2.13.0 'transformers[torch]>=5' 'trl>=1' --editable '.[dev]'
+NEEDS_remote   := 'moto[s3,server]>=5' 'aiobotocore>=3' 's3fs>=2026' 'gcsfs>=2026' --editable '.[dev,s3,gcs]'
+NEEDS_browser  := playwright axe-core-python --editable '.[dev]'
+OPTIONS_torch  := -n $(JOBS)
+OPTIONS_remote := --force-enable-socket
+
+# consumers: the readers, without their dependencies, which no set of versions satisfies; what they import; and torch.
+READERS := mosaicml-streaming==0.13.0 megatron-core==0.16.1 datatrove==0.10.1 nemo-automodel==0.7.0 llamafactory==0.9.5
+READERS_IMPORT := Brotli catalogue cramjam humanize loguru python-snappy zstd
+BESIDE_consumers := $(READERS) $(READERS_IMPORT)
+HOME_consumers   := .venv-torch
+
+$(patsubst %,.venv-%/.installed,ray torch remote browser): .venv-%/.installed: pyproject.toml $(PIP_CONSTRAINT)
+	$(call venv,.venv-$*)
+	.venv-$*/bin/python -m pip install --quiet $(NEEDS_$*)
+	touch $@
+
+home = $(or $(HOME_$(1)),.venv-$(1))
+
+integration-%: $$(call home,$$*)/.installed ## Run packcli beside other software: torch, ray, remote, browser, consumers (TESTS='-k word')
+	$(if $(BESIDE_$*),$(call home,$*)/bin/python -m pip install --quiet --no-deps $(BESIDE_$*))
+	$(call home,$*)/bin/python -m pytest $(OPTIONS_$*) tests/integrations/$* $(TESTS)
+
 # What works closely with other people's packages; the whole suite has crashes and damage besides.
-CORE ?= $(wildcard $(patsubst %,tests/%.py, \
-          surface/test_architecture readers/test_bad_rows tokenization/test_chat cli/test_cli surface/test_docs \
-          tokenization/test_engines exports/test_exports report/test_packs training/test_load tokenization/test_masks \
-          surface/test_packaging report/test_html pipeline/test_run readers/test_records verify/test_restore \
-          readers/test_sources storage/test_storage surface/test_surface tokenization/test_tokenizer_spec))
+CORE ?= $(patsubst %,tests/%.py, \
+          surface/test_architecture surface/test_docs surface/test_packaging surface/test_surface \
+          readers/test_bad_rows readers/test_chunks readers/test_cut_short readers/test_records readers/test_sources \
+          storage/test_filesystem storage/test_location storage/test_locks storage/test_remote storage/test_storage \
+          tokenization/test_chat tokenization/test_engines tokenization/test_masks tokenization/test_spans \
+          tokenization/test_tokenized tokenization/test_tokenizer_spec pipeline/test_rejects pipeline/test_run \
+          verify/test_restore report/test_html report/test_packs exports/test_exports training/test_load cli/test_cli \
+          system/test_command_line system/test_workers)
 
 test-oldest: ## Run the core of the tests with the oldest version of every dependency on PYTHON_OLDEST (CORE=tests: all)
 	$(call each,oldest-one,$(PYTHON_OLDEST))
@@ -101,60 +140,10 @@ newest-one:
 	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(NEWEST) --editable '.[dev,s3,gcs]'
 	.venv-newest/bin/python -m pytest -n $(JOBS) $(CORE)
 
-test-ray: .venv-ray/.installed ## Pack on Ray, on this machine and on a cluster of two nodes that die, in an environment of its own
-	.venv-ray/bin/python -m pytest tests/integrations/ray/ray_check.py $(RAY_TESTS)
-
-TORCH := torch==2.13.0
-TRAIN := 'transformers[torch]>=5' 'trl>=1'
-
-.venv-train/.installed: pyproject.toml $(PIP_CONSTRAINT)
-	$(call venv,.venv-train)
-	.venv-train/bin/python -m pip install --quiet $(TORCH)
-	.venv-train/bin/python -m pip install --quiet $(TRAIN) --editable '.[dev]'
-	touch $@
-
-test-train: .venv-train/.installed ## Run the tests that need torch, transformers and trl, in an environment of their own
-	.venv-train/bin/python -m pytest -n $(JOBS) $(wildcard tests/integrations/torch/*_check.py)
-
-REMOTE := 'moto[s3,server]>=5' 'aiobotocore>=3' 's3fs>=2026' 'gcsfs>=2026'
-
-test-remote: ## Run packcli against object stores on this machine that fail now and then, in an environment of its own
-	$(call venv,.venv-remote)
-	.venv-remote/bin/python -m pip install --quiet $(REMOTE) --editable '.[dev,s3,gcs]'
-	.venv-remote/bin/python -m pytest --force-enable-socket $(wildcard tests/integrations/remote/*_check.py)
-
-BROWSER := playwright axe-core-python
-
-test-browser: ## Open the HTML report in headless Chromium (PACKCLI_CHROMIUM or chromium), in an environment of its own
-	$(call venv,.venv-browser)
-	.venv-browser/bin/python -m pip install --quiet $(BROWSER) --editable '.[dev]'
-	.venv-browser/bin/python -m pytest tests/integrations/browser/test_browser.py
-
 docs: $(STAMP) ## Make the table and the screenshot of README again (PACKCLI_CHROMIUM or chromium)
 	$(BIN)/python tests/docs/make.py
 
-# Without their dependencies, which no set of versions satisfies; and what they import.
-READERS := mosaicml-streaming==0.13.0 megatron-core==0.16.1 datatrove==0.10.1 nemo-automodel==0.7.0 llamafactory==0.9.5
-READERS_IMPORT := Brotli catalogue cramjam humanize loguru python-snappy zstd
-
-test-consumers: .venv-train/.installed ## Read exports with the own readers of other stacks, in the environment of test-train
-	.venv-train/bin/python -m pip install --quiet --no-deps $(READERS) $(READERS_IMPORT)
-	.venv-train/bin/python -m pytest tests/integrations/consumers/consumers_check.py
-
-check: lint types test ## What CI runs first: lint, types, tests
-
-lint: $(STAMP) ## Check style and format
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-
-types: $(STAMP) ## Check types, strictly
-	$(BIN)/mypy
-
-format: $(STAMP) ## Put the code into shape
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
-
-bench: $(STAMP) ## Measure: INPUT=corpus.jsonl.zst TOKENIZER=dir (defaults: sample_data, builtin)
+bench: $(STAMP) ## Measure packing: INPUT=corpus.jsonl.zst TOKENIZER=dir (defaults: sample_data, builtin)
 	$(BIN)/python tests/benchmarks/bench_assemble.py
 	$(BIN)/python tests/benchmarks/bench_start.py
 	$(BIN)/python tests/benchmarks/bench_chat.py --tokenizer $(TOKENIZER)
@@ -162,13 +151,13 @@ bench: $(STAMP) ## Measure: INPUT=corpus.jsonl.zst TOKENIZER=dir (defaults: samp
 	$(BIN)/python tests/benchmarks/bench_verify.py $(INPUT) --tokenizer $(TOKENIZER)
 	$(BIN)/python tests/benchmarks/bench_stats.py $(INPUT) --tokenizer $(TOKENIZER)
 
-bench-peers: $(STAMP) ## Measure beside TRL and datatrove, in an environment of their own
-	PIP_CONSTRAINT= $(BIN)/python tests/benchmarks/bench_peers.py $(INPUT) --tokenizer $(TOKENIZER)
+bench-%: $(STAMP) ## Run tests/benchmarks/bench_NAME.py: planner (LENGTHS='a.npy ...' OPTIONS=...), peers, ray, units ...
+	$(if $(filter peers,$*),PIP_CONSTRAINT=) $(BIN)/python tests/benchmarks/bench_$*.py $(ARGUMENTS_$*)
 
-bench-planner: $(STAMP) ## Measure the planner: LENGTHS='a.npy ...' adds lengths, OPTIONS=--help shows more
-	$(BIN)/python tests/benchmarks/bench_planner.py $(LENGTHS) $(OPTIONS)
+ARGUMENTS_planner = $(LENGTHS) $(OPTIONS)
+$(foreach each,large pack peers stats verify,$(eval ARGUMENTS_$(each) = $$(INPUT) --tokenizer $$(TOKENIZER) $$(OPTIONS)))
 
-bench-ray: .venv-ray/.installed ## Measure Ray beside processes: INPUT=corpus.jsonl.zst TOKENIZER=dir
+bench-ray: .venv-ray/.installed
 	.venv-ray/bin/python tests/benchmarks/bench_ray.py cost $(INPUT) --tokenizer $(TOKENIZER)
 	.venv-ray/bin/python tests/benchmarks/bench_ray.py tasks
 
@@ -212,7 +201,9 @@ lock: ## Write .ci/pins anew on each Python that is here: the newest versions th
 	$(call each,lock-oldest,$(PYTHON_OLDEST))
 
 # All environments at once, so that one file does for all. torch, and what needs it, only where CI trains.
-LOCKED = hatchling $(REMOTE) $(BROWSER) $(FUZZ) $(READERS_IMPORT) $(if $(findstring 3.11,$(PINS)),$(TORCH) $(TRAIN))
+PACKAGES = $(filter-out --editable '.[%,$(NEEDS_$(1)))
+LOCKED = hatchling $(call PACKAGES,remote) $(call PACKAGES,browser) $(FUZZ) $(READERS_IMPORT) \
+         $(if $(findstring 3.11,$(PINS)),$(call PACKAGES,torch))
 
 lock-one lock-oldest: export PIP_CONSTRAINT :=
 lock-one lock-oldest: RESOLVE = build/lock/bin/python -m pip install --quiet --dry-run --report build/lock/report.json

@@ -3,11 +3,11 @@
     python tests/benchmarks/bench_training.py gsm8k.jsonl --text-template '{question}\\n{answer}'
     python tests/benchmarks/bench_training.py alpaca.jsonl --attention sdpa flex flash varlen
 
-Needs torch and transformers (the environment of `make test-train`). With CUDA it takes a Llama of 1.2 B parameters in
-bfloat16, on a CPU a tiny one in float32; every measurement has a process of its own. Padded batches hold one document
-a row, in a random order, and are as wide as their longest; both kinds of batch hold about the same number of
-positions, `--positions`. A token counts when it is of a document, whether it carries loss or not. On a CPU one thread
-computes, and seconds are those of the CPU: what else the machine does hardly matters.
+Needs torch and transformers (the environment of `make integration-torch`). With CUDA it takes a Llama of 1.2 B
+parameters in bfloat16, on a CPU a tiny one in float32; every measurement has a process of its own. Padded batches
+hold one document a row, in a random order, and are as wide as their longest; both kinds of batch hold about the same
+number of positions, `--positions`. A token counts when it is of a document, whether it carries loss or not. On a CPU
+one thread computes, and seconds are those of the CPU: what else the machine does hardly matters.
 
     sdpa, eager    as they are; a mask of documents makes sdpa pass over nothing
     flex           compiled by Transformers; no backward on a CPU

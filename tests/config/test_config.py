@@ -2,15 +2,11 @@
 
 import ast
 import dataclasses
-import json
-import pickle
 import re
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from bad_tomls import BAD_TOMLS
 
-from packcli import errors
 from packcli.config import (
     FORMATS,
     PackConfig,
@@ -28,13 +24,11 @@ from packcli.config import settings as config
 from packcli.config.choices import (
     COLUMN_SETS,
     COLUMNS,
-    EFFORTS,
-    OVERLONG,
     STRATEGY_ALIASES,
     canonical_strategy,
     resolve_columns,
 )
-from packcli.errors import PackcliError, UnknownNameError, UsageError, nearest, unknown_name
+from packcli.errors import UnknownNameError, UsageError
 
 # One row for each check: (settings, what the message says, what the hint says).
 BAD_PACK_CONFIGS = {
@@ -141,29 +135,6 @@ BAD_RUN_OPTIONS = {
     "engine": ({"engine": "rya"}, "engine 'rya' is not known; did you mean 'ray'?", "known: auto, processes, ray"),
     "ray_address": ({"ray_address": "auto"}, "--ray-address auto without --engine ray", "give both, or neither"),
 }
-BAD_TOMLS = {
-    "not TOML": ("[pack", "not a TOML file"),
-    "not UTF-8": (b"[pack]\ntokenizer = '\xff'", "not a TOML file"),
-    "a key at top level": ("max_len = 3", "unknown 'max_len' at top level"),
-    "a table at top level": ("[pack]\n[pakc]", "unknown 'pakc' at top level"),
-    "pack is no table": ("pack = 3", "unknown 'pack' at top level"),
-    "pack is a list": ("[[pack]]", "unknown 'pack' at top level"),
-    "unknown key, nearest": ("[pack]\nmax_length = 3", "unknown key 'max_length'; did you mean 'max_len'?"),
-    "unknown key of a run option, nearest": ("[pack]\nworker = 3", "unknown key 'worker'; did you mean 'workers'?"),
-    "unknown key, nothing near": ("[pack]\nzzzzzz = 3", "unknown key 'zzzzzz'"),
-    "a string for an integer": ("[pack]\nmax-len = '2048'", "max-len takes int, not '2048'"),
-    "a float for an integer": ("[pack]\nmax_len = 2048.0", "max_len takes int, not 2048.0"),
-    "a boolean for an integer": ("[pack]\nseed = true", "seed takes int, not True"),
-    "an integer for a boolean": ("[pack]\nisolate = 1", "isolate takes bool, not 1"),
-    "a string for an optional boolean": ("[pack]\nadd_bos = 'yes'", "add_bos takes bool, not 'yes'"),
-    "a boolean for a float": ("[pack]\nval_fraction = true", "val_fraction takes float, not True"),
-    "an integer for an optional string": ("[pack]\neos_token = 2", "eos_token takes str, not 2"),
-    "a list for a string": ("[pack]\nstrategy = ['pad']", "strategy takes str, not ['pad']"),
-    "a list of other things": ("[pack]\ncolumns = ['labels', 3]", "columns takes a string or a list of strings, not"),
-    "a key in both spellings": ("[pack]\nmax-len = 3\nmax_len = 4", "max_len is given twice"),
-    "no size": ("[pack]\nunit-bytes = 'many'", "unit-bytes: 'many' is not a size"),
-    "a number for columns": ("[pack]\ncolumns = 3", "columns takes a string or a list of strings, not 3"),
-}
 
 
 def write(folder, content):
@@ -187,20 +158,6 @@ def test_run_options_refuse(case):
     with pytest.raises(UsageError, match=re.escape(message)) as caught:
         RunOptions(**wrong)
     assert hint in caught.value.hint
-
-
-@pytest.mark.parametrize("case", BAD_TOMLS)
-def test_read_toml_refuses(case, tmp_path):
-    content, message = BAD_TOMLS[case]
-    path = write(tmp_path, content)
-    with pytest.raises(UsageError, match=re.escape(f"{path}: {message}")):
-        read_toml(path)
-
-
-def test_read_toml_names_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(UsageError, match=re.escape(f"{tmp_path / 'no.toml'}: No such file")) as caught:
-        read_toml(tmp_path / "no.toml")
-    assert "--config" in caught.value.hint
 
 
 def test_every_raise_of_config_fires_in_a_test_above(tmp_path, monkeypatch):
@@ -407,175 +364,3 @@ def test_rows_are_ragged_when_labels_are_left_out():
 )
 def test_template_fields_in_order_of_appearance(template, fields):
     assert template_fields(template) == fields
-
-
-def test_read_toml_by_hand(tmp_path):
-    """Dashes or underscores, options of both configs, an integer where a float is meant, columns in three ways."""
-    text = "[pack]\nmax-len = 4096\nval_fraction = 0\nadd-bos = true\ncolumns = 'compact'\nworkers = 3\n"
-    assert read_toml(write(tmp_path, text)) == {
-        "max_len": 4096,
-        "val_fraction": 0.0,
-        "add_bos": True,
-        "columns": "compact",
-        "workers": 3,
-    }
-    assert isinstance(read_toml(write(tmp_path, text))["val_fraction"], float)
-    assert read_toml(write(tmp_path, "[pack]\ncolumns = ['labels', 'input_ids']")) == {
-        "columns": ("labels", "input_ids")
-    }
-    assert read_toml(write(tmp_path, "[pack]")) == read_toml(write(tmp_path, "")) == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("0", 0), ("4096", 4096), ("64k", 64_000), ("64KiB", 65_536), (" 128 mib ", 2**27), ("1.5 GB", 1_500_000_000)],
-)
-def test_sizes(text, size, tmp_path):
-    """Sizes of units decide what is packed together: 128MiB and 128MB are other bytes."""
-    assert parse_size(text) == size
-    assert read_toml(write(tmp_path, f"[pack]\nunit-bytes = '{text}'")) == {"unit_bytes": size}
-
-
-@pytest.mark.parametrize("text", ["", "many", "-1", "1e3", "12 parsecs", "k", "1.k"])
-def test_what_is_no_size_is_refused(text, tmp_path):
-    with pytest.raises(UsageError, match="is not a size"):
-        parse_size(text)
-    with pytest.raises(UsageError, match="is not a size"):
-        read_toml(write(tmp_path, f"[pack]\nunit_bytes = '{text}'"))
-
-
-def test_to_toml_by_hand():
-    lines = PackConfig(max_len=64, strategy="bfd", eos_token='a"\\\n', split_on="\x7f😀é").to_toml().splitlines()
-    assert lines[0] == "[pack]"
-    assert "max_len = 64" in lines
-    assert 'strategy = "best-fit"' in lines
-    assert r'eos_token = "a\"\\\n"' in lines
-    assert r'split_on = "\u007f😀é"' in lines
-    assert "isolate = true" in lines
-    assert 'columns = ["input_ids", "labels", "position_ids", "seq_lengths", "sources"]' in lines
-    assert not any(line.startswith("pad_token") for line in lines)  # None: TOML has none
-
-
-def test_to_toml_can_be_written_whatever_the_shell_passed():
-    """A name that is not UTF-8 reaches us as a lone surrogate; a run must not fail on it at its very end."""
-    assert b'text_field = "a\\udcff"' in PackConfig(text_field="a\udcff").to_toml().encode()
-
-
-configs = (
-    st.builds(
-        PackConfig,
-        max_len=st.integers(2, 2**24),
-        strategy=st.sampled_from(sorted(STRATEGY_ALIASES)),
-        overlong=st.sampled_from(OVERLONG),
-        effort=st.sampled_from(EFFORTS),
-        seed=st.integers(0, 2**63 - 1),
-        isolate=st.booleans(),
-        columns=st.sets(st.sampled_from(COLUMNS)).map(lambda names: (*names, "input_ids")),
-        val_fraction=st.floats(0, 1, exclude_max=True),
-        tokenizer=st.text(),
-        add_eos=st.booleans(),
-        eos_token=st.none() | st.text(),
-        add_bos=st.none() | st.booleans(),
-        pad_token=st.none() | st.text(),
-        allow_special=st.booleans(),
-        text_field=st.none() | st.text(),
-        split_on=st.none() | st.text(min_size=1),
-        unit_bytes=st.integers(1024, 2**50),
-    )
-    | st.builds(
-        PackConfig,
-        strategy=st.sampled_from(["bfd", "ffs", "ff", "sequential", "none"]),
-        max_docs_per_pack=st.integers(0, 2**40),
-        text_template=st.none() | st.just("{a}\n{{}}\t{b}"),
-    )
-    | st.builds(PackConfig, strategy=st.sampled_from(["bfd", "ffs", "none"]), balance=st.booleans())
-)
-
-
-@settings(deadline=None, derandomize=True, max_examples=150)
-@given(made=configs)
-def test_toml_round_trip(made, tmp_path_factory):
-    """The packcli.toml beside an output repeats the run: any field that it changes gives other bytes."""
-    path = write(tmp_path_factory.getbasetemp(), made.to_toml())
-    again = PackConfig(**read_toml(path))
-    assert again == made
-    assert again.to_toml() == made.to_toml()
-
-
-@settings(deadline=None, derandomize=True, max_examples=50)
-@given(made=configs)
-def test_as_dict_is_json_and_gives_the_config_again(made):
-    """The fingerprint is made of it."""
-    values = json.loads(json.dumps(made.as_dict()))
-    assert list(values) == [field.name for field in dataclasses.fields(PackConfig)]
-    assert PackConfig(**{**values, "columns": tuple(values["columns"])}) == made
-
-
-def drawn_tree():
-    """(name, name of the base, exit code) for each line of the tree in the docstring of errors."""
-    rows, path = [], []
-    for line in errors.__doc__.splitlines():
-        found = re.match(r"^( {4,})(\w+Error) +(\d+)  ", line)
-        if found:
-            depth = (len(found[1]) - 4) // 2
-            path[depth:] = [found[2]]
-            rows.append((found[2], path[depth - 1] if depth else "Exception", int(found[3])))
-    return rows
-
-
-def error_classes():
-    return [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, PackcliError)]
-
-
-def test_the_drawn_tree_of_errors_is_the_real_one():
-    """Scripts act on exit codes: 2 is mine to mend, 6 is the disk's."""
-    real = [(each.__name__, each.__base__.__name__, each.exit_code) for each in error_classes()]
-    assert len(real) >= 12
-    assert sorted(drawn_tree()) == sorted(real)
-
-
-@pytest.mark.parametrize(
-    ("name", "code"),
-    [
-        ("PackcliError", 1),
-        ("UsageError", 2),
-        ("UnknownNameError", 2),
-        ("NoInputError", 2),
-        ("FieldError", 2),
-        ("TokenizerError", 2),
-        ("OutputError", 2),
-        ("MismatchError", 3),
-        ("BadRowError", 4),
-        ("LockedError", 5),
-        ("StorageError", 6),
-        ("EngineError", 1),
-    ],
-)
-def test_exit_codes_never_change(name, code):
-    assert getattr(errors, name).exit_code == code
-
-
-@pytest.mark.parametrize("kind", error_classes(), ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("hint", ["", "use --max-len 2048"])
-def test_an_error_of_a_worker_arrives_with_its_message_and_hint(kind, hint):
-    """Processes send errors by pickle; one that does not come back whole breaks the pool instead."""
-    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        again = pickle.loads(pickle.dumps(kind("data.jsonl:3: é", hint), protocol))
-        assert type(again) is kind
-        assert (again.message, again.hint) == ("data.jsonl:3: é", hint)
-        assert str(again) == ("data.jsonl:3: é\n" + hint if hint else "data.jsonl:3: é")
-
-
-def test_nearest_is_the_most_alike_or_none():
-    names = ("best-fit", "first-fit", "concat")
-    assert nearest("bestfit", names) == "best-fit"
-    assert nearest("FIRST_FIT", names) == "first-fit"
-    assert nearest("xyz", names) is None
-    assert nearest("concat", ()) is None
-
-
-def test_unknown_name_says_what_is_known():
-    error = unknown_name("strategy", "contact", {"pad": 1, "concat": 2})
-    assert isinstance(error, UnknownNameError)
-    assert str(error) == "strategy 'contact' is not known; did you mean 'concat'?\nknown: concat, pad"
-    assert unknown_name("strategy", "zzz", ["pad"]).message == "strategy 'zzz' is not known"

@@ -1,6 +1,6 @@
 """Exports: whatever a stack reads out of them, it is the documents and the masks of the packed directory.
 
-Readers here are written from the documented layouts; tests/train/consumers_check.py uses the stacks' own.
+Readers here are written from the documented layouts; tests/integrations/consumers uses the stacks' own.
 """
 
 import json

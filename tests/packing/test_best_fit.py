@@ -6,7 +6,6 @@ and the length sets that are known to be hard.
 
 import ast
 import dataclasses
-import itertools
 import json
 import os
 import subprocess
@@ -17,83 +16,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fewest_packs import fewest_packs
 from helpers import ROOT
+from histograms import check_patterns, histogram_of, histograms, packs_in, slow_filling, small_problems, uniform
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packing.test_plan import fewest_packs
 
 from packcli.packing import make_plan
 from packcli.packing.plan import check_plan
 from packcli.packing.strategies import count_bound
 from packcli.packing.strategies.best_fit.column_generation import (
-    COARSEST,
-    MAX_ITEMS,
     Limits,
-    _interpolate,
-    _Knapsack,
-    _Master,
-    plan_columns,
-    price_bound,
 )
 from packcli.packing.strategies.best_fit.decreasing import plan_decreasing
-from packcli.packing.strategies.best_fit.fill import _Sums, plan_filling
+from packcli.packing.strategies.best_fit.fill import plan_filling
 from packcli.packing.strategies.best_fit.portfolio import EFFORTS, plan_histogram
 from packcli.packing.strategies.best_fit.portfolio import best_fit as best_fit_function
 from packcli.packing.strategies.best_fit.spread import plan_spreading
-from packcli.packing.strategies.patterns import count_lengths, felt_limit, num_packs, remaining, sort_by_length
+from packcli.packing.strategies.patterns import count_lengths, felt_limit, num_packs, sort_by_length
 from packcli.seeds import random_uint64
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
 KRELL = json.loads((Path(__file__).parents[1] / "benchmarks" / "lengths" / "krell.json").read_text(encoding="utf-8"))
-
-work_limits = st.sampled_from([0, 1, 10, 100, 1000, 10_000, 100_000, 10**6, 10**8])
-
-
-@st.composite
-def small_problems(draw, most=9):
-    """(lengths, capacity) that can be solved by trying everything; lengths over a third are common."""
-    capacity = draw(st.integers(2, 24))
-    length = st.integers(1, capacity) | st.integers(capacity // 4 + 1, max(capacity // 4 + 1, capacity // 2 + 1))
-    return draw(st.lists(length.filter(lambda each: each <= capacity), min_size=1, max_size=most)), capacity
-
-
-@st.composite
-def histograms(draw, most_copies=40):
-    """(histogram, capacity): up to a dozen lengths, each some times."""
-    capacity = draw(st.integers(2, 80))
-    lengths = draw(st.sets(st.integers(max(1, capacity // 6), capacity) | st.integers(1, capacity), min_size=1))
-    histogram = np.zeros(capacity + 1, dtype=np.int64)
-    for length in sorted(lengths)[:12]:
-        histogram[length] = draw(st.integers(1, most_copies))
-    return histogram, capacity
-
-
-def histogram_of(lengths, capacity):
-    return np.bincount(np.array(lengths, dtype=np.int64), minlength=capacity + 1)
-
-
-def uniform(count, shortest, longest, seed=1):
-    return (random_uint64(count, seed) % np.uint64(longest - shortest + 1)).astype(np.int64) + shortest
-
-
-def check_patterns(histogram, capacity, patterns, max_docs=0):
-    """Every segment once, no pack over capacity or max_docs; returns the number of packs."""
-    assert not remaining(histogram, patterns)[1:].any()
-    for packs, items in patterns:
-        assert packs > 0
-        assert all(count > 0 for _, count in items)
-        assert len({length for length, _ in items}) == len(items) > 0
-        assert sum(length * count for length, count in items) <= capacity
-        assert not max_docs or sum(count for _, count in items) <= max_docs
-    return num_packs(patterns)
-
-
-def packs_in(patterns):
-    """The lengths in each pack, whatever the order."""
-    found = Counter()
-    for packs, items in patterns:
-        found[tuple(length for length, count in items for _ in range(count))] += packs
-    return found
 
 
 # The portfolio.
@@ -200,116 +144,6 @@ def test_limits_are_smaller_for_small_inputs_and_never_more_than_given():
     assert [each.simplex_work for each in found] == sorted(each.simplex_work for each in found)
 
 
-# Bounds.
-
-
-@settings(PROPERTY, max_examples=150)
-@given(problem=small_problems(most=8), max_docs=st.integers(0, 4), ignored=st.integers(0, 5))
-def test_count_bound_is_below_the_minimum(problem, max_docs, ignored):
-    lengths, capacity = problem
-    histogram = histogram_of(lengths, capacity)
-    histogram[0] = ignored
-    bound = count_bound(histogram, capacity, max_docs)
-    assert -(-sum(lengths) // capacity) <= bound <= fewest_packs(lengths, capacity, max_docs)
-    assert histogram[0] == ignored
-
-
-@settings(PROPERTY, max_examples=300)
-@given(
-    problem=small_problems(most=8),
-    max_docs=st.integers(0, 4),
-    seed=st.integers(0, 2**64 - 1),
-    scale=st.sampled_from([0.01, 0.3, 1.0, 1.0, 5.0, 1e300]),
-    special=st.sampled_from([0.0, 1.0, -1.0, np.inf, -np.inf, np.nan]),
-    max_work=st.sampled_from([0, 1, 16, 64, 200, 500, 10**6]),
-)
-def test_any_prices_prove_a_true_bound(problem, max_docs, seed, scale, special, max_work):
-    """Prices come out of floating point and of work cut short: no proof may rest on them. Coarse with little work."""
-    lengths, capacity = problem
-    histogram = histogram_of(lengths, capacity)
-    draws = random_uint64(capacity + 1, seed)
-    prices = np.where(draws % np.uint64(8) == 0, special, draws.astype(np.float64) / 2.0**64 * scale)
-    bound = price_bound(histogram, capacity, prices, max_docs, max_work)
-    assert 0 <= bound <= fewest_packs(lengths, capacity, max_docs)
-
-
-@settings(PROPERTY, max_examples=80)
-@given(problem=small_problems(most=8), max_docs=st.integers(0, 4), max_work=st.sampled_from([16, 100, 400, 10**6]))
-def test_sensible_prices_prove_a_true_bound(problem, max_docs, max_work):
-    """Prices near those of the programme, where a bound that rounds up is false soonest: shares of the capacity."""
-    lengths, capacity = problem
-    histogram = histogram_of(lengths, capacity)
-    fewest = fewest_packs(lengths, capacity, max_docs)
-    for prices in (np.arange(capacity + 1) / capacity, np.floor(2 * np.arange(capacity + 1) / capacity) / 2):
-        bound = price_bound(histogram, capacity, prices, max_docs, max_work)
-        assert bound <= fewest
-        if max_work == 10**6 and prices[1] > 0:
-            assert bound >= -(-sum(lengths) // capacity) - 1  # the prices are worth what they say
-
-
-def test_price_bound_by_hand():
-    """Lengths over a third of 9: two fit, and a half each proves it; five of them need three packs."""
-    histogram = histogram_of([4, 4, 4, 4, 4], 9)
-    prices = np.zeros(10)
-    prices[4] = 0.5
-    assert price_bound(histogram, 9, prices, 0, 10**6) == 3
-    assert price_bound(histogram, 9, prices * 7, 0, 10**6) == 3  # over 1: cut off, and judged by what a pack is worth
-    assert price_bound(histogram, 9, prices, 1, 10**6) == 5  # one document a pack
-    assert price_bound(histogram, 9, prices * 0, 0, 10**6) == 0
-    assert price_bound(histogram, 9, -prices, 0, 10**6) == 0
-
-
-def test_a_coarse_class_is_as_dear_as_its_dearest_length_by_hand():
-    """Little work makes 4 and 5 one class of width 2; two fit into 8, each worth 1 at most: 2.1 needs two packs."""
-    prices = np.zeros(9)
-    prices[4], prices[5] = 1.0, 0.1
-    assert price_bound(histogram_of([4, 4, 5], 8), 8, prices, 0, 64) == 2
-
-
-def test_a_large_capacity_is_proven_coarsely_but_truly():
-    """131,072 by 131,072 numbers are too many: lengths are rounded down, so every pack that fits still fits."""
-    lengths = uniform(500, 30_000, 60_000)
-    histogram = histogram_of(lengths, 131_072)
-    prices = (np.arange(131_073) > 131_072 // 4) / 3.0  # three fit at most
-    packs = check_patterns(histogram, 131_072, plan_decreasing(histogram, 131_072))
-    coarse = price_bound(histogram, 131_072, prices, 0, 10**6)
-    fine = price_bound(histogram, 131_072, prices, 0, 10**8)
-    assert 0 < coarse <= packs
-    assert 0 < fine <= packs
-
-
-def test_felt_limit_by_hand():
-    histogram = histogram_of([3, 3, 5], 10)
-    assert [felt_limit(histogram, 10, max_docs) for max_docs in (0, 1, 2, 3, 4)] == [0, 1, 2, 0, 0]
-    assert felt_limit(histogram, 6, 2) == 0  # no two threes and another fit
-    assert felt_limit(np.array([9, 0, 0]), 2, 1) == 0  # entry 0 is ignored
-
-
-@PROPERTY
-@given(problem=small_problems(), max_docs=st.integers(1, 6))
-def test_a_limit_that_is_not_felt_changes_no_minimum(problem, max_docs):
-    lengths, capacity = problem
-    if not felt_limit(histogram_of(lengths, capacity), capacity, max_docs):
-        assert fewest_packs(lengths, capacity, max_docs) == fewest_packs(lengths, capacity, 0)
-
-
-# Filling.
-
-
-def slow_filling(lengths, capacity):
-    """One pack after the other: of all sets with the longest left, the fullest; of those the longer segments."""
-    left, packs = sorted(lengths, reverse=True), []
-    while left:
-        longest, rest = left[0], left[1:]
-        sets = {subset for size in range(len(rest) + 1) for subset in itertools.combinations(rest, size)}
-        fitting = [(longest, *subset) for subset in sets if longest + sum(subset) <= capacity]
-        best = max(fitting, key=lambda pack: (sum(pack), pack))
-        packs.append(best)
-        for length in best:
-            left.remove(length)
-    return packs
-
-
 def test_filling_by_hand():
     """The example of the docstring, and the classic case in which best-fit decreasing needs a third pack."""
     assert packs_in(plan_filling(np.bincount([6, 5, 5, 4, 4, 3, 2, 2, 1]), 8, 10**6)) == Counter(
@@ -319,66 +153,6 @@ def test_filling_by_hand():
     assert slow_filling([5, 4, 3, 3, 3, 2], 10) == [(5, 3, 2), (4, 3, 3)]
     # 4 4 and 4 2 2 are as full: the longer ones go first.
     assert packs_in(plan_filling(histogram_of([4, 4, 2, 2], 9), 9, 10**6)) == Counter([(4, 4), (2, 2)])
-
-
-@settings(PROPERTY, max_examples=80)
-@given(problem=small_problems(most=9))
-def test_filling_equals_its_twin(problem):
-    """Subset sums on bits of integers, repeated for equal segments, against trying every subset."""
-    lengths, capacity = problem
-    patterns = plan_filling(histogram_of(lengths, capacity), capacity, 10**9)
-    assert packs_in(patterns) == Counter(slow_filling(lengths, capacity))
-
-
-@settings(PROPERTY, max_examples=100)
-@given(
-    lengths=st.lists(st.integers(1, 16), min_size=1, max_size=40), capacity=st.integers(16, 40), each=st.integers(1, 30)
-)
-def test_sums_and_their_work_equal_the_slow_twin(lengths, capacity, each):
-    """Sums that are all reached are not computed on; the work they would take decides when the planner stops."""
-    histogram = histogram_of(lengths * each, capacity)
-    sums = _Sums(histogram, capacity)
-    reached, work = {0}, 0
-    for index, length in enumerate(sorted(set(lengths))):
-        most = min(int(histogram[length]), capacity // length)
-        for copies in range(most):
-            work += 1 << copies <= most  # 1, 2, 4 copies at once, and a rest
-        reached = {total + count * length for total in reached for count in range(most + 1)}
-        reached = {total for total in reached if total <= capacity}
-        assert {total for total in range(capacity + 1) if sums.reach[index + 1] >> total & 1} == reached
-    assert sums.work == work
-    assert len(sums.reach) == len(set(lengths)) + 1
-
-
-@settings(PROPERTY, max_examples=60)
-@given(problem=small_problems(most=9))
-def test_the_pattern_of_the_longest_is_the_best(problem):
-    lengths, capacity = problem
-    pattern = _Sums(histogram_of(lengths, capacity), capacity).best_pattern()
-    assert [length for length, count in pattern for _ in range(count)] == list(slow_filling(lengths, capacity)[0])
-
-
-@settings(PROPERTY, max_examples=80)
-@given(problem=histograms(), max_work=work_limits | st.integers(0, 3000))
-def test_filling_is_valid_wherever_its_work_ends(problem, max_work):
-    """The rest is best-fit decreasing's, in packs begun and new ones: nothing may be lost at the seam."""
-    histogram, capacity = problem
-    patterns = plan_filling(histogram, capacity, max_work)
-    too_many = np.count_nonzero(histogram) * (capacity // 64 + 16) * 2 > max_work
-    assert (patterns is None) == too_many
-    if patterns is not None:
-        check_patterns(histogram, capacity, patterns)
-
-
-def test_filling_ends_when_its_work_is_done():
-    """A limit that is not kept would let a run wait for minutes."""
-    histogram = histogram_of(uniform(4000, 1, 900), 1000)
-    words = 1000 // 64 + 16
-    enough = plan_filling(histogram, 1000, 10**9)
-    little = plan_filling(histogram, 1000, np.count_nonzero(histogram) * words * 2)
-    check_patterns(histogram, 1000, enough)
-    check_patterns(histogram, 1000, little)
-    assert packs_in(little) != packs_in(enough)
 
 
 # Spreading.
@@ -428,142 +202,6 @@ def test_packs_with_a_felt_limit_are_near_the_bound(max_docs):
     packs = best_fit_function(lengths, 2048, max_docs=max_docs)
     assert np.diff(packs.pack_offsets).max() <= max_docs
     assert len(packs.pack_offsets) - 1 <= packs.lower_bound * 1.02
-
-
-# Columns.
-
-
-@settings(PROPERTY, max_examples=80)
-@given(
-    problem=histograms(),
-    max_docs=st.just(0) | st.integers(1, 20),
-    simplex_work=work_limits,
-    fill_work=work_limits,
-)
-def test_columns_are_valid_and_never_worse_than_the_plans_given(problem, max_docs, simplex_work, fill_work):
-    histogram, capacity = problem
-    given_plans = [plan_decreasing(histogram, capacity, max_docs)]
-    limits = Limits(fill_work=fill_work, simplex_work=simplex_work, gap=0.0)
-    patterns, prices = plan_columns(histogram, capacity, limits, max_docs, given_plans)
-    packs = check_patterns(histogram, capacity, patterns, max_docs)
-    assert packs <= num_packs(given_plans[0])
-    assert prices.shape == (capacity + 1,)
-    assert price_bound(histogram, capacity, prices, max_docs, 10**8) <= packs
-
-
-@settings(PROPERTY, max_examples=100)
-@given(problem=small_problems(), max_docs=st.integers(0, 4))
-def test_prices_of_columns_prove_a_true_bound(problem, max_docs):
-    """Where prices are nearly those of the optimum, a bound that rounds the wrong way is over it at once."""
-    lengths, capacity = problem
-    histogram = histogram_of(lengths, capacity)
-    limits = Limits(fill_work=10**6, simplex_work=10**7, gap=0.0)
-    patterns, prices = plan_columns(
-        histogram, capacity, limits, max_docs, [plan_decreasing(histogram, capacity, max_docs)]
-    )
-    packs = check_patterns(histogram, capacity, patterns, max_docs)
-    fewest = fewest_packs(lengths, capacity, max_docs)
-    assert fewest <= packs
-    for max_work in (10**7, 400, 64):
-        assert price_bound(histogram, capacity, prices, max_docs, max_work) <= fewest
-
-
-def test_columns_leave_the_shortest_to_best_fit_decreasing():
-    """More than MAX_ITEMS of them fit into a pack; where all are so short there is no column at all."""
-    limits = Limits(fill_work=10**7, simplex_work=10**7, gap=0.0)
-    mixed = histogram_of([60] * 90 + [45] * 60 + [30] * 33 + [1] * 500, 100)
-    only_short = histogram_of([1] * 500 + [2] * 100, 100)
-    for histogram in (mixed, only_short):
-        patterns, prices = plan_columns(histogram, 100, limits, 0, [plan_decreasing(histogram, 100)])
-        packs = check_patterns(histogram, 100, patterns)
-        assert price_bound(histogram, 100, prices, 0, 10**8) <= packs
-    assert np.flatnonzero(mixed)[0] <= 100 // (MAX_ITEMS + 1)
-
-
-@settings(PROPERTY, max_examples=150)
-@given(
-    capacity=st.integers(1, 24),
-    items=st.dictionaries(st.integers(1, 24), st.integers(-4, 12), max_size=5),
-    max_items=st.integers(0, 5),
-)
-def test_a_knapsack_finds_the_most_valuable_set(capacity, items, max_items):
-    """Prices are eighths, so that sums are exact; the twin tries every set of so many items and fewer."""
-    items = {length: eighths / 8 for length, eighths in sorted(items.items()) if length <= capacity}
-    lengths = np.array(list(items), dtype=np.int64)
-    knapsack = _Knapsack(lengths, np.array(list(items.values())), capacity)
-    best = [0.0] * (capacity + 1)
-    for size in range(max_items + 1):
-        for chosen in itertools.combinations_with_replacement(items, size):
-            for tokens in range(sum(chosen), capacity + 1):
-                best[tokens] = max(best[tokens], sum(items[length] for length in chosen))
-    assert knapsack.value(max_items).tolist() == best
-    sets = knapsack.sets(max_items, np.arange(capacity + 1))
-    assert sets.shape == (capacity + 1, max_items)
-    for tokens, row in enumerate(sets.tolist()):
-        chosen = [int(lengths[item]) for item in row if item < len(lengths)]
-        assert sum(chosen) <= tokens
-        assert sum(items[length] for length in chosen) == best[tokens]
-
-
-@settings(PROPERTY, max_examples=80)
-@given(
-    capacity=st.integers(2, 16),
-    demand=st.dictionaries(st.integers(1, 16), st.integers(1, 50), min_size=1, max_size=5),
-    max_items=st.integers(1, 4),
-)
-def test_the_programme_is_solved(capacity, demand, max_items):
-    """With every column in the pool: packs and prices both keep their rules and come to one sum, so none is better."""
-    demand = {length: count for length, count in sorted(demand.items()) if length <= capacity} or {capacity: 3}
-    weights, wanted = np.array(list(demand)), np.array(list(demand.values()))
-    master = _Master(weights, wanted, capacity, max_items)
-    none = len(weights)
-    columns = [
-        [*chosen, *[none] * (max_items - size)]
-        for size in range(1, max_items + 1)
-        for chosen in itertools.combinations_with_replacement(range(none), size)
-        if weights[list(chosen)].sum() <= capacity
-    ]
-    before = len(master.basis)
-    master.add(np.array(columns))
-    assert not master.add(np.array(columns[:3]))  # known ones are passed over
-    master.solve(10**9)
-    assert master.basis.shape == (before, max_items)
-    assert (master.amounts >= 0).all()
-    held = np.zeros(none + 1)
-    for row, amount in zip(master.basis.tolist(), master.amounts.tolist(), strict=True):
-        for item in row:
-            held[item] += amount
-    assert held[:none] == pytest.approx(wanted)
-    assert master.worth(np.array(columns)).max() <= 1 + 1e-5
-    assert (master.prices * wanted).sum() == pytest.approx(master.amounts.sum())
-
-
-def test_prices_between_lengths_lie_on_a_line():
-    found = _interpolate(10, np.array([0, 4, 8]), np.array([0.0, 0.5, 0.75]))
-    assert found.tolist() == [0, 0.125, 0.25, 0.375, 0.5, 0.5625, 0.625, 0.6875, 0.75, 0.75, 0.75]
-
-
-def test_a_limit_of_work_is_kept_by_columns():
-    """Counts, not seconds: a tenth of the work must be a fraction of the time on any machine, and still a plan."""
-    histogram = histogram_of(uniform(2000, 50, 100), 200)
-    plans = [plan_decreasing(histogram, 200)]
-    packs = []
-    for simplex_work in (0, 10**5, 10**6, 10**8):
-        limits = Limits(fill_work=10**6, simplex_work=simplex_work, gap=0.0)
-        patterns, _ = plan_columns(histogram, 200, limits, 0, plans)
-        packs.append(check_patterns(histogram, 200, patterns))
-    assert packs[0] == num_packs(plans[0])  # no work, no columns
-    assert packs == sorted(packs, reverse=True)
-    assert packs[-1] < packs[0]
-
-
-def test_many_lengths_are_solved_from_coarse_to_fine():
-    """More lengths than the first programme has classes: rounded up, so that its patterns fit."""
-    histogram = histogram_of(uniform(3000, 300, 700), 1500)
-    assert np.count_nonzero(histogram) > 3 * COARSEST
-    answer = plan_histogram(histogram, 1500)
-    assert answer.found_by == "columns"
-    assert check_patterns(histogram, 1500, answer.patterns) < num_packs(plan_decreasing(histogram, 1500))
 
 
 # Hard sets.

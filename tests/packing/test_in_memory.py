@@ -14,7 +14,7 @@ PACKED = [[1, 2, 3, 4, 5, 0, 0, 0], [6, 7, 8, 9, 10, 11, 12, 0]]
 
 
 class Tensor:
-    """What this code may know of a tensor of torch, which is not installed here; make test-train uses real ones."""
+    """What this code may know of a tensor of torch; make integration-torch uses real ones."""
 
     def __init__(self, values):
         self.values = np.asarray(values)

@@ -5,6 +5,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from fewest_packs import fewest_packs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -369,27 +370,6 @@ def slow_bound(lengths, max_len):
         small = [length for length in lengths if max_len / 2 >= length >= a]
         room = len(halves) * max_len - sum(halves)
         best = max(best, len(alone) + len(halves) + max(0, -(-(sum(small) - room) // max_len)))
-    return best
-
-
-def fewest_packs(lengths, max_len, max_docs):
-    """By trying everything: each segment into every pack with room, or into a new one."""
-    best = len(lengths)
-    lengths = sorted(lengths, reverse=True)  # so that it is soon too much
-
-    def place(index, packs):
-        nonlocal best
-        if len(packs) >= best:
-            return
-        if index == len(lengths):
-            best = len(packs)
-            return
-        for pack, (room, docs) in enumerate(packs):
-            if room >= lengths[index] and docs != max_docs and (room, docs) not in packs[:pack]:
-                place(index + 1, [*packs[:pack], (room - lengths[index], docs + 1), *packs[pack + 1 :]])
-        place(index + 1, [*packs, (max_len - lengths[index], 1)])
-
-    place(0, [])
     return best
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict, load_from_disk
 from helpers import BUILTIN, SAMPLE, big_input, tree_hash
+from sample_runs import pack
 from tokenizer_files import Oracle
 
 import packcli
@@ -22,12 +23,6 @@ from packcli.packing.strategies import STRATEGIES
 from packcli.pipeline import workers as pipeline_workers
 from packcli.tokenization import guard
 from packcli.tokenization.engines import FastEngine
-
-
-def pack(output, inputs=SAMPLE, **settings):
-    settings.setdefault("max_len", 256)
-    settings.setdefault("workers", 1)
-    return packcli.pack(inputs, output, **settings)
 
 
 def sample_texts():
@@ -125,45 +120,6 @@ def test_what_overlong_loses_is_counted(tmp_path, policy, reference):
 def test_overlong_error_names_the_row(tmp_path):
     with pytest.raises(errors.BadRowError, match=r"docs\.jsonl:\d+: \d+ tokens, over --max-len 256"):
         pack(tmp_path / "out", overlong="error")
-
-
-@pytest.mark.parametrize("strategy", ["concat", "best-fit", "shuffle-fit"])
-def test_same_bytes_for_any_workers_spelling_and_interruption(tmp_path, monkeypatch, strategy):
-    """The promise that the whole unit protocol exists for."""
-    settings = {"strategy": strategy, "unit_bytes": 30_000, "val_fraction": 0.1, "seed": 3}
-    settings["tokenizer"] = str(BUILTIN)
-    pack(tmp_path / "one", **settings)
-    expected = tree_hash(tmp_path / "one")
-    for workers in (2, 4):
-        pack(tmp_path / f"w{workers}", workers=workers, **settings)
-        assert tree_hash(tmp_path / f"w{workers}") == expected
-
-    monkeypatch.chdir(tmp_path)
-    os.symlink(SAMPLE.parent, tmp_path / "link")
-    os.symlink(BUILTIN.parent, tmp_path / "model")
-    pack("spelled", "./link/../sample_data/docs.jsonl", **{**settings, "tokenizer": "model"})
-    assert tree_hash(tmp_path / "spelled") == expected
-
-    done = []
-
-    class DiesError(RuntimeError):
-        pass
-
-    real_commit = Output.commit
-
-    def dying_commit(self, sidecar):
-        real_commit(self, sidecar)
-        done.append(sidecar.unit)
-        if len(done) == 4:
-            raise DiesError
-
-    with monkeypatch.context() as patch, pytest.raises(DiesError):
-        patch.setattr(Output, "commit", dying_commit)
-        pack(tmp_path / "resumed", **settings)
-    report = pack(tmp_path / "resumed", **settings)
-    assert report.status == "resumed"
-    assert report.run["resumed_parts"] == 4
-    assert tree_hash(tmp_path / "resumed") == expected
 
 
 def test_a_seed_changes_best_fit_and_another_run_does_not(tmp_path):
@@ -343,22 +299,6 @@ def test_empty_documents_are_counted_and_give_no_eos_only_rows(tmp_path):
     (tmp_path / "data.jsonl").write_text('{"text": ""}\n')
     with pytest.raises(errors.NoInputError, match="1 of them empty"):
         pack(tmp_path / "none", tmp_path / "data.jsonl")
-
-
-def test_special_tokens_in_text_stay_text_in_every_worker(tmp_path, reference):
-    """Text from strangers would end documents or open turns. The flag that prevents it is lost by pickling."""
-    texts = [f"{number} <|endoftext|> <|im_start|>system <|pad|>{'x' * 1000}" for number in range(60)]
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    for engine in ("fastokens", "tokenizers"):
-        report = pack(tmp_path / engine, tmp_path / "data.jsonl", unit_bytes=20_000, workers=2, tokenizer_engine=engine)
-        assert report.run["workers"] == 2
-        ids = np.array(load_from_disk(str(report.output))["input_ids"]).ravel()
-        assert np.count_nonzero(ids == 0) == 60
-        assert not np.isin(ids, [2, 3]).any()
-        assert report.stats.num_eos_in_documents == 0
-    report = pack(tmp_path / "allowed", tmp_path / "data.jsonl", allow_special=True)
-    assert report.stats.num_eos_in_documents == 60
-    assert np.count_nonzero(np.array(load_from_disk(str(report.output))["input_ids"]) == 0) == 120
 
 
 def plant(monkeypatch, wrong):

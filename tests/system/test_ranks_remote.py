@@ -1,4 +1,4 @@
-"""Ranks with inputs and output in an object store, memory:// here and S3 in tests/remote: the bytes of one process."""
+"""Ranks on an object store, memory:// here and S3 in tests/integrations/remote: the bytes of one process."""
 
 import itertools
 import json

@@ -1,29 +1,22 @@
 """Labels: what is packed, unpacked and decoded is exactly what should carry loss."""
 
-import dataclasses
-import itertools
 import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from datasets import load_from_disk
 from helpers import BUILTIN, ROOT, tree_hash
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_files import IS_0, Oracle
+from labelled_documents import pack, unpacked, write_rows
+from tokenizer_files import Oracle
 
 import packcli
-from packcli import errors, tokenization
-from packcli.config import PackConfig
+from packcli import errors
 from packcli.packing import Assembler, Layout, Origin, make_plan
 from packcli.packing.strategies import STRATEGIES
 from packcli.pipeline.plan_part import _count_true
-from packcli.tokenization import MarkedText, SpanEncoder, read_vocabulary
-from packcli.tokenization.documents import check_tokenized
-from packcli.tokenization.offsets import _byte_places, _clusters, _monotone, load_whole
 
 CHATS, PROMPTS = ROOT / "sample_data" / "chat.jsonl", ROOT / "sample_data" / "prompt_completion.jsonl"
 IM_START, IM_END = 2, 3
@@ -31,40 +24,6 @@ IM_START, IM_END = 2, 3
 
 def rows_of(path):
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
-
-
-def write_rows(path, rows):
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def pack(output, source, **settings):
-    return packcli.pack(source, output, **{"max_len": 4096, "workers": 1, **settings})
-
-
-@pytest.fixture(scope="module")
-def builtin():
-    return Oracle(BUILTIN)
-
-
-def unpacked(directory):
-    """{row: (ids, labels)} of every document, its segments put together again."""
-    pieces = {}
-    for pack_row in packcli.load(directory):
-        place = 0
-        for source in pack_row["sources"]:
-            size = source["end"] - source["start"]
-            run = slice(place, place + size)
-            pieces.setdefault(source["row"], []).append(
-                (source["start"], pack_row["input_ids"][run], pack_row["labels"][run])
-            )
-            place += size
-        assert set(pack_row["labels"][place:]) <= {-100}
-    documents = {}
-    for row, found in pieces.items():
-        found.sort()
-        documents[row] = ([i for _, ids, _ in found for i in ids], [i for _, _, labels in found for i in labels])
-    return documents
 
 
 def runs(labels):
@@ -299,105 +258,6 @@ def test_counts_of_loss_equal_a_slow_twin(mask, ranges):
     assert found.tolist() == [sum(mask[start:end]) for start, end in ranges]
 
 
-# Parquet and Arrow.
-
-
-def test_parquet_gives_what_jsonl_gives(tmp_path):
-    """Nested columns, tools as JSON in a string, and structs that Arrow fills up with nulls."""
-    # Keys in this order, into which pyarrow before 24 puts those of dicts.
-    call = {"function": {"arguments": {"a": 1}, "name": "f"}, "type": "function"}
-    other = {"function": {"arguments": {"b": "x"}, "name": "g"}, "type": "function"}
-    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
-    rows = [
-        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [call]}]},
-        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [other]}]},
-        {"messages": [{"role": "user", "content": "r"}, {"role": "assistant", "content": "s"}], "tools": tools},
-    ]
-    template = tmp_path / "t.jinja"
-    template.write_text(
-        "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
-        "{% generation %}{{ m['content'] }}{% if m['tool_calls'] %}{{ m['tool_calls'] | tojson }}{% endif %}<|im_end|>"
-        "{% endgeneration %}{% endfor %}"
-    )
-    write_rows(tmp_path / "c.jsonl", rows)
-    strings = [{**row, "tools": json.dumps(row["tools"]) if "tools" in row else None} for row in rows]
-    pq.write_table(pa.Table.from_pylist(strings), tmp_path / "c.parquet")
-    with pa.OSFile(str(tmp_path / "c.arrow"), "wb") as file:
-        table = pa.Table.from_pylist([{**row, "tools": row.get("tools")} for row in rows])
-        with pa.ipc.new_stream(file, table.schema) as writer:
-            writer.write_table(table)
-    made = [
-        unpacked(pack(tmp_path / name, tmp_path / f"c.{name}", chat_template=str(template)).output)
-        for name in ("jsonl", "parquet", "arrow")
-    ]
-    # An empty object has no columns in Arrow: it is gone from the tools of the stream.
-    assert made[0] == made[1]
-    assert {row: made[0][row] for row in (0, 1)} == {row: made[2][row] for row in (0, 1)}
-
-
-@pytest.mark.parametrize("kind", [pa.list_(pa.int32()), pa.large_list(pa.int64()), pa.list_(pa.uint16(), 3)])
-def test_tokenized_columns(tmp_path, kind):
-    columns = {
-        "input_ids": pa.array([[5, 6, 7], [8, 9, 10]], kind),
-        "loss_mask": pa.array([[False, False, True], [False, True, True]], pa.list_(pa.bool_())),
-    }
-    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
-    documents = unpacked(pack(tmp_path / "out", tmp_path / "t.parquet").output)
-    assert documents == {0: ([5, 6, 7], [-100, -100, 7]), 1: ([8, 9, 10], [-100, 9, 10])}
-
-
-# Tokenized input.
-
-
-def test_tokenized_rows(tmp_path):
-    rows = [
-        {"input_ids": [5, 6, 7, 1, 1], "attention_mask": [1, 1, 1, 0, 0], "labels": [-100, 6, 7, -100, -100]},
-        {"input_ids": [5, 6, 0], "completion_mask": [0, 1, 1], "assistant_masks": [1, 1, 0]},
-        {"input_ids": [9, 9]},
-        {"input_ids": []},
-    ]
-    source = write_rows(tmp_path / "t.jsonl", rows)
-    report = pack(tmp_path / "out", source)
-    assert unpacked(tmp_path / "out") == {
-        0: ([5, 6, 7], [-100, 6, 7]),
-        1: ([5, 6, 0], [-100, 6, -100]),
-        2: ([9, 9], [-100, 9]),
-    }
-    assert (report.stats.num_tokens_padding_in, report.stats.num_documents_empty) == (2, 1)
-    pack(tmp_path / "eos", source, add_eos=True)
-    assert [ids for _, (ids, _) in sorted(unpacked(tmp_path / "eos").items())] == [[5, 6, 7, 0], [5, 6, 0], [9, 9, 0]]
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"input_ids": [5, 6, 7], "labels": [6, 7, -100]}, "labels are shifted already"),
-        ({"input_ids": [5, 6, 7], "labels": [-100, 7, 0]}, "labels are shifted already"),
-        ({"input_ids": [5, 6, 7], "labels": [5, 6, 9]}, r"labels\[2\] is 9 and input_ids\[2\] is 7"),
-        ({"input_ids": [5, 6, 7], "labels": [5, 6]}, "labels has 2 entries and input_ids 3"),
-        ({"input_ids": [5, 6, 32768]}, "input_ids holds 32768, and the tokenizer has ids 0..32767"),
-        ({"input_ids": [5, -1]}, "input_ids holds -1"),
-        ({"input_ids": [5, 2**70]}, "input_ids holds a number that is no token id"),
-        ({"input_ids": [5, 6], "loss_mask": [0, 2]}, "loss_mask holds 2, not 0 or 1"),
-        ({"input_ids": [5, 6], "attention_mask": [1, 2]}, "is packed already"),
-        ({"input_ids": [5, 6, 7], "attention_mask": [1, 0, 1]}, "it can only say where padding is"),
-        ({"input_ids": "abc"}, "Expected `array`"),
-        ({"input_ids": [5, 1.5]}, "Expected `bool | int`"),
-    ],
-)
-def test_tokenized_rows_that_are_refused(tmp_path, row, message):
-    source = write_rows(tmp_path / "t.jsonl", [{"input_ids": [5, 6, 7]}, row])
-    with pytest.raises(errors.BadRowError, match=message.replace("|", r"\|")) as caught:
-        pack(tmp_path / "out", source)
-    assert "t.jsonl:2: " in caught.value.message
-
-
-def test_ids_alone_are_not_taken_for_shifted():
-    """A row of one repeated id is its own shift."""
-    ids, loss, _ = check_tokenized({"input_ids": [4, 4, 4], "labels": [4, 4, -100]}, 100)
-    assert (ids.tolist(), loss.tolist()) == ([4, 4, 4], [True, True, False])
-
-
 # Against slow twins.
 
 
@@ -437,169 +297,3 @@ def test_assembled_masks_equal_a_slow_twin(documents, max_len, strategy):
         strict=True,
     )
     assert [tuple(each) for each in found] == [tuple(each) for each in slow_rows(plan, documents, 1)]
-
-
-WORDS = st.lists(
-    st.sampled_from([*"ab \n'1.<>|", "é", "日", "👩", "\u0301", "\u2581", "the", " and", "<|im_end|>"]), max_size=20
-).map("".join)
-
-
-def encoder_of(directory, engine="fastokens"):
-    spec = tokenization.find_tokenizer(PackConfig(tokenizer=str(directory)), allow_network=False)
-    made = tokenization.make_engine(engine, spec)
-    return SpanEncoder(spec, made, tokenization.SpotCheck(spec, made), has_controls=True), spec
-
-
-@pytest.fixture(scope="module")
-def odd_tokenizers(tmp_path_factory):
-    """The builtin one, and the same with NFC, with a space put in front, and in the form of SentencePiece."""
-    root = tmp_path_factory.mktemp("odd")
-    data = json.loads(BUILTIN.read_text(encoding="utf-8"))
-    made = {"builtin": data}
-    made["NFC"] = {**data, "normalizer": {"type": "NFC"}}
-    step = {**data["pre_tokenizer"]}
-    steps = step["pretokenizers"] if step["type"] == "Sequence" else [step]
-    steps = [{**each, "add_prefix_space": True} if each["type"] == "ByteLevel" else each for each in steps]
-    if IS_0:  # 1.x does not load it, and says so
-        made["prefix space"] = {**data, "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}}
-    pieces = [f"<0x{byte:02X}>" for byte in range(256)] + [
-        "\u2581",
-        "a",
-        "b",
-        "\u2581a",
-        "ab",
-        "é",
-        "t",
-        "h",
-        "e",
-        "th",
-        "the",
-    ]
-    vocab = {"<unk>": 0, "<|endoftext|>": 1, "<|pad|>": 2, "<|im_end|>": 3}
-    vocab |= {piece: number + 4 for number, piece in enumerate(pieces)}
-    sentencepiece = {
-        **data,
-        "added_tokens": [
-            {
-                "id": vocab[name],
-                "content": name,
-                "special": True,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-            }
-            for name in ("<|endoftext|>", "<|pad|>", "<|im_end|>")
-        ],  # fmt: skip
-        "normalizer": {
-            "type": "Sequence",
-            "normalizers": [
-                {"type": "Prepend", "prepend": "\u2581"},
-                {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
-            ],
-        },
-        "pre_tokenizer": None,
-        "decoder": None,
-        "model": {
-            "type": "BPE",
-            "vocab": vocab,
-            "merges": [["\u2581", "a"], ["a", "b"], ["t", "h"], ["th", "e"]],
-            "unk_token": "<unk>",
-            "byte_fallback": True,
-            "fuse_unk": True,
-        },  # fmt: skip
-    }
-    made["prepend"] = sentencepiece
-    made["metaspace first"] = {
-        **sentencepiece,
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False},
-    }
-    encoders = {}
-    for name, content in made.items():
-        directory = root / name
-        directory.mkdir()
-        (directory / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
-        names = {"eos_token": "<|endoftext|>", "pad_token": "<|pad|>"}
-        (directory / "tokenizer_config.json").write_text(json.dumps(names), encoding="utf-8")
-        encoders[name] = encoder_of(directory, "tokenizers" if name.startswith("meta") else "fastokens")
-    return encoders
-
-
-class Talk:
-    """A text with control tokens: what a rendered chat is to the encoder."""
-
-    has_literals = False
-
-    def __init__(self, pieces, spans, control, number):
-        self.parts, self.roles = [pieces[0].replace("<|im_end|>", "im_end")], []
-        for piece in pieces[1:]:
-            self.parts += [control, piece.replace("<|im_end|>", "im_end")]
-        self.text, self.numbers = "".join(self.parts), [number] * (len(pieces) - 1)
-        size = len(self.text)
-        edges = sorted({min(edge, size) for edge in spans})
-        self.spans = [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=False) if end > start]
-
-
-ODD = ["builtin", "NFC", "prepend", "metaspace first"] + ["prefix space"] * IS_0
-
-
-@pytest.mark.parametrize("name", ODD)
-@settings(max_examples=30, derandomize=True)
-@given(
-    st.lists(
-        st.tuples(st.lists(WORDS, min_size=1, max_size=4), st.lists(st.integers(0, 90), max_size=8)),
-        min_size=1,
-        max_size=4,
-    )
-)
-def test_ids_and_masks_equal_those_of_tokenizers(odd_tokenizers, name, talks):
-    """Cut at control tokens and counted in bytes, or encoded whole with offsets: the same."""
-    encoder, spec = odd_tokenizers[name]
-    number = read_vocabulary(spec).special["<|im_end|>"]
-    talks = [Talk(pieces, spans, "<|im_end|>", number) for pieces, spans in talks]
-    talks = [talk for talk in talks if talk.text]
-    if not talks:
-        return
-    encoded = encoder.encode(talks)
-    for index, talk in enumerate(talks):
-        encoder.compare(talk, encoded, index)  # raises when ids or mask differ
-        assert int(encoded.offsets[index + 1] - encoded.offsets[index]) > 0
-    assert len(encoded.loss) == len(encoded.ids) == encoded.offsets[-1]
-
-
-@pytest.mark.parametrize("name", ["builtin", "NFC", "prepend"])
-@settings(max_examples=60, derandomize=True)
-@given(WORDS.filter(bool), st.lists(st.integers(0, 40), min_size=2, max_size=2))
-def test_masks_without_offsets_are_those_with_them(odd_tokenizers, name, text, edges):
-    """tokenizers 1.x gives no offsets: how tokens spell the text must tell the same, e and its accent as one."""
-    _, spec = odd_tokenizers[name]
-    whole = load_whole(spec)
-    found = whole._whole.places(text, split_special=True)
-    ids = whole._whole.encode([text], split_special=True)[0]
-    spelled = whole._spelled(text, ids)
-    assert spelled is not None
-    if found is None:  # 1.x itself: nothing to compare with
-        return
-    borders = [0, *itertools.accumulate(map(len, _clusters(text)))]
-    begin, end = sorted(min(edge, len(borders) - 1) for edge in edges)
-    at = np.array(_byte_places(text))
-    with_offsets = [at[each] for each in _monotone(found[1])]
-    masks = []
-    for starts, ends in (with_offsets, spelled):
-        first = np.searchsorted(ends, at[borders[begin]], side="right")
-        masks.append((int(first), int(np.searchsorted(starts, at[borders[end]], side="left"))))
-    assert masks[0] == masks[1] or begin == end
-
-
-def test_a_wrong_engine_is_noticed(odd_tokenizers):
-    """The comparison itself: it would be no proof if it passed anything."""
-    encoder, _ = odd_tokenizers["builtin"]
-    text = MarkedText("the cat sat on the mat", [(4, 11)])
-    encoded = encoder.encode([text])
-    encoder.compare(text, encoded, 0)
-    with pytest.raises(errors.EngineError, match="mask differs"):
-        encoder.compare(MarkedText(text.text, [(4, 15)]), encoded, 0)
-    encoded = dataclasses.replace(encoded, ids=encoded.ids + 1)
-    with pytest.raises(errors.EngineError, match="other ids"):
-        encoder.compare(text, encoded, 0)

@@ -1,6 +1,5 @@
 """packcli verify: what is lost, added, swapped, edited or flipped is found, and nothing that it reads can crash it."""
 
-import gzip
 import json
 import os
 import random
@@ -12,14 +11,13 @@ import sys
 import pyarrow as pa
 import pytest
 from helpers import SAMPLE, tree_hash
-from typer.testing import CliRunner
+from outputs_to_verify import file_hash, invoke, of_row, pack, reseal, rewrite_shard, wrong
 
 import packcli
-from packcli import cli
-from packcli.dataset import fingerprint, read_report
+from packcli.dataset import read_report
 from packcli.dataset.fingerprint import sealed_bytes
-from packcli.errors import OutputError, UsageError
-from packcli.verify import parse_sample, verify
+from packcli.errors import OutputError
+from packcli.verify import verify
 from packcli.verify.inputs import tokenize_unit
 
 FLIPS = int(os.environ.get("PACKCLI_FLIPS", "20"))
@@ -39,40 +37,6 @@ KINDS = {
     "splits": "dataset_dict.json",
     "plan": ".packcli/plan.json",
 }
-
-
-TINY = {}
-"""Settings of a tokenizer that loads in no time."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny(tokenizer_dir):
-    TINY.update(tokenizer=str(tokenizer_dir), tokenizer_engine="tokenizers")
-
-
-def pack(output, inputs=SAMPLE, **settings):
-    settings = {**TINY, "max_len": 256, "workers": 1, "unit_bytes": 50_000, "strategy": "best-fit", **settings}
-    return packcli.pack(inputs, output, **settings).output
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory, tiny):
-    return pack(tmp_path_factory.mktemp("verify") / "out", val_fraction=0.2)
-
-
-@pytest.fixture
-def output(original, tmp_path):
-    shutil.copytree(original, tmp_path / "out")
-    return tmp_path / "out"
-
-
-def wrong(output, **options):
-    """(file, what) of every problem, sorted."""
-    return sorted((each.file, each.what) for each in verify(output, **options).problems)
-
-
-def invoke(*arguments):
-    return CliRunner().invoke(cli.app, ["verify", *map(str, arguments)], env={"COLUMNS": "200", "NO_COLOR": "1"})
 
 
 @pytest.mark.parametrize(
@@ -213,15 +177,6 @@ def edit(value, path):
             value[path[-1]] = "edited"
 
 
-def reseal(manifest, *, fingerprinted):
-    """The manifest as someone leaves it who knows how it is sealed."""
-    del manifest["sha256"]
-    if fingerprinted:
-        run = {key: manifest[key] for key in manifest if key not in ("splits", "parts", "files", "fingerprint")}
-        manifest["fingerprint"] = fingerprint(run)
-    return sealed_bytes(manifest).decode()
-
-
 @pytest.mark.parametrize("fingerprinted", [False, True])
 def test_every_edited_field_of_a_manifest_is_found_even_when_it_is_sealed_again(output, fingerprinted):
     """Each field is said somewhere else too: in the sidecars, the schema, the index, the report or the plan."""
@@ -253,43 +208,6 @@ def test_every_edited_count_of_a_sidecar_is_found_even_when_all_is_sealed_again(
         manifest["files"][name] = file_hash(output / name)
         (output / "manifest.json").write_text(reseal(manifest, fingerprinted=True))
         assert verify(output).problems, place
-
-
-def file_hash(path):
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def rewrite_shard(output, name, change):
-    """Writes a shard with other rows, and lets the sidecar and the manifest know: only the rows can tell."""
-    with pa.ipc.open_stream((output / name).read_bytes()) as reader:
-        schema, table = reader.schema, reader.read_all()
-    table = pa.Table.from_pylist(change(table.to_pylist()), schema=schema)
-    with pa.ipc.new_stream(output / name, schema) as writer:
-        writer.write_table(table)
-    match = re.search(r"(\d{5}-\d{3})\.arrow", name)
-    sidecar_name = f"units/{match[1]}.json"
-    sidecar = json.loads((output / sidecar_name).read_bytes())
-    manifest = json.loads((output / "manifest.json").read_bytes())
-    split = next(split for split, info in sidecar["shards"].items() if info["file"] == name)
-    facts = {"num_rows": len(table), "num_bytes": (output / name).stat().st_size, "sha256": file_hash(output / name)}
-    sidecar["shards"][split] |= facts
-    for entry in manifest["splits"][split]:
-        if entry["file"] == name:
-            entry |= facts
-    del sidecar["sha256"]
-    (output / sidecar_name).write_bytes(sealed_bytes(sidecar))
-    manifest["files"][sidecar_name] = file_hash(output / sidecar_name)
-    (output / "manifest.json").write_text(reseal(manifest, fingerprinted=False))
-
-
-def of_row(number, column, at, value):
-    def change(rows):
-        rows[number][column][at] = value
-        return rows
-
-    return change
 
 
 def shifted_source(rows):
@@ -415,145 +333,6 @@ def test_damaged_shards_never_crash_the_reader(tmp_path):
     child = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert child.returncode == 0, child.stderr[-2000:]
     assert int(child.stdout) > DAMAGES // 2
-
-
-# --- the inputs again ---
-
-
-@pytest.fixture
-def source(tmp_path):
-    shutil.copy(SAMPLE, tmp_path / "docs.jsonl")
-    return tmp_path / "docs.jsonl"
-
-
-@pytest.mark.parametrize("engine", ["auto", "tokenizers"])
-def test_deep_finds_a_token_that_only_the_text_can_tell(tmp_path, source, engine):
-    """The first token of a document has no label: no other column knows it."""
-    output = pack(tmp_path / "out", source)
-    rewrite_shard(output, "data-00001-000.arrow", of_row(2, "input_ids", 0, 7))
-    assert wrong(output) == []
-    ((file, what),) = wrong(output, deep=True, tokenizer_engine=engine)
-    assert file == "data-00001-000.arrow"
-    assert re.match(r"row 2: position 0 holds id 7, the text gives \d+", what)
-
-
-def test_deep_finds_rows_exchanged_between_documents(tmp_path, source):
-    output = pack(tmp_path / "out", source, max_len=2048)
-
-    def exchange(rows):
-        one, other = (
-            next(source for row in rows for source in row["sources"] if source["row"] == number) for number in (2, 3)
-        )
-        one["row"], other["row"] = other["row"], one["row"]
-        return rows
-
-    rewrite_shard(output, "data-00000-000.arrow", exchange)
-    assert wrong(output) == []
-    assert len(wrong(output, deep=True)) >= 2
-
-
-def test_a_sample_compares_a_part_of_the_parts(tmp_path, source):
-    output = pack(tmp_path / "out", source)
-    shards = len(list(output.glob("*.arrow")))
-    assert shards == 6
-    counts = [verify(output, deep=True, sample=(n, 3)).num_documents_compared for n in (1, 2, 3)]
-    assert all(counts)
-    assert sum(counts) == 300
-    rewrite_shard(output, "data-00001-000.arrow", of_row(2, "input_ids", 0, 7))
-    assert [bool(wrong(output, deep=True, sample=(n, 3))) for n in (1, 2, 3)] == [False, True, False]
-    with pytest.raises(UsageError, match="the output has 6 parts"):
-        verify(output, deep=True, sample=(7, 9))
-    assert parse_sample("3/10") == (3, 10)
-    for bad in ("0/3", "4/3", "1", "a/b", "1/0", "-1/3"):
-        with pytest.raises(UsageError, match="is not n/t"):
-            parse_sample(bad)
-
-
-def test_deep_finds_another_tokenizer_and_other_rows(tmp_path, source, tokenizer_dir):
-    shutil.copytree(tokenizer_dir, tmp_path / "model")
-    output = pack(tmp_path / "out", source, tokenizer=str(tmp_path / "model"))
-    assert wrong(output, deep=True) == []
-    text = (tmp_path / "model" / "tokenizer.json").read_text()
-    (tmp_path / "model" / "tokenizer.json").write_text(text + "\n")
-    ((file, what),) = wrong(output, deep=True)
-    assert re.search(r"the tokenizer .*model/tokenizer.json is not that of the run: sha256 was", what)
-    (tmp_path / "model" / "tokenizer.json").write_text(text)
-    source.write_bytes(SAMPLE.read_bytes().replace(b"the", b"eht", 1))
-    ((file, what),) = wrong(output, deep=True)
-    assert file == "units/00000-000.json"
-    assert "the rows of the inputs have changed: XXH3 was" in what
-    source.write_bytes(SAMPLE.read_bytes() + b"\n")
-    ((file, what),) = wrong(output, deep=True)
-    assert re.fullmatch(r"input 0 \(docs\.jsonl\) has [\d,]+ bytes, had [\d,]+", what)
-
-
-def test_against_says_which_documents_are_in_no_pack_and_why(tmp_path):
-    rows = [{"text": "short"}, {"text": ""}, {"text": "word " * 300}, {"text": "last"}, {"text": ""}]
-    source = tmp_path / "in" / "few.jsonl.gz"
-    source.parent.mkdir()
-    source.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
-    output = pack(tmp_path / "out", source, overlong="drop")
-    verdict = verify(output, against=[str(source)])
-    assert verdict.problems == []
-    assert [(each.source, each.row, each.cause) for each in verdict.absent] == [
-        ("few.jsonl.gz", 1, "empty"),
-        ("few.jsonl.gz", 4, "empty"),
-        ("few.jsonl.gz", 2, "overlong: 902 tokens"),
-    ]
-    moved = tmp_path / "moved.jsonl.gz"
-    source.rename(moved)
-    with pytest.raises(UsageError, match="the input is not there any more") as caught:
-        verify(output, deep=True)
-    assert "--against" in caught.value.hint
-    assert len(verify(output, against=[str(moved)]).absent) == 3
-    shown = invoke(output, "--against", moved)
-    assert shown.exit_code == 0
-    assert "in no pack: 2 documents, empty" in shown.stderr
-    assert "few.jsonl.gz row 2" not in shown.stderr
-    assert "moved.jsonl.gz row 2: overlong: 902 tokens" in shown.stderr
-
-
-def test_a_document_that_is_missing_is_named(tmp_path, source):
-    """Every hash is right, every row is right, and yet one document is not there."""
-    output = pack(tmp_path / "out", source, strategy="pad", max_len=2048, unit_bytes=1 << 20)
-
-    def lose(rows):
-        return [row for row in rows if row["sources"][0]["row"] != 17]
-
-    rewrite_shard(output, "data-00000-000.arrow", lose)
-    found = wrong(output)
-    assert ("units/00000-000.json", "num_documents_packed is not what the rows of its shards give") in found
-
-
-def test_deep_needs_the_column_sources(tmp_path):
-    output = pack(tmp_path / "out", columns="compact")
-    with pytest.raises(UsageError, match="without the column `sources`"):
-        verify(output, deep=True)
-
-
-# --- two outputs ---
-
-
-def test_the_same_rows_are_the_same_whatever_they_are_called(tmp_path, output, original):
-    assert wrong(output, same_as=original) == []
-    shutil.copy(SAMPLE, tmp_path / "renamed.jsonl")
-    one, other = pack(tmp_path / "one"), pack(tmp_path / "other", tmp_path / "renamed.jsonl")
-    assert tree_hash(one) != tree_hash(other)
-    assert wrong(one, same_as=other) == []
-
-
-def test_other_rows_are_named(tmp_path):
-    one, other = pack(tmp_path / "one", strategy="concat"), pack(tmp_path / "other", strategy="concat")
-    rewrite_shard(other, "data-00001-000.arrow", of_row(2, "input_ids", 0, 7))
-    first = pa.ipc.open_stream((one / "data-00000-000.arrow").read_bytes()).read_all().num_rows
-    assert wrong(one, same_as=other) == [("", f"train row {first + 2} differs in input_ids")]
-    compact = pack(tmp_path / "compact", strategy="concat", columns="input_ids,labels,seq_lengths")
-    ((_, what),) = wrong(one, same_as=compact)
-    assert what == "only one of the two has the columns position_ids, sources; the others were compared"
-    fewer = pack(tmp_path / "fewer", strategy="concat", max_len=512)
-    assert any("rows here and" in what for _, what in wrong(one, same_as=fewer))
-    (fewer / "stats.json").unlink()
-    assert wrong(one, same_as=fewer) == [("stats.json", "is missing or cannot be read: No such file or directory")]
 
 
 # --- the command ---

@@ -1,12 +1,11 @@
-"""Pages of text, of chats with masks, and of several directories, in headless Chromium: `make test-browser`.
-
-Skipped where there is no browser; with PACKCLI_NEEDS_BROWSER=1, as in CI, that is a failure.
-"""
+"""Pages of text, of chats with masks, and of several directories, in headless Chromium: `make integration-browser`."""
 
 import json
 import os
 import shutil
 
+import axe_core_python.sync_playwright as axe
+import playwright.sync_api as playwright
 import pytest
 from report.test_packs import HOSTILE
 
@@ -15,17 +14,7 @@ from packcli.dataset import read_report
 from packcli.report.html import write_page
 
 CHROMIUM = os.environ.get("PACKCLI_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-if os.environ.get("PACKCLI_NEEDS_BROWSER"):
-    import axe_core_python.sync_playwright as axe
-    import playwright.sync_api as playwright
-
-    assert CHROMIUM is not None, "no Chromium: apt-get install chromium, or name one in PACKCLI_CHROMIUM"
-else:
-    playwright = pytest.importorskip("playwright.sync_api", reason="make test-browser installs it")
-    axe = pytest.importorskip("axe_core_python.sync_playwright", reason="make test-browser installs it")
-    pytestmark = pytest.mark.skipif(
-        CHROMIUM is None, reason="no Chromium: apt-get install chromium, or PACKCLI_CHROMIUM"
-    )
+assert CHROMIUM is not None, "no Chromium: apt-get install chromium, or name one in PACKCLI_CHROMIUM"
 
 # Root needs the first; without the others Chromium asks the network for updates, at every start.
 FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking

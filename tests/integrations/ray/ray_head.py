@@ -22,8 +22,8 @@ def ray_head(cpus=2):
     """Yields the pid of `ray start`, below which all of this Ray lives, and the address."""
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # a short path: sockets lie below it
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    # Without the guard of tests/children: Ray asks whether it is in a cloud, and ends when it may not.
-    environment |= QUIET | {"PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent)))}
+    # Without the guard of tests/support/children: Ray asks whether it is in a cloud, and ends when it may not.
+    environment |= QUIET | {"PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parents[1] / "support")))}
     command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--port=0", f"--num-cpus={cpus}"]
     command += ["--include-dashboard=false", f"--temp-dir={folder}"]
     try:

@@ -1,4 +1,4 @@
-"""Exports in the own readers of other stacks. `make test-consumers` runs it, in the environment of `make test-train`.
+"""Exports in the own readers of other stacks. `make integration-consumers` runs it.
 
 | export | reader |
 |---|---|
@@ -9,7 +9,7 @@
 | parquet | datasets, load_dataset |
 | automodel | nemo-automodel, packed_sequence_thd_collater and process_input_for_thd |
 | llama-factory | llamafactory, prepare_4d_attention_mask; what its package imports besides (torchaudio) is left out |
-| megatron-bridge | none: 0.3.1 on PyPI does not read packed Parquet; tests/test_exports.py has one by its layout |
+| megatron-bridge | none: 0.3.1 on PyPI does not read packed Parquet; tests/exports has one by its layout |
 
 No set of versions has the dependencies of all of them (streaming wants numpy < 2.2 and transformers < 5, TRL
 transformers 5), so they are installed without, beside those few that their readers import.

@@ -1,6 +1,6 @@
 """packcli against a real S3 server, through a line that breaks: the right bytes, or exit code 6 and a resume to them.
 
-Run by `make test-remote` in an environment of its own: moto is too large for every developer's.
+Run by `make integration-remote` in an environment of its own: moto is too large for every developer's.
 """
 
 import json

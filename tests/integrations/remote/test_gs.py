@@ -1,4 +1,4 @@
-"""packcli, through gcsfs, against the API of Google Cloud Storage on this machine. Run by `make test-remote`.
+"""packcli, through gcsfs, against the API of Google Cloud Storage on this machine. Run by `make integration-remote`.
 
 Runs in this process have the class of gcsfs that users get, but its question of what kind a bucket is, which goes by
 gRPC; processes that are started have the class without that question.

@@ -1,5 +1,5 @@
 """Ids and masks of chats beside those of Transformers, on every template that TRL ships, and beside TRL's own
-preprocessing for prompts. Needs transformers and trl, so `make test-train` runs it."""
+preprocessing for prompts. Needs transformers and trl, so `make integration-torch` runs it."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""packcli, through huggingface_hub, against the API of the Hub on this machine. Run by `make test-remote`."""
+"""packcli, through huggingface_hub, against the API of the Hub on this machine. Run by `make integration-remote`."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Packing on Ray, in an environment of its own: make test-ray. What dies, what is refused, and the same bytes."""
+"""Packing on Ray (make integration-ray): what dies, what is refused, and the same bytes."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Packed rows in a real model: the loss is that of the separate documents. Needs torch, so `make test-train` runs it.
+"""Packed rows in a real model: the loss is that of the separate documents. `make integration-torch`.
 
 Without it, documents of a pack could see each other, or labels be off by one, and every other test would still pass.
 """

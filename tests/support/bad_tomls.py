@@ -1,0 +1,25 @@
+"""Mistakes in packcli.toml, and what is said of each."""
+
+BAD_TOMLS = {
+    "not TOML": ("[pack", "not a TOML file"),
+    "not UTF-8": (b"[pack]\ntokenizer = '\xff'", "not a TOML file"),
+    "a key at top level": ("max_len = 3", "unknown 'max_len' at top level"),
+    "a table at top level": ("[pack]\n[pakc]", "unknown 'pakc' at top level"),
+    "pack is no table": ("pack = 3", "unknown 'pack' at top level"),
+    "pack is a list": ("[[pack]]", "unknown 'pack' at top level"),
+    "unknown key, nearest": ("[pack]\nmax_length = 3", "unknown key 'max_length'; did you mean 'max_len'?"),
+    "unknown key of a run option, nearest": ("[pack]\nworker = 3", "unknown key 'worker'; did you mean 'workers'?"),
+    "unknown key, nothing near": ("[pack]\nzzzzzz = 3", "unknown key 'zzzzzz'"),
+    "a string for an integer": ("[pack]\nmax-len = '2048'", "max-len takes int, not '2048'"),
+    "a float for an integer": ("[pack]\nmax_len = 2048.0", "max_len takes int, not 2048.0"),
+    "a boolean for an integer": ("[pack]\nseed = true", "seed takes int, not True"),
+    "an integer for a boolean": ("[pack]\nisolate = 1", "isolate takes bool, not 1"),
+    "a string for an optional boolean": ("[pack]\nadd_bos = 'yes'", "add_bos takes bool, not 'yes'"),
+    "a boolean for a float": ("[pack]\nval_fraction = true", "val_fraction takes float, not True"),
+    "an integer for an optional string": ("[pack]\neos_token = 2", "eos_token takes str, not 2"),
+    "a list for a string": ("[pack]\nstrategy = ['pad']", "strategy takes str, not ['pad']"),
+    "a list of other things": ("[pack]\ncolumns = ['labels', 3]", "columns takes a string or a list of strings, not"),
+    "a key in both spellings": ("[pack]\nmax-len = 3\nmax_len = 4", "max_len is given twice"),
+    "no size": ("[pack]\nunit-bytes = 'many'", "unit-bytes: 'many' is not a size"),
+    "a number for columns": ("[pack]\ncolumns = 3", "columns takes a string or a list of strings, not 3"),
+}
