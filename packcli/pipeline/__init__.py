@@ -15,7 +15,7 @@ from __future__ import annotations
 from packcli.pipeline.custom_strategy import find_strategy, pin_strategy
 from packcli.pipeline.documents import read_documents
 from packcli.pipeline.events import Progress, Started, Warned
-from packcli.pipeline.job import Job, plan_seed
+from packcli.pipeline.job import Job, Recipe, RunSpec, plan_seed
 from packcli.pipeline.measure import Joined, Lengths, measure
 from packcli.pipeline.merge import merge
 from packcli.pipeline.plan_part import count_loss, loss_between, loss_of, with_loss
@@ -28,6 +28,8 @@ __all__ = [
     "Joined",
     "Lengths",
     "Progress",
+    "Recipe",
+    "RunSpec",
     "Started",
     "Warned",
     "count_loss",

@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,7 +47,7 @@ from packcli.errors import MismatchError, OutputError, StorageError, UsageError
 from packcli.pipeline.events import Warned
 from packcli.pipeline.finish import collect, finish
 from packcli.pipeline.prepare import num_cpus
-from packcli.storage import full_disk, is_full
+from packcli.pipeline.upkeep import cleaned_up, log_run
 from packcli.storage.files import write_json
 
 SETTINGS = "packcli.toml"
@@ -128,14 +125,8 @@ def merge(
     run = _describe(inputs)
     for message in _shared(inputs):
         emit(Warned(message))
-    with target.locked():
-        try:
-            return _carry_out(target, inputs, run, overwrite)
-        except BaseException as error:
-            target.sweep()
-            if is_full(error):
-                raise full_disk(target.root, _num_bytes(inputs)) from error
-            raise
+    with target.locked(), cleaned_up(target, needed=lambda: _num_bytes(inputs)):
+        return _carry_out(target, inputs, run, overwrite)
 
 
 def _read_inputs(roots: Sequence[Path], output: Path, verify: bool) -> list[_Input]:
@@ -197,9 +188,9 @@ def _size(path: Path) -> int | None:
 
 def _refuse_other(first: _Input, other: _Input) -> None:
     for key in SAME:
-        found = first_difference(first.manifest[key], other.manifest[key], key)
-        if found is not None:
-            place, one, two = found
+        difference = first_difference(first.manifest[key], other.manifest[key], key)
+        if difference is not None:
+            place, one, two = difference
             raise MismatchError(
                 f"{other.root} cannot be merged with {first.root}: {place} is {one} in the first, {two} in the other",
                 "merge outputs of the same settings and tokenizer: pack one of them again",
@@ -230,16 +221,16 @@ def _shared(inputs: Sequence[_Input]) -> list[str]:
     parts: dict[str, tuple[int, str]] = {}
     for number, each in enumerate(inputs):
         names = [entry["name"] for entry in each.manifest["inputs"]]
-        told: set[str] = set()
+        named: set[str] = set()
         for name, remembered in zip(names, remembered_inputs(each.root, each.manifest), strict=True):
             path = path_of(remembered)
             before = files.setdefault(path, number) if path is not None else number
             if before != number:
-                told.add(name)
+                named.add(name)
                 lines.append(f"{name} is an input of {inputs[before].root} and of {each.root}: it is there twice")
         for sidecar in each.record.sidecars:
             held = [names[index] for index in sorted(sidecar.stats.by_source)]
-            if not held or told.issuperset(held):
+            if not held or named.issuperset(held):
                 continue
             what = ", ".join(held[:SHOWN])
             first, where = parts.setdefault(sidecar.input_xxh3, (number, what))
@@ -288,20 +279,16 @@ def _carry_out(target: Output, inputs: Sequence[_Input], run: Mapping[str, Any],
             num_bytes_copied += new.rejected.num_bytes
         target.commit(new)
     stats = finish(target, run, config, tokenizer, limit=NO_LIMIT, workers=num_cpus())
-    entry = {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
-        "seconds": round(time.perf_counter() - clock, 3),
-        "resumed_parts": len(done),
-        "num_shards_linked": num_linked,
-        "num_shards_copied": num_copied,
-        "num_bytes_copied": num_bytes_copied,
-        "tokenizer_path": _known_tokenizer(inputs),
-        "packcli": importlib.metadata.version("packcli"),
-        "python": platform.python_version(),
-        "host": platform.node(),
-        "command": sys.argv,
-    }
-    target.log(**entry)
+    entry = log_run(
+        target,
+        began,
+        time.perf_counter() - clock,
+        resumed_parts=len(done),
+        num_shards_linked=num_linked,
+        num_shards_copied=num_copied,
+        num_bytes_copied=num_bytes_copied,
+        tokenizer_path=_known_tokenizer(inputs),
+    )
     return Report(target.root, dict(run), stats, "resumed" if done else "merged", entry)
 
 

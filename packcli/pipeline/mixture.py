@@ -37,16 +37,15 @@ import numpy as np
 from packcli import readers, tokenization
 from packcli.config import PackConfig, RunOptions, parse_mix, reading_rules
 from packcli.dataset import Output, fingerprint
-from packcli.errors import NoInputError, PackcliError, UsageError
+from packcli.errors import NoInputError, UsageError
 from packcli.packing import kept_lengths
 from packcli.pipeline import probe
 from packcli.pipeline.documents import read_documents
-from packcli.pipeline.engines import RETRIES, Emit, LostWorkerError, get_engine
-from packcli.pipeline.events import Progress
-from packcli.pipeline.job import Job, RunSpec
+from packcli.pipeline.engines import Emit, Executor, local_executor
+from packcli.pipeline.job import Recipe, RunSpec
 from packcli.pipeline.plan_part import with_loss
+from packcli.pipeline.workers import for_each_unit
 from packcli.seeds import ALL, HASH_BITS, Ints, row_hashes
-from packcli.tokenization import ENCODERS
 
 NUM_BUCKETS = 1 << 12
 """Ranges of hashes for which tokens are summed: the share is met to about one document's chance in 4,096."""
@@ -69,7 +68,7 @@ def mixed(
     config: PackConfig,
     options: RunOptions,
     target: Output,
-    described: RunSpec,
+    spec: RunSpec,
     num_cpus: int,
     emit: Emit,
     begin: Callable[[int, int], None],
@@ -80,45 +79,36 @@ def mixed(
         config: Resolved.
         options: How to carry it out; tokens are counted on this machine.
         target: The output.
-        described: The run, with its inputs one after the other.
+        spec: The run, with its inputs one after the other.
         num_cpus: Processes, unless options say how many.
         emit: Takes Progress events.
         begin: Called with the bytes of the inputs and the number of processes, before tokens are counted.
     """
-    sources = described.sources
+    sources = spec.sources
     components = find_components(config, options, sources)
     asked = {
-        "run": described.run,
+        "run": spec.run,
         "tokens": config.tokens,
         "components": [dataclasses.asdict(each) for each in components],
     }
     mix = target.remembered_mix(asked) if not target.changed_since(sources) else None
     if mix is None:
-        workers = options.workers or num_cpus
-        num_processes = max(1, min(workers, len(described.units)))
-        threads = max(1, workers // num_processes)
-        chosen = tokenization.choose_engine(
-            described.tokenizer, options.tokenizer_engine, [], num_bytes=probe.text_bytes(sources), threads=threads
+        executor = local_executor(options.workers or num_cpus, len(spec.units))
+        choice = tokenization.choose_engine(
+            spec.tokenizer,
+            options.tokenizer_engine,
+            [],
+            num_bytes=probe.text_bytes(sources),
+            threads=executor.threads,
         )
-        job = Job(
-            config=config,
-            root=target.root,
-            sources=tuple(sources),
-            fields=described.fields,
-            tokenizer=described.tokenizer,
-            template=described.template,
-            engine=chosen.engine.name,
-            threads=threads,
-            committed=frozenset(),
-        )
-        begin(sum(source.num_bytes for source in sources), num_processes)
-        encoder = (chosen.engine, chosen.spot_check)
-        mix = plan_mix(components, count(job, components, described.units, num_processes, encoder, emit), config.tokens)
+        begin(sum(source.num_bytes for source in sources), executor.workers)
+        recipe = spec.recipe(config, choice, executor.threads)
+        mix = plan_mix(components, count(recipe, components, spec.units, executor, choice, emit), config.tokens)
     units = readers.cut_mixed(sources, mix, config.unit_bytes, config.seed)
-    run = {name: value for name, value in described.run.items() if name not in ("num_units", "fingerprint")}
+    run = {name: value for name, value in spec.run.items() if name not in ("num_units", "fingerprint")}
     run = {**run, "mix": mix, "num_units": len(units)}
     run["fingerprint"] = fingerprint(run)
-    return dataclasses.replace(described, units=list(units), run=run, counted=asked)
+    return dataclasses.replace(spec, units=list(units), run=run, counted=asked)
 
 
 def find_components(config: PackConfig, options: RunOptions, sources: Sequence[readers.Source]) -> list[Component]:
@@ -188,15 +178,16 @@ class _Counted:
             yield chunk
 
 
-def count_unit(job: Job, component_of: Sequence[int], unit: readers.Unit, emit: Callable[[Progress], None]) -> Counts:
+def count_unit(recipe: Recipe, component_of: Sequence[int], unit: readers.Unit, emit: Emit) -> Counts:
     """What a unit holds of each component; pure, as run_unit is."""
-    config = job.config
-    meter = readers.ReadProgress()
+    config = recipe.config
+    progress = readers.ReadProgress()
     counts = Counts({}, {}, {})
     policy = "split" if config.overlong == "error" else str(config.overlong)  # the run itself names the document
-    for part in job.parts(unit, meter=meter, hashed=False):
+    for part in recipe.parts(unit, progress=progress, hashed=False):
         counted = _Counted(part)
-        documents = read_documents(job, counted, readers.BadRows(job.sources), meter, emit)
+        bad_rows = readers.BadRows(recipe.sources)
+        documents = read_documents(recipe, counted, bad_rows=bad_rows, progress=progress, emit=emit)
         origin = documents.origin()
         tokens = documents.tokens.finish()
         docs = with_loss(tokens, np.arange(len(tokens)), config)[0]
@@ -212,21 +203,21 @@ def count_unit(job: Job, component_of: Sequence[int], unit: readers.Unit, emit: 
 
 
 def count(
-    job: Job,
+    recipe: Recipe,
     components: Sequence[Component],
     units: Sequence[readers.Unit],
-    workers: int,
-    encoder: tuple[tokenization.Engine, tokenization.SpotCheck],
+    executor: Executor,
+    choice: tokenization.Choice,
     emit: Emit,
 ) -> Counts:
     """Tokenizes all inputs once and keeps the sums.
 
     Args:
-        job: Of the run.
+        recipe: Of the run.
         components: Which inputs are whose.
         units: Of the inputs, as they are cut without a mixture.
-        workers: Processes.
-        encoder: The engine and the spot check that are loaded already.
+        executor: Who does it.
+        choice: The engine of tokenization.
         emit: Takes Progress events.
 
     Raises:
@@ -234,22 +225,10 @@ def count(
     """
     component_of = [number for number, each in enumerate(components) for _ in range(each.num_sources)]
     total = Counts({}, {}, {})
-    if workers == 1:
-        ENCODERS[job.encoder_key] = encoder
-    try:
-        engine = get_engine("serial" if workers == 1 else "processes")
-        work = functools.partial(count_unit, job, component_of)
-        with contextlib.closing(engine(work, units, workers=workers, emit=emit)) as results:
-            for found in results:
-                total += found
-    except LostWorkerError as lost:
-        raise PackcliError(
-            f"a worker process died {RETRIES + 1} times while it counted tokens (unit {lost.item.index}), "
-            "perhaps for want of memory",
-            "--workers 1, or a smaller --unit-bytes",
-        ) from None
-    finally:
-        ENCODERS.clear()
+    work = functools.partial(count_unit, recipe, component_of)
+    with contextlib.closing(for_each_unit(work, recipe, units, executor, choice, emit)) as results:
+        for counts in results:
+            total += counts
     return total
 
 

@@ -38,16 +38,17 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
     Returns:
         The sidecars of the parts that were done here.
     """
-    meter = readers.ReadProgress()
+    recipe = job.recipe
+    progress = readers.ReadProgress()
     target = Output(job.root)
     sidecars: list[Sidecar] = []
-    for part in job.parts(unit, meter=meter):
+    for part in recipe.parts(unit, progress=progress):
         if (unit.index, part.index) in job.committed:
             part.skip()
             continue
         with RejectsFile(job.root, unit.index, part.index) as rejects:
-            bad_rows = readers.BadRows(job.sources, rejects)
-            documents = read_documents(job, part, bad_rows, meter, emit)
+            bad_rows = readers.BadRows(recipe.sources, rejects)
+            documents = read_documents(recipe, part, bad_rows=bad_rows, progress=progress, emit=emit, limit=job.limit)
         shards, stats = _write_part(job, unit, part, documents)
         sidecar = Sidecar(unit.index, part.index, part.is_last, part.digest, shards, stats, rejects.info)
         target.commit(sidecar)
@@ -75,13 +76,13 @@ def _write_part(
     Returns:
         Its shards by split, and its counts.
     """
-    config, stats = job.config, documents.stats
+    config, tokenizer, stats = job.recipe.config, job.recipe.tokenizer, documents.stats
     batch = documents.tokens.finish()
     origin = documents.origin()
     layout = Layout(
-        columns=config.written_columns, pad_id=job.tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged
+        columns=config.written_columns, pad_id=tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged
     )
-    schema = run_schema(config, job.tokenizer)
+    schema = run_schema(config, tokenizer)
     shards = {}
     is_mixed = isinstance(unit, readers.MixedUnit)
     for number, split in enumerate(splits_of(config)):

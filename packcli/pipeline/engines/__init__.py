@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from packcli.pipeline.engines.base import RETRIES, Emit, LostWorkerError, MapFunction
-from packcli.pipeline.engines.cluster_check import File, NodeRequirements
+from packcli.pipeline.engines.base import RETRIES, Emit, LostWorkerError, MapFunction, Result, Work
+from packcli.pipeline.engines.cluster_check import NodeRequirements, RequiredFile
 from packcli.pipeline.engines.executor import ENGINES, Executor, get_engine, local_executor, open_executor
 from packcli.pipeline.engines.local import processes, serial
 
@@ -12,10 +12,12 @@ __all__ = [
     "RETRIES",
     "Emit",
     "Executor",
-    "File",
     "LostWorkerError",
     "MapFunction",
     "NodeRequirements",
+    "RequiredFile",
+    "Result",
+    "Work",
     "get_engine",
     "local_executor",
     "open_executor",
