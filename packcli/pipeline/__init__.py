@@ -18,7 +18,7 @@ from packcli.pipeline.events import Progress, Started, Warned
 from packcli.pipeline.job import Job, Recipe, RunSpec, plan_seed
 from packcli.pipeline.measure import Joined, Lengths, measure
 from packcli.pipeline.merge import merge
-from packcli.pipeline.plan_part import count_loss, loss_between, loss_of, with_loss
+from packcli.pipeline.plan_part import loss_between, loss_of, plan_lengths, plan_split, with_loss
 from packcli.pipeline.probe import text_bytes
 from packcli.pipeline.run import pack
 from packcli.pipeline.unit import run_unit
@@ -32,7 +32,6 @@ __all__ = [
     "RunSpec",
     "Started",
     "Warned",
-    "count_loss",
     "find_strategy",
     "loss_between",
     "loss_of",
@@ -40,7 +39,9 @@ __all__ = [
     "merge",
     "pack",
     "pin_strategy",
+    "plan_lengths",
     "plan_seed",
+    "plan_split",
     "read_documents",
     "run_unit",
     "text_bytes",

@@ -1,7 +1,7 @@
 """The work on one unit: read -> tokenize -> plan -> assemble -> write -> commit.
 
 `run_unit` is pure: the same job and unit give the same bytes in any process, on any machine, however often it
-runs. Engines of execution call it, and know nothing more.
+runs. Executors call it, and know nothing more.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from packcli.dataset import (
     splits_of,
     write_shard,
 )
-from packcli.packing import Assembler, Layout, Origin, balance_plan, kept_lengths, make_plan
-from packcli.pipeline.custom_strategy import find_strategy
+from packcli.packing import Assembler, Layout, Origin, balance_plan
 from packcli.pipeline.documents import PartDocuments, read_documents
 from packcli.pipeline.events import Progress
 from packcli.pipeline.job import Job, plan_seed
-from packcli.pipeline.plan_part import count_loss, count_plan, with_loss
+from packcli.pipeline.plan_part import count_rows, plan_split
 from packcli.seeds import derive, permutation
 
 
@@ -89,28 +88,17 @@ def _write_part(
         docs = documents.of_split(split, len(batch))
         if is_mixed:  # components lie one after the other, and shall meet in packs
             docs = docs[permutation(len(docs), derive(config.seed, unit.index, part.index, number, SHUFFLE_STREAM))]
-        docs, no_loss = with_loss(batch, docs, config)
-        stats += no_loss
-        lengths = batch.lengths[docs]
-        here = Origin(origin.source[docs], origin.row[docs])
-        plan = make_plan(
-            lengths,
-            config.max_len,
-            strategy=find_strategy(config),
-            overlong=str(config.overlong),
-            max_docs_per_pack=config.max_docs_per_pack,
-            effort=config.effort,
-            seed=(seed := plan_seed(config, unit.index, part.index, number)),
-        )
+        seed = plan_seed(config, unit.index, part.index, number)
+        planned = plan_split(batch, docs, config, seed)
+        docs = planned.docs
+        origin_of_docs = Origin(origin.source[docs], origin.row[docs])
         if is_mixed:
-            _count_sources(stats, here, kept_lengths(lengths, config.max_len, str(config.overlong)))
-        unbalanced = plan
-        if config.balance:
-            plan = balance_plan(plan, seed)
-        stats += count_plan(plan, unbalanced, lengths, config, split)
-        stats += count_loss(plan, batch, docs, config)
+            _count_sources(stats, origin_of_docs, planned.kept)
+        plan = balance_plan(planned.plan, seed) if config.balance else planned.plan
+        stats += planned.stats
+        stats += count_rows(planned, plan, batch, config, split)
         if plan.num_packs:
-            assembler = Assembler(plan, batch.ids, batch.offsets[docs], here, layout, batch.loss)
+            assembler = Assembler(plan, batch.ids, batch.offsets[docs], origin_of_docs, layout, batch.loss)
             name = f"{folder_of(config, split)}data-{unit.index:05d}-{part.index:03d}.arrow"
             shards[split] = write_shard(job.root, name, schema, assembler.batches())
     stats.num_parts = 1
