@@ -75,9 +75,9 @@ class PartDocuments:
         for first in range(0, len(texts), tokenization.BATCH_DOCUMENTS):
             batch = texts[first : first + tokenization.BATCH_DOCUMENTS]
             ids, offsets = self._engine.encode(batch)
-            if self._config.overlong == "error" and (found := self._refuse_overlong(chunk, rows[first:], offsets)):
-                overlong.update(first + at for at in found)
-                batch = [text for at, text in enumerate(batch) if at not in found]
+            if self._config.overlong == "error" and (refused := self._refuse_overlong(chunk, rows[first:], offsets)):
+                overlong.update(first + at for at in refused)
+                batch = [text for at, text in enumerate(batch) if at not in refused]
                 if not batch:
                     continue
                 ids, offsets = self._engine.encode(batch)
@@ -98,10 +98,10 @@ class PartDocuments:
         self, chunk: readers.RawChunk, rows: NDArray[np.int64], offsets: NDArray[np.integer]
     ) -> dict[int, int]:
         """Documents of a batch that the policy `error` refuses -> their length, special tokens included."""
-        found = find_overlong(offsets.astype(np.int64) + self._num_extra * np.arange(len(offsets)), self._config)
-        for at, length in found.items():
+        lengths = find_overlong(offsets.astype(np.int64) + self._num_extra * np.arange(len(offsets)), self._config)
+        for at, length in lengths.items():
             self._refuse(chunk, int(rows[at]), overlong_row("", length, self._config))
-        return found
+        return lengths
 
     def _refuse(self, chunk: readers.RawChunk, row: int, error: BadRowError) -> None:
         self._bad_rows.add(chunk, row, error.cause, error.what, hint=error.hint)

@@ -99,8 +99,8 @@ class RunSpec:
     template: tokenization.TemplateSpec | None
     run: dict[str, Any]
     """What the manifest says of it."""
-    counted: dict[str, Any] | None = None
-    """What a mixture was counted for, see mixture.mixed."""
+    counted_for: dict[str, Any] | None = None
+    """Settings for which the tokens of a mixture were counted, see mixture.mixed; None: it is none."""
 
     def recipe(self, config: PackConfig, choice: tokenization.Choice, threads: int) -> Recipe:
         """What workers need to make documents of its records.

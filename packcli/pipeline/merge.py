@@ -249,8 +249,8 @@ def _carry_out(target: Output, inputs: Sequence[_Input], run: Mapping[str, Any],
     _claim(target, run, overwrite)
     wanted = [(each, sidecar, each.renumbered(sidecar)) for each in inputs for sidecar in each.record.sidecars]
     units = range(run["num_units"])
-    here = {(each.unit, each.part): each for unit in units for each, _ in read_unit(target.root, unit)}
-    done = [new for _, _, new in wanted if here.get((new.unit, new.part)) == new]
+    committed = {(each.unit, each.part): each for unit in units for each, _ in read_unit(target.root, unit)}
+    done = [new for _, _, new in wanted if committed.get((new.unit, new.part)) == new]
     if target.is_finished and len(done) == len(wanted):
         target.touch()
         stats = collect(target.root, run["num_units"], workers=num_cpus()).stats

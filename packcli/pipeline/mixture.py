@@ -86,12 +86,12 @@ def mixed(
     """
     sources = spec.sources
     components = find_components(config, options, sources)
-    asked = {
+    request = {
         "run": spec.run,
         "tokens": config.tokens,
         "components": [dataclasses.asdict(each) for each in components],
     }
-    mix = target.remembered_mix(asked) if not target.changed_since(sources) else None
+    mix = target.remembered_mix(request) if not target.changed_since(sources) else None
     if mix is None:
         executor = local_executor(options.workers or num_cpus, len(spec.units))
         choice = tokenization.choose_engine(
@@ -108,7 +108,7 @@ def mixed(
     run = {name: value for name, value in spec.run.items() if name not in ("num_units", "fingerprint")}
     run = {**run, "mix": mix, "num_units": len(units)}
     run["fingerprint"] = fingerprint(run)
-    return dataclasses.replace(spec, units=list(units), run=run, counted=asked)
+    return dataclasses.replace(spec, units=list(units), run=run, counted_for=request)
 
 
 def find_components(config: PackConfig, options: RunOptions, sources: Sequence[readers.Source]) -> list[Component]:
@@ -121,14 +121,14 @@ def find_components(config: PackConfig, options: RunOptions, sources: Sequence[r
     components: list[Component] = []
     first = 0
     for path, share in parse_mix(config.mix):
-        found = readers.find_sources([path], [], **reading_rules(config, options))
-        mine = sources[first : first + len(found)]
-        if [each.path for each in mine] != [each.path for each in found]:
+        sources_of_path = readers.find_sources([path], [], **reading_rules(config, options))
+        mine = sources[first : first + len(sources_of_path)]
+        if [each.path for each in mine] != [each.path for each in sources_of_path]:
             raise UsageError(
                 f"--mix {path}: some of its files are in another input of the mixture", "give each file one share"
             )
-        components.append(Component(_name(mine), share, first, len(found)))
-        first += len(found)
+        components.append(Component(_name(mine), share, first, len(mine)))
+        first += len(mine)
     return components
 
 
@@ -247,13 +247,13 @@ def plan_mix(components: Sequence[Component], counts: Counts, tokens: int | None
     nothing = np.zeros(NUM_BUCKETS, dtype=np.int64)
     sums = [counts.tokens.get(number, nothing) for number in range(len(components))]
     available = [int(each.sum()) for each in sums]
-    for each, found in zip(components, available, strict=True):
-        if not found:
+    for each, num_available in zip(components, available, strict=True):
+        if not num_available:
             raise NoInputError(f"--mix {each.name}: no document to pack", "leave it out")
     total = tokens if tokens is not None else largest_total([each.share for each in components], available)
-    planned: list[dict[str, Any]] = []
-    for number, (each, found, by_hash) in enumerate(zip(components, available, sums, strict=True)):
-        wanted = round(each.share * total) if tokens is not None else min(math.ceil(each.share * total), found)
+    entries: list[dict[str, Any]] = []
+    for number, (each, num_available, by_hash) in enumerate(zip(components, available, sums, strict=True)):
+        wanted = round(each.share * total) if tokens is not None else min(math.ceil(each.share * total), num_available)
         epochs, threshold = plan_repeats(wanted, by_hash)
         if not epochs and not threshold:
             raise UsageError(
@@ -262,24 +262,24 @@ def plan_mix(components: Sequence[Component], counts: Counts, tokens: int | None
             )
         if epochs >= MOST_EPOCHS:
             raise UsageError(
-                f"--mix {each.name}: {each.share:.2%} of {total:,} tokens is {epochs:,} times its {found:,}",
+                f"--mix {each.name}: {each.share:.2%} of {total:,} tokens is {epochs:,} times its {num_available:,}",
                 "a smaller --tokens, or another weight",
             )
-        planned.append(
+        entries.append(
             {
                 "name": each.name,
                 "share": each.share,
                 "first_source": each.first_source,
                 "num_sources": each.num_sources,
                 "num_documents": counts.num_documents[number],
-                "num_tokens": found,
+                "num_tokens": num_available,
                 "epochs": epochs,
                 "threshold": threshold,
             }
         )
     num_sources = sum(each.num_sources for each in components)
     text_bytes = [counts.text_bytes.get(source, 0) for source in range(num_sources)]
-    return {"tokens": tokens, "components": planned, "text_bytes": text_bytes}
+    return {"tokens": tokens, "components": entries, "text_bytes": text_bytes}
 
 
 def num_tokens(mix: Mapping[str, Any]) -> int:

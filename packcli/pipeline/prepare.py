@@ -16,7 +16,7 @@ from packcli.config import PackConfig, RunOptions, parse_mix, reading_rules
 from packcli.dataset import Output, describe_run, read_unit
 from packcli.errors import MismatchError, NoInputError, OutputError, TokenizerError, UsageError
 from packcli.pipeline.custom_strategy import pin_strategy
-from packcli.pipeline.engines import Emit, get_engine, local_executor
+from packcli.pipeline.engines import Emit, get_engine, local_executor, lost_worker_explained
 from packcli.pipeline.events import Started
 from packcli.pipeline.job import RunSpec
 from packcli.pipeline.probe import GUARD_ROWS, marker_of, sample, text_bytes
@@ -93,7 +93,7 @@ def cut_units(sources: list[readers.Source], unit_bytes: int, workers: int) -> l
         return readers.cut_units(sources, unit_bytes)
     work = functools.partial(_cut_source, unit_bytes)
     spans = get_engine("processes")(work, counted, workers=num_processes, emit=lambda event: None)
-    with contextlib.closing(spans):
+    with contextlib.closing(spans), lost_worker_explained(lambda item: str(item[1].name)):
         # Files are asked for in this order, each once: none waits for another but those that are read meanwhile.
         in_processes = {index for index, _ in counted}
 

@@ -156,8 +156,8 @@ class Run:
         guard_first_rows(spec, config, rows[:GUARD_ROWS], choice, lambda text: self.emit(Warned(text)))
         # Only now: what the first rows show to be wrong leaves no trace of this run.
         target.begin(spec.run, spec.sources, config)
-        if spec.counted is not None:
-            target.remember_mix(spec.counted, spec.run["mix"])
+        if spec.counted_for is not None:
+            target.remember_mix(spec.counted_for, spec.run["mix"])
         for split in splits_of(config):
             (target.root / folder_of(config, split)).mkdir(exist_ok=True)
         sizes = unit_sizes(spec)

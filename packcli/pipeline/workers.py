@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from packcli import readers, tokenization
 from packcli.config import PackConfig
 from packcli.dataset import Committed, Limit, Output, Sidecar
-from packcli.errors import PackcliError
-from packcli.pipeline.engines import RETRIES, Emit, Executor, LostWorkerError, Result, Work
+from packcli.pipeline.engines import LESS_MEMORY, Emit, Executor, Result, Work, lost_worker_explained
 from packcli.pipeline.job import Job, Recipe, RunSpec
 from packcli.pipeline.unit import run_unit
 
-LESS_MEMORY = "fewer --workers take less memory, and so do smaller units: unit_bytes in packcli.toml"
+SMALLER_UNITS = f"{LESS_MEMORY}, and so do smaller units: unit_bytes in packcli.toml"
 """What to do when a worker died and nothing is kept of the work."""
 
 RESUMES = (
@@ -78,7 +77,7 @@ def for_each_unit(
     choice: tokenization.Choice,
     emit: Emit,
     *,
-    hint: str = LESS_MEMORY,
+    hint: str = SMALLER_UNITS,
 ) -> Generator[Result, None, None]:
     """Does the same work on every unit; yields what each gave, in order, but from Ray. To be closed.
 
@@ -97,13 +96,12 @@ def for_each_unit(
     with contextlib.ExitStack() as stack:
         if executor.engine == "serial":
             stack.enter_context(tokenization.keep_loaded(recipe.tokenizer, recipe.threads, choice))
-        try:
-            results = executor.run(work, units, workers=executor.workers, emit=emit)
-            yield from stack.enter_context(contextlib.closing(results))
-        except LostWorkerError as lost:
-            names = ", ".join(recipe.sources[span.source].name for span in lost.item.spans[:3])
-            raise PackcliError(
-                f"a worker process died {RETRIES + 1} times over unit {lost.item.index} (of {names}), "
-                "perhaps for want of memory",
-                hint,
-            ) from None
+        stack.enter_context(lost_worker_explained(functools.partial(_name_of, recipe), hint))
+        results = executor.run(work, units, workers=executor.workers, emit=emit)
+        yield from stack.enter_context(contextlib.closing(results))
+
+
+def _name_of(recipe: Recipe, unit: readers.Unit) -> str:
+    """A unit, for people."""
+    names = ", ".join(recipe.sources[span.source].name for span in unit.spans[:3])
+    return f"unit {unit.index} (of {names})"

@@ -227,13 +227,13 @@ def _outcome(lengths: Lengths, joined: Joined, config: PackConfig, intervals: bo
     # as in resamples of a bootstrap: next to its twin it would pack otherwise.
     # A sample of F of all documents knows F of them: the correction for a finite population.
     shrink = float(np.sqrt(half_docs / (num_docs - half_docs) * max(1.0 - 1.0 / scale, 0.0)))
-    found: dict[str, tuple[float, float]] = {}
+    intervals_of: dict[str, tuple[float, float]] = {}
     for name in ESTIMATED:
         value = getattr(outcome, name)
         half = 1.96 * float(np.std([getattr(each, name) for each in drawn], ddof=1)) * shrink
         most = 1.0 if name in ("utilisation", "padding_ratio") else float("inf")
-        found[name] = (max(value - half, 0.0), min(value + half, most))
-    return dataclasses.replace(outcome, intervals=found)
+        intervals_of[name] = (max(value - half, 0.0), min(value + half, most))
+    return dataclasses.replace(outcome, intervals=intervals_of)
 
 
 def _sum_up(

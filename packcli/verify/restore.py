@@ -308,18 +308,19 @@ def _refuse_other(record: Record, entry: dict[str, Any], digest: str | None) -> 
 def _differing(stored: Columns, made: Columns) -> list[str]:
     """What is not the same, column by column."""
     differences = []
-    for name, there in stored.items():
+    for name, stored_values in stored.items():
         if name == "sources":
-            if not all(map(np.array_equal, there, made[name])):
+            if not all(map(np.array_equal, stored_values, made[name])):
                 differences.append("sources differ")
             continue
-        here = np.asarray(made[name])
-        if len(there) != len(here):
-            differences.append(f"{name} has {len(there)} values, the inputs give {len(here)}")
-        elif (at := np.flatnonzero(np.asarray(there) != here)).size:
+        made_values = np.asarray(made[name])
+        if len(stored_values) != len(made_values):
+            differences.append(f"{name} has {len(stored_values)} values, the inputs give {len(made_values)}")
+        elif (at := np.flatnonzero(np.asarray(stored_values) != made_values)).size:
             first = int(at[0])
             differences.append(
-                f"{name} differs at {len(at)} positions; {first} holds {there[first]}, the inputs give {here[first]}"
+                f"{name} differs at {len(at)} positions; {first} holds {stored_values[first]}, "
+                f"the inputs give {made_values[first]}"
             )
     return differences
 

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shutil
 
 import pytest
 from helpers import SAMPLE, tree_hash
@@ -10,10 +11,11 @@ from helpers import SAMPLE, tree_hash
 import packcli
 from packcli import errors
 from packcli.config import RunOptions
-from packcli.pipeline import Job, Progress
+from packcli.pipeline import Job, Progress, engines, finish, prepare
 from packcli.pipeline.engines import NodeRequirements, RequiredFile, cluster_check, open_executor
 from packcli.pipeline.engines.base import merged
 from packcli.pipeline.engines.cluster_check import MOST_FILES, PACKAGES, sees
+from packcli.readers import find_sources
 
 
 def chosen(num_units, **options):
@@ -51,6 +53,24 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
     assert caught.value.hint == "pip install 'packcli[ray]'"
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".packcli"], "the run has not begun"
     assert packcli.pack(SAMPLE, tmp_path / "out", max_len=64, engine="serial").status == "packed"
+
+
+def test_a_worker_that_dies_beside_the_units_is_told(tmp_path, tokenizer_dir, monkeypatch):
+    """Rows are counted, and sidecars read, by the same engine: a traceback would say nothing of memory."""
+
+    def lose(work, items, *, workers, emit):
+        raise engines.LostWorkerError(next(iter(items)))
+        yield
+
+    out = packcli.pack(SAMPLE, tmp_path / "out", tokenizer=str(tokenizer_dir), unit_bytes=60_000, workers=1).output
+    monkeypatch.setitem(engines.ENGINES, "processes", lose)
+    monkeypatch.setattr(finish, "RANGE_UNITS", 2)
+    with pytest.raises(errors.PackcliError, match="died 3 times over the sidecars of units 0 to 1, perhaps"):
+        finish.collect(out, 4, workers=2)
+    monkeypatch.setattr(prepare, "ALONE_BYTES", 1)
+    paths = [str(shutil.copy(SAMPLE, tmp_path / name)) for name in ("a.jsonl", "b.jsonl")]
+    with pytest.raises(errors.PackcliError, match=r"died 3 times over a\.jsonl, perhaps"):
+        prepare.cut_units(find_sources(paths, []), 60_000, 2)
 
 
 # --- what every node must see ---

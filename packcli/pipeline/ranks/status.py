@@ -130,8 +130,8 @@ def _whole_units(root: Location, num_units: int) -> np.ndarray[Any, np.dtype[np.
     highest = np.flatnonzero(np.append(units[1:] != units[:-1], len(units) > 0))
     counts = np.diff(highest, prepend=-1)
     highest = highest[(counts == parts[highest] + 1) & (units[highest] < num_units)]
-    found = zip(units[highest].tolist(), parts[highest].tolist(), strict=True)
-    for unit, is_last in concurrently(root, functools.partial(_is_last, root), found):
+    last_parts = zip(units[highest].tolist(), parts[highest].tolist(), strict=True)
+    for unit, is_last in concurrently(root, functools.partial(_is_last, root), last_parts):
         is_whole[unit] = is_last
     return is_whole
 
