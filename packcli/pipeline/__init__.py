@@ -2,12 +2,14 @@
 
     inputs, settings   prepare               -> what the run is; probe: the first records; mixture: how often each
     a unit             unit.run_unit         -> read, tokenize, plan, assemble, commit; the same anywhere, any time
-    all units          engines               -> here, in processes, or on Ray;  ranks: shared out to machines
+    a split of it      plan_part.plan_split  -> its documents, their plan, and what is counted
+    all units          workers.for_each_unit -> in this process, in several, or on Ray (engines)
+    by ranks           ranks                 -> separate processes, on any machines, that share out the units
     every part         finish.finish         -> index, report, manifest
     several outputs    merge.merge           -> one output
     lengths alone      measure.measure       -> what stats and what-if tables are made of
 
-`packcli` itself names `pack` (run) and `merge`.
+`pack` (in run) and `merge` are handed on by `packcli` itself.
 """
 
 from __future__ import annotations

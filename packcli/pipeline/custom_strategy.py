@@ -30,7 +30,7 @@ A_FILE = "a file is named by its path: path/to/file.py:function"
 
 
 def find_strategy(config: PackConfig) -> str | Strategy:
-    """What `make_plan` takes for the strategy of a config: a name of ours, or the user's function.
+    """What `make_plan` takes for the strategy of a config: the name of a built-in one, or the user's function.
 
     Raises:
         UsageError: no such file, module or function, or it cannot be loaded.
@@ -134,7 +134,7 @@ def _read(name: str, path: str) -> bytes:
 
 @contextlib.contextmanager
 def _current_directory() -> Iterator[None]:
-    """Modules of the current directory can be imported; last, so that they hide none that is installed."""
+    """Inside, modules of the current directory can be imported too: last, so that they hide none that is installed."""
     directory = os.getcwd()
     sys.path.append(directory)
     try:

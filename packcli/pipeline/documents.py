@@ -1,4 +1,4 @@
-"""The documents of a part: read, tokenized, and gathered with where they come from."""
+"""The documents of a part: its rows are read and tokenized, and it is noted where each document comes from."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class PartDocuments:
         self._eos = recipe.tokenizer.eos_id
         self._num_extra = (recipe.tokenizer.bos_id is not None) + (recipe.tokenizer.eos_id is not None)
         if tokens is None:
-            # Rather too large: pages that are never written take no memory.
+            # Larger than most units need: pages of memory that are never written to cost nothing.
             capacity = recipe.config.unit_bytes // 3
             tokens = TokenBuffer(
                 bos=recipe.tokenizer.bos_id, eos=recipe.tokenizer.eos_id, capacity=capacity, masked=recipe.config.masked
@@ -201,7 +201,7 @@ def make_extractor(
 
 
 class HasChunks(Protocol):
-    """A part, as far as it is read."""
+    """What read_documents reads: a part of a unit, or rows that were picked."""
 
     def chunks(self) -> Iterator[readers.Chunk]:
         """The chunks, in order."""

@@ -133,7 +133,7 @@ class _Range:
 
     stats: Stats = field(default_factory=Stats)
     sidecars: list[tuple[Sidecar, bytes]] = field(default_factory=list)
-    """Without their counts, which are in the sum."""
+    """Each with the sha256 of its file; their counts are left out, since `stats` is the sum."""
 
 
 def _read_range(

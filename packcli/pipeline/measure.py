@@ -1,6 +1,6 @@
 """Lengths and loss masks of documents: one pass over an input, read and tokenized in parts as `pack` would.
 
-No token is kept. `what_if` plans what comes out, by as many settings as it likes.
+No token is kept. report.what_if plans the lengths by many settings.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from packcli.pipeline.workers import for_each_unit
 from packcli.seeds import derive
 
 GUARD_CHARS = 1 << 14
-"""Characters of the input that both engines encode at start: no id is kept."""
+"""Characters of the input that both engines encode at start: fewer than for a run, since no id is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Lengths:
 
     @property
     def scale(self) -> float:
-        """Documents read for one that was tokenized."""
+        """How many documents were read for each one that was tokenized: 1.0 without a sample."""
         taken = sum(part.stats.num_documents for part in self.parts)
         return sum(part.num_read for part in self.parts) / taken if taken else 0.0
 
@@ -152,7 +152,7 @@ def measure(
         sources, config, options, lambda message: emit(Warned(message)), guard_chars=GUARD_CHARS
     )
     executor = local_executor(options.workers or num_cpus(), len(spec.units))
-    # What is too long for one max_len is measured like the rest; to refuse it is for those who plan.
+    # A document that is too long is measured like the others: whether to refuse it depends on the max_len of each plan.
     measured = dataclasses.replace(config, overlong="split") if config.overlong == "error" else config
     recipe = spec.recipe(measured, choice, executor.threads)
     emit(Started(sum(source.num_bytes for source in sources), 0, executor.workers))

@@ -3,8 +3,8 @@
     DIR, DIR, ...   sealed sidecars, shards, files of rejected rows    read, never written
     OUT             the same files under new names, sidecars with new numbers, their sums
 
-Units and inputs are numbered on: those of the second DIR follow those of the first. What is merged again is taken apart
-first, so that merging in steps gives the same bytes as merging at once.
+Units and inputs are numbered on: those of the second DIR follow those of the first. An output that was merged itself is
+listed by its members, so that merging in steps gives the same bytes as merging at once.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ SAME = ("format_version", "config", "text", "max_line_bytes", "tokenizer")
 """Keys of the manifest that must be equal."""
 
 SHOWN = 5
-"""Inputs in several outputs that are named."""
+"""Lines, at most, about inputs that several outputs have in common."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Input:
-    """An output that is merged, and what is added to its numbers."""
+    """An output that is merged, and what is added to the numbers of its sources and units."""
 
     root: Path
     record: Record
@@ -123,14 +123,14 @@ def merge(
     target.refuse_locked()
     inputs = _read_inputs(roots, Path(output), verify)
     run = _describe(inputs)
-    for message in _shared(inputs):
+    for message in _find_duplicates(inputs):
         emit(Warned(message))
     with target.locked(), cleaned_up(target, needed=lambda: _num_bytes(inputs)):
         return _carry_out(target, inputs, run, overwrite)
 
 
 def _read_inputs(roots: Sequence[Path], output: Path, verify: bool) -> list[_Input]:
-    """What the directories say about themselves, once it is known to be sound and to go together."""
+    """The records of the directories, which are checked: each is sound, and all go together."""
     if not roots:
         raise UsageError("nothing to merge", "name the directories that packcli pack wrote")
     inputs: list[_Input] = []
@@ -140,7 +140,7 @@ def _read_inputs(roots: Sequence[Path], output: Path, verify: bool) -> list[_Inp
         if os.path.commonpath([real, target]) in (real, target):
             raise OutputError(f"{root} is to be merged into {output}: one lies in the other", "choose another -o")
         read_manifest(root)  # says what is not finished
-        record = _sound(root, verify)
+        record = _read_sound(root, verify)
         if MIX in record.manifest:
             raise UsageError(
                 f"{root} is a mixture: how often it takes a document is said for all of it", "mix all of it at once"
@@ -154,7 +154,7 @@ def _read_inputs(roots: Sequence[Path], output: Path, verify: bool) -> list[_Inp
     return inputs
 
 
-def _sound(root: Path, verify: bool) -> Record:
+def _read_sound(root: Path, verify: bool) -> Record:
     """Raises StorageError when an output is damaged."""
     record, problems = check_files(root)
     if verify and record is not None and not problems:
@@ -214,8 +214,8 @@ def _describe(inputs: Sequence[_Input]) -> dict[str, Any]:
     return {**run, "fingerprint": fingerprint(run)}
 
 
-def _shared(inputs: Sequence[_Input]) -> list[str]:
-    """A line for every input whose documents will be there more than once: known by its file, or by its rows."""
+def _find_duplicates(inputs: Sequence[_Input]) -> list[str]:
+    """A line for every input whose documents will be there twice: it has the file, or the rows, of another one."""
     lines: list[str] = []
     files: dict[str, int] = {}
     parts: dict[str, tuple[int, str]] = {}
@@ -308,7 +308,7 @@ def _claim(target: Output, run: Mapping[str, Any], overwrite: bool) -> None:
 
 
 def _begin(target: Output, inputs: Sequence[_Input], run: Mapping[str, Any]) -> None:
-    """Makes the directory ready; it gets to know where the inputs and the settings of its members are."""
+    """Makes the directory ready, and notes in it where the inputs and the settings of its members are."""
     target.sweep()
     state = target.state
     if target.recorded_run() is None:

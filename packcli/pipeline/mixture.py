@@ -8,9 +8,6 @@
 Tokens are counted, not guessed: a first pass tokenizes the inputs, and keeps sums only. Rows that cannot be used have
 no tokens; the run itself keeps them apart, as often as it takes them.
 
-
-How often each document of a mixture is taken, and which copies the segments of repeated documents belong to.
-
 A component of A tokens of which W are wanted is taken W // A times whole, and once more in part: those documents whose
 hash, a number in 0..2^32 made of seed, file and row, is below a threshold. With weights 0.75 and 0.25:
 
@@ -48,10 +45,10 @@ from packcli.pipeline.workers import for_each_unit
 from packcli.seeds import ALL, HASH_BITS, Ints, row_hashes
 
 NUM_BUCKETS = 1 << 12
-"""Ranges of hashes for which tokens are summed: the share is met to about one document's chance in 4,096."""
+"""Ranges of hashes for which tokens are summed: a share is met to about 1/4,096 of the tokens of its component."""
 
 MOST_EPOCHS = 1000
-"""More is a mistake in --tokens or a weight."""
+"""Epochs of a component from which on --tokens or a weight is taken for a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +130,7 @@ def find_components(config: PackConfig, options: RunOptions, sources: Sequence[r
 
 
 def _name(sources: Sequence[readers.Source]) -> str:
-    """What reports call a component: its file, or the directory of its files; nothing of it is of this machine."""
+    """What reports call a component: its file, or the directory of its files, without directories above the input."""
     if len(sources) == 1:
         return sources[0].name
     levels = zip(*(each.name.split("/")[:-1] for each in sources), strict=False)
@@ -165,7 +162,7 @@ def _added(one: Mapping[int, Any], other: Mapping[int, Any]) -> dict[int, Any]:
     return {**one, **{key: one[key] + value if key in one else value for key, value in other.items()}}
 
 
-class _Counted:
+class _CountedPart:
     """A part that counts the bytes of its sources."""
 
     def __init__(self, part: readers.Part) -> None:
@@ -185,7 +182,7 @@ def count_unit(recipe: Recipe, component_of: Sequence[int], unit: readers.Unit, 
     counts = Counts({}, {}, {})
     policy = "split" if config.overlong == "error" else str(config.overlong)  # the run itself names the document
     for part in recipe.parts(unit, progress=progress, hashed=False):
-        counted = _Counted(part)
+        counted = _CountedPart(part)
         bad_rows = readers.BadRows(recipe.sources)
         documents = read_documents(recipe, counted, bad_rows=bad_rows, progress=progress, emit=emit)
         origin = documents.origin()
@@ -291,7 +288,7 @@ def num_tokens(mix: Mapping[str, Any]) -> int:
 
 
 def file_bytes(units: Sequence[readers.Unit], sources: Sequence[readers.Source], mix: Mapping[str, Any]) -> int:
-    """Bytes of files that are read for some units, about; those of every epoch count."""
+    """Bytes of files that are read for some units, about; each epoch counts anew."""
     takes = (take for unit in units if isinstance(unit, readers.MixedUnit) for each in unit.components for take in each)
     text_bytes = mix["text_bytes"]
     return sum(

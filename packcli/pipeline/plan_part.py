@@ -16,7 +16,7 @@ from packcli.pipeline.custom_strategy import find_strategy
 
 
 class Measured(Protocol):
-    """Documents of which is known where they begin and end, and which tokens carry loss: a TokenBatch, or lengths."""
+    """Where documents begin and end, and which tokens carry loss: a TokenBatch, or lengths that were measured."""
 
     @property
     def offsets(self) -> NDArray[np.int64]:
@@ -183,6 +183,7 @@ def _count_true(
         inside = np.minimum(edges, len(mask) - 1)  # reduceat takes no edge at the very end
         sums = np.add.reduceat(mask.view(np.uint8), inside.ravel(), dtype=np.int64)[::2]
         at_end = edges[:, 1] == len(mask)
-        # Up to the clipped edge, and the last one of the mask. Where both edges are it, reduceat gives that one itself.
+        # The sums stop at the clipped edge, so the last value of the mask is added where it belongs to a range. A range
+        # that is this one value alone has both edges clipped: then reduceat gives the value itself.
         out[is_full] = sums + (at_end & (inside[:, 0] < inside[:, 1])) * mask[-1]
     return out

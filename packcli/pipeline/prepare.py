@@ -23,7 +23,7 @@ from packcli.pipeline.probe import GUARD_ROWS, marker_of, sample, text_bytes
 from packcli.tokenization import DocumentEncoder
 
 ALONE_BYTES = 1 << 32
-"""Rows of less are counted before other processes would have begun."""
+"""Bytes below which this process counts the rows sooner than others would have started."""
 
 Warn = Callable[[str], None]
 """Gets what the user should know, and that is no error."""
@@ -94,7 +94,7 @@ def cut_units(sources: list[readers.Source], unit_bytes: int, workers: int) -> l
     work = functools.partial(_cut_source, unit_bytes)
     spans = get_engine("processes")(work, counted, workers=num_processes, emit=lambda event: None)
     with contextlib.closing(spans), lost_worker_explained(lambda item: str(item[1].name)):
-        # Files are asked for in this order, each once: none waits for another but those that are read meanwhile.
+        # readers.cut_units asks for the files in the order in which the processes get them, and for each once.
         in_processes = {index for index, _ in counted}
 
         def cut(index: int, source: readers.Source, unit_bytes: int) -> list[readers.Span]:
@@ -164,7 +164,7 @@ def refuse_changed_rows(target: Output, spec: RunSpec, config: PackConfig) -> No
 
 
 def unit_sizes(spec: RunSpec) -> list[int]:
-    """Bytes of the files that each unit covers, about, for progress: spans of a file count alike."""
+    """Bytes of the files that each unit covers, about, for progress: each span of a file gets the same share of it."""
     if "mix" in spec.run:  # some are read more than once
         from packcli.pipeline.mixture import file_bytes
 
@@ -176,7 +176,7 @@ def unit_sizes(spec: RunSpec) -> list[int]:
 
 
 class _Nowhere(Output):
-    """No output: nothing is there already, and nothing is written."""
+    """An output that does not exist: for a dry run."""
 
     def recorded_date(self) -> str | None:
         return None
@@ -222,7 +222,7 @@ def input_names(names: Sequence[str], config: PackConfig) -> list[str]:
 
 
 def default_output(names: Sequence[str], config: PackConfig) -> str:
-    """Where to write unless told otherwise."""
+    """Where to write when no output is named."""
     return "mixture-packed" if config.mix else readers.default_output_name(names)
 
 

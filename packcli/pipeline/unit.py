@@ -56,7 +56,7 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
 
 
 SHUFFLE_STREAM = 5
-"""Keeps the order of a mixture's documents apart from other uses of the seed."""
+"""A number for `derive`: the order of a mixture's documents shares no random numbers with other uses of the seed."""
 
 
 def _count_sources(stats: Stats, origin: Origin, kept: NDArray[np.int64]) -> None:

@@ -75,7 +75,7 @@ class Outcome:
     num_loss_tokens: float
     """Labels that are not -100."""
     num_loss_tokens_lost: float
-    """Labels that whole documents would have and packs have not: tokens lost, and the first of each further piece."""
+    """Labels that whole documents would have and packs have not: tokens lost, and the first of each further segment."""
     num_bytes: float
     """Of the shards with all columns, about."""
     intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
@@ -106,7 +106,7 @@ ESTIMATED = (
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """All that the lengths of an input say; JSON values but for outcomes."""
+    """All tables made of the lengths of an input; JSON values, except for the outcomes."""
 
     lengths: Lengths
     config: PackConfig
@@ -242,7 +242,7 @@ def _sum_up(
     config: PackConfig,
     scale: float,
 ) -> Outcome:
-    """Plans what stands together, as unit.run_unit does, and adds up what comes out."""
+    """Plans the documents of each split of each part, as unit.run_unit does, and adds up what comes out."""
     max_len = config.max_len
     stats = Stats()
     num_unfilled = 0.0
@@ -255,7 +255,7 @@ def _sum_up(
         num_bytes += shard_bytes(planned.plan)
         num_labels += int(loss_of(joined, docs, config).sum())
         if scale > 1.0 and config.strategy != "pad" and planned.plan.num_packs:
-            # The one pack that is part-filled belongs to the sample: more documents would fill it.
+            # The emptiest pack is the last one of the sample: more documents would fill it, so only its tokens count.
             num_unfilled += 1.0 - int(planned.plan.pack_tokens.min()) / max_len
     num_packs = stats.num_packs - num_unfilled
     positions = num_packs * max_len

@@ -28,7 +28,7 @@ SPOT_CHECK_EVERY = 1 << 20
 SPOT_CHECK_CHARS = 1 << 10
 """Characters of a spot check, at most: 0.1 % of the text."""
 SPOT_CHECK_TOGETHER = 8
-"""Texts compared in one go."""
+"""Texts that are set aside until they are compared in one call."""
 SPOT_CHECK_STRIDE = 2_654_435_761
 """A prime, 2^32 over the golden ratio: the cuts of long texts lie all over them, not only near the beginning."""
 

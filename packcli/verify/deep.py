@@ -1,4 +1,4 @@
-"""The inputs again: tokenized anew and compared with the packs, and which documents are in none of them."""
+"""The inputs tokenized anew and compared with the packs; and which documents are in no pack."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from packcli.storage import Location
 from packcli.verify.inputs import TokenizedPart, open_inputs, tokenize_unit
 
 PROBLEMS_A_PART = 20
+"""Problems of one kind in a part that are listed, at most."""
 
 Ints = NDArray[np.int64]
 
@@ -37,7 +38,7 @@ class Absent:
 
 @dataclass(slots=True)
 class CheckedInputs:
-    """What a look at the inputs gave."""
+    """What the comparison with the inputs gave."""
 
     problems: list[Problem] = field(default_factory=list)
     num_documents: int = 0

@@ -33,7 +33,7 @@ from packcli.pipeline import Recipe, RunSpec, read_documents, text_bytes, with_l
 from packcli.storage import Location, is_remote
 
 ANY_DATE = "1970-01-01"
-"""For templates that never ask for the day."""
+"""The day for chat templates that never ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def open_inputs(
     choice = tokenization.choose_engine(tokenizer, tokenizer_engine, [], num_bytes=text_bytes(sources), threads=threads)
     units = cut_units(record.manifest, sources, record.config.unit_bytes)
     spec = RunSpec(list(sources), fields, units, tokenizer, template, record.manifest)
-    # Whether BOS was asked for stands under "tokenizer" in the manifest, and not among the settings.
+    # The manifest keeps add_bos under "tokenizer", so that the settings read from it do not have it.
     recipe = spec.recipe(dataclasses.replace(record.config, add_bos=config.add_bos), choice, threads)
     return OpenInputs(recipe, units, choice)
 

@@ -178,7 +178,7 @@ def _columns(batch: PackBatch, at: int) -> Columns:
 
 
 def _own_strategy(record: Record, strategy: str | None) -> tuple[str, str] | None:
-    """Where the code of the run's strategy is, and its sha256; None for one of ours.
+    """Where the code of the run's strategy is, and its sha256; None for a built-in one.
 
     Raises:
         UsageError: it was not named. What a manifest names may be anybody's.
@@ -187,7 +187,9 @@ def _own_strategy(record: Record, strategy: str | None) -> tuple[str, str] | Non
     config = record.config
     if not is_own_strategy(config.strategy):
         if strategy is not None:
-            raise UsageError(f"--strategy: the packs were planned by {config.strategy}, which is here", "leave it out")
+            raise UsageError(
+                f"--strategy: the packs were planned by {config.strategy}, which is built in", "leave it out"
+            )
         return None
     sha256 = str(config.strategy_sha256)
     if strategy is None:

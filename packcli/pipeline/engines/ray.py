@@ -89,7 +89,7 @@ def _connection(address: str) -> Iterator[None]:
 
 
 def _connect(address: str) -> None:
-    """ray.init, without a word, and with the program's own answer to SIGTERM kept."""
+    """ray.init, without output, and with the program's own handler of SIGTERM kept."""
     import ray
 
     on_terminate = signal.getsignal(signal.SIGTERM)
@@ -112,7 +112,7 @@ def _connect(address: str) -> None:
 
 
 def _refuse_unfit(requirements: NodeRequirements) -> int:
-    """Lets every node with a CPU look around.
+    """Lets every node with a CPU check the requirements.
 
     Returns:
         How many there are.

@@ -51,7 +51,7 @@ def refuse(problems: list[str]) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Of what an error of Ray says, which may be a page."""
+    """The first line of what an error of Ray says, which may be a page."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -75,16 +75,16 @@ class RayMap:
         context = _TaskContext([ray.put((work, self._requirements))], reports.reporter)
         run = ray.remote(num_cpus=1, max_retries=RETRIES, retry_exceptions=[OSError])(_run)
         room = _Room(self._limit)
-        flying: dict[concurrent.futures.Future[Any], tuple[Item, Any]] = {}
+        in_flight: dict[concurrent.futures.Future[Any], tuple[Item, Any]] = {}
         done: queue.SimpleQueue[concurrent.futures.Future[Any]] = queue.SimpleQueue()
         todo, more = iter(items), True
         try:
-            while more or flying:
-                while more and len(flying) < room():
+            while more or in_flight:
+                while more and len(in_flight) < room():
                     for item in todo:
                         reference = run.remote(context, item)
                         future = reference.future()
-                        flying[future] = item, reference
+                        in_flight[future] = item, reference
                         future.add_done_callback(done.put)
                         break
                     else:
@@ -94,7 +94,7 @@ class RayMap:
                     future = done.get(timeout=POLL_S)
                 except queue.Empty:
                     continue
-                outcome = _outcome(future, flying.pop(future)[0])
+                outcome = _outcome(future, in_flight.pop(future)[0])
                 for event in outcome.events:
                     emit(event)
                 if outcome.error is not None:
@@ -102,13 +102,13 @@ class RayMap:
                 yield outcome.result
             reports.finish()
         finally:  # after an error, nobody wants the rest, and it would go on writing
-            for _, reference in flying.values():
+            for _, reference in in_flight.values():
                 with contextlib.suppress(ray.exceptions.RayError):
                     ray.cancel(reference, force=True)
 
 
 class _Room:
-    """How many items may be under way: enough to keep all CPUs busy, and to show an autoscaler that more are wanted."""
+    """How many items may be in flight: enough to keep all CPUs busy, and to show an autoscaler that more are wanted."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._asked, self._room = limit, 0.0, limit
@@ -181,7 +181,7 @@ class _Reports:
 
 
 class _Reporter:
-    """An actor beside the driver, where the events of long items are added up."""
+    """An actor on the node of this process, where the events of long items are added up."""
 
     def __init__(self) -> None:
         self._events: list[Any] = []

@@ -1,4 +1,4 @@
-"""What `units plan` leaves in an output, and ranks begin with: everything about the run but the inputs themselves.
+"""The plan for ranks, which `units plan` leaves in an output: everything about the run but the inputs themselves.
 
 DIR/.packcli/job.json         sources, fields, tokenizer, template and settings, as this packcli resolved them
 DIR/.packcli/units.jsonl      a unit a line: [bytes, [[source, start, stop, first row], ...]]
@@ -40,11 +40,11 @@ class RankPlan:
     sizes: list[int]
     """Bytes of the input files that each of these units covers, about."""
     tokenizer_engine: str
-    """What the plan was made with."""
+    """The option of `units plan`: auto, fastokens or tokenizers."""
     max_bad: int | str | None
     """How many rows may be skipped: the option of `units plan`."""
     tokenizer_path: str
-    """Where the tokenizer was that the plan has a copy of."""
+    """Where the tokenizer was; the plan has a copy of it."""
 
 
 def write_plan(target: Output, spec: RunSpec, config: PackConfig, options: RunOptions) -> None:
@@ -153,7 +153,7 @@ def _from_json(
 
 
 def _tuples(value: Any) -> Any:
-    """The values of an object with tuples where JSON has lists."""
+    """A value read from JSON, with tuples in place of lists."""
     if isinstance(value, dict):
         return {name: _tuples(each) for name, each in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value

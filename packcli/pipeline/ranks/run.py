@@ -170,7 +170,7 @@ class _Share:
 
     def __init__(self, target: Output, rank_plan: RankPlan, emit: Emit) -> None:
         self._target, self._rank_plan, self._emit = target, rank_plan, emit
-        self._plan = self._plan_mark()
+        self._plan = self._plan_identity()
         self.num_done = self.num_bytes = 0
 
     def do(self, note: Heartbeat, workers: int, tokenizer_engine: str) -> None:
@@ -220,7 +220,7 @@ class _Share:
         log_run(self._target, started, seconds, file_name=file_name, **facts)
 
     def _committed(self) -> tuple[Committed, list[readers.Unit]]:
-        """What is done of these units, and those that are not: by a look at their sidecars, and at no others."""
+        """What is done of these units, and those that are not done; only their own sidecars are read."""
         spec = self._rank_plan.spec
         done = Committed(is_whole=np.zeros(spec.run["num_units"], dtype=np.bool_))
         todo = []
@@ -235,13 +235,13 @@ class _Share:
         return done, todo
 
     def _hand_out(self, todo: list[readers.Unit]) -> Iterator[readers.Unit]:
-        """The units, one by one, but for those that another process has done meanwhile.
+        """The units, one by one, without those that another process has done meanwhile.
 
         Raises:
             MismatchError: the output was begun anew: what this rank would write is not part of it.
         """
         for number, unit in enumerate(todo):
-            if self._plan_mark() != self._plan:
+            if self._plan_identity() != self._plan:
                 raise MismatchError(f"{self._target.root} was begun anew while this rank ran", "start the rank again")
             if number:
                 parts = read_unit(self._target.root, unit.index)
@@ -249,7 +249,7 @@ class _Share:
                     continue
             yield unit
 
-    def _plan_mark(self) -> object:
+    def _plan_identity(self) -> object:
         """What changes when the output is begun anew."""
         path = self._target.state / PLAN
         try:
@@ -320,7 +320,7 @@ def limit_of(rank_plan: RankPlan) -> Limit:
 
 
 def _log_of_ranks(target: Output, stats: Stats, seconds: float) -> dict[str, Any]:
-    """One line for the run log out of those of the ranks: their sums, and the engine of the last one."""
+    """One line for the run log, made of the lines of the ranks: their sums, and the rest as in the newest of them."""
     entries = []
     paths: Iterable[Location] = (target.state / RANKS).glob("*.jsonl")
     for path in sorted(paths, key=str):
@@ -346,7 +346,7 @@ def _refuse_no_output(target: Output) -> None:
 
 
 def _sweep_alone(target: Output, note: Heartbeat) -> None:
-    """Removes what was left half written here, when nobody else could be writing it.
+    """Removes temporary files here, unless another rank runs that could be writing them.
 
     What is there is listed first: a rank that begins after the list has written none of it.
     """
