@@ -2,12 +2,14 @@
 
     inputs, settings   prepare               -> what the run is; probe: the first records; mixture: how often each
     a unit             unit.run_unit         -> read, tokenize, plan, assemble, commit; the same anywhere, any time
-    all units          engines               -> here, in processes, or on Ray;  ranks: shared out to machines
+    a split of it      plan_part.plan_split  -> its documents, their plan, and what is counted
+    all units          workers.for_each_unit -> in this process, in several, or on Ray (engines)
+    by ranks           ranks                 -> separate processes, on any machines, that share out the units
     every part         finish.finish         -> index, report, manifest
     several outputs    merge.merge           -> one output
     lengths alone      measure.measure       -> what stats and what-if tables are made of
 
-`packcli` itself names `pack` (run) and `merge`.
+`pack` (in run) and `merge` are handed on by `packcli` itself.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ from __future__ import annotations
 from packcli.pipeline.custom_strategy import find_strategy, pin_strategy
 from packcli.pipeline.documents import read_documents
 from packcli.pipeline.events import Progress, Started, Warned
-from packcli.pipeline.job import Job, plan_seed
+from packcli.pipeline.job import Job, Recipe, RunSpec, plan_seed
 from packcli.pipeline.measure import Joined, Lengths, measure
 from packcli.pipeline.merge import merge
-from packcli.pipeline.plan_part import count_loss, loss_between, loss_of, with_loss
+from packcli.pipeline.plan_part import loss_between, loss_of, plan_lengths, plan_split, with_loss
 from packcli.pipeline.probe import text_bytes
 from packcli.pipeline.run import pack
 from packcli.pipeline.unit import run_unit
@@ -28,9 +30,10 @@ __all__ = [
     "Joined",
     "Lengths",
     "Progress",
+    "Recipe",
+    "RunSpec",
     "Started",
     "Warned",
-    "count_loss",
     "find_strategy",
     "loss_between",
     "loss_of",
@@ -38,7 +41,9 @@ __all__ = [
     "merge",
     "pack",
     "pin_strategy",
+    "plan_lengths",
     "plan_seed",
+    "plan_split",
     "read_documents",
     "run_unit",
     "text_bytes",

@@ -30,7 +30,7 @@ A_FILE = "a file is named by its path: path/to/file.py:function"
 
 
 def find_strategy(config: PackConfig) -> str | Strategy:
-    """What `make_plan` takes for the strategy of a config: a name of ours, or the user's function.
+    """What `make_plan` takes for the strategy of a config: the name of a built-in one, or the user's function.
 
     Raises:
         UsageError: no such file, module or function, or it cannot be loaded.
@@ -63,11 +63,11 @@ def pin_strategy(config: PackConfig) -> PackConfig:
 def _load(name: str, sha256: str) -> Strategy:
     path, package = _locate(name)
     source = _read(name, path)
-    found = hashlib.sha256(source).hexdigest()
-    if found != sha256:
+    digest = hashlib.sha256(source).hexdigest()
+    if digest != sha256:
         raise MismatchError(
             f"the source of strategy {strategy_label(name)} is not the one that this run began with: "
-            f"sha256 of {path} was {sha256[:12]}, now it is {found[:12]}",
+            f"sha256 of {path} was {sha256[:12]}, now it is {digest[:12]}",
             "bring the old source back, or begin anew with another -o",
         )
     module = types.ModuleType(f"packcli_strategy_{sha256[:16]}")
@@ -102,10 +102,10 @@ def _pick(module: types.ModuleType, name: str, path: str) -> Any:
 
 
 def _split(name: str) -> tuple[str, str]:
-    found = OWN_STRATEGY.fullmatch(name)
-    if found is None:
+    match = OWN_STRATEGY.fullmatch(name)
+    if match is None:
         raise AssertionError("the config checks the name")
-    return found["place"], found["function"]
+    return match["place"], match["function"]
 
 
 def _locate(name: str) -> tuple[str, str]:
@@ -134,14 +134,14 @@ def _read(name: str, path: str) -> bytes:
 
 @contextlib.contextmanager
 def _current_directory() -> Iterator[None]:
-    """Modules of the current directory can be imported; last, so that they hide none that is installed."""
-    here = os.getcwd()
-    sys.path.append(here)
+    """Inside, modules of the current directory can be imported too: last, so that they hide none that is installed."""
+    directory = os.getcwd()
+    sys.path.append(directory)
     try:
         yield
     finally:
         with contextlib.suppress(ValueError):
-            del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]
+            del sys.path[len(sys.path) - 1 - sys.path[::-1].index(directory)]
 
 
 def _place_in(path: str, error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The documents of a part: read, tokenized, and gathered with where they come from."""
+"""The documents of a part: its rows are read and tokenized, and it is noted where each document comes from."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from packcli import readers, tokenization
 from packcli.config import PackConfig
-from packcli.dataset import VALIDATION, Stats
+from packcli.dataset import NO_LIMIT, VALIDATION, Limit, Stats
 from packcli.errors import BadRowError
-from packcli.packing import Origin, TokenBuffer
+from packcli.packing import LengthBuffer, Origin, TokenBuffer
 from packcli.pipeline.events import Progress
-from packcli.pipeline.job import Job
-from packcli.tokenization import DocumentEncoder, RecordMarker, find_overlong, load_encoder, overlong_row
+from packcli.pipeline.job import Recipe
+from packcli.tokenization import DocumentEncoder, RecordMarker, find_overlong, overlong_row
 
 Extractor = Callable[[readers.Chunk], tuple[list[Any], NDArray[np.int64]]]
 """Chunk -> the texts, or the rows of parts, of its documents, and the number of each row."""
@@ -26,34 +26,36 @@ class PartDocuments:
     """The documents of one part: tokens, where they come from, and to which split they go.
 
     Args:
-        job: The job.
+        recipe: What turns records into documents.
         engine: The engine of tokenization.
-        spot_check: What looks at its work.
+        spot_check: Compares some of its work with the reference.
         bad_rows: Takes rows that cannot be used.
         tokens: Where the tokens go; None makes a TokenBuffer.
     """
 
     def __init__(
         self,
-        job: Job,
+        recipe: Recipe,
         engine: tokenization.Engine,
         spot_check: tokenization.SpotCheck,
         bad_rows: readers.BadRows,
         tokens: TokenBuffer | None = None,
     ) -> None:
         self._engine, self._spot_check = engine, spot_check
-        self._config = job.config
+        self._config = recipe.config
         self._bad_rows = bad_rows
-        self._eos = job.tokenizer.eos_id
-        self._num_extra = (job.tokenizer.bos_id is not None) + (job.tokenizer.eos_id is not None)
+        self._eos = recipe.tokenizer.eos_id
+        self._num_extra = (recipe.tokenizer.bos_id is not None) + (recipe.tokenizer.eos_id is not None)
         if tokens is None:
-            # Rather too large: pages that are never written take no memory.
-            capacity = job.config.unit_bytes // 3
+            # Larger than most units need: pages of memory that are never written to cost nothing.
+            capacity = recipe.config.unit_bytes // 3
             tokens = TokenBuffer(
-                bos=job.tokenizer.bos_id, eos=job.tokenizer.eos_id, capacity=capacity, masked=job.config.masked
+                bos=recipe.tokenizer.bos_id, eos=recipe.tokenizer.eos_id, capacity=capacity, masked=recipe.config.masked
             )
         self.tokens = tokens
         self.stats = Stats()
+        self.num_read = 0
+        """Rows that hold a document, whether it was taken or not."""
         self._sources: list[NDArray[np.int32]] = []
         self._rows: list[NDArray[np.int64]] = []
         self._validation: list[bool] = []
@@ -73,9 +75,9 @@ class PartDocuments:
         for first in range(0, len(texts), tokenization.BATCH_DOCUMENTS):
             batch = texts[first : first + tokenization.BATCH_DOCUMENTS]
             ids, offsets = self._engine.encode(batch)
-            if self._config.overlong == "error" and (found := self._refuse_overlong(chunk, rows[first:], offsets)):
-                overlong.update(first + at for at in found)
-                batch = [text for at, text in enumerate(batch) if at not in found]
+            if self._config.overlong == "error" and (refused := self._refuse_overlong(chunk, rows[first:], offsets)):
+                overlong.update(first + at for at in refused)
+                batch = [text for at, text in enumerate(batch) if at not in refused]
                 if not batch:
                     continue
                 ids, offsets = self._engine.encode(batch)
@@ -95,11 +97,11 @@ class PartDocuments:
     def _refuse_overlong(
         self, chunk: readers.RawChunk, rows: NDArray[np.int64], offsets: NDArray[np.integer]
     ) -> dict[int, int]:
-        """PartDocuments of a batch that the policy `error` refuses -> their length, special tokens included."""
-        found = find_overlong(offsets.astype(np.int64) + self._num_extra * np.arange(len(offsets)), self._config)
-        for at, length in found.items():
+        """Documents of a batch that the policy `error` refuses -> their length, special tokens included."""
+        lengths = find_overlong(offsets.astype(np.int64) + self._num_extra * np.arange(len(offsets)), self._config)
+        for at, length in lengths.items():
             self._refuse(chunk, int(rows[at]), overlong_row("", length, self._config))
-        return found
+        return lengths
 
     def _refuse(self, chunk: readers.RawChunk, row: int, error: BadRowError) -> None:
         self._bad_rows.add(chunk, row, error.cause, error.what, hint=error.hint)
@@ -134,16 +136,16 @@ class MaskedPartDocuments(PartDocuments):
 
     def __init__(
         self,
-        job: Job,
+        recipe: Recipe,
         engine: tokenization.Engine,
         spot_check: tokenization.SpotCheck,
         bad_rows: readers.BadRows,
         tokens: TokenBuffer | None = None,
     ) -> None:
-        super().__init__(job, engine, spot_check, bad_rows, tokens)
-        self._sources_of_run = job.sources
+        super().__init__(recipe, engine, spot_check, bad_rows, tokens)
+        self._sources_of_run = recipe.sources
         self._make = DocumentEncoder(
-            RecordMarker(job.config, job.fields, job.tokenizer, job.template), engine, spot_check
+            RecordMarker(recipe.config, recipe.fields, recipe.tokenizer, recipe.template), engine, spot_check
         )
 
     def add(self, chunk: readers.RawChunk, texts: list[Any], rows: NDArray[np.int64]) -> int:
@@ -199,33 +201,66 @@ def make_extractor(
 
 
 class HasChunks(Protocol):
-    """A part, as far as it is read."""
+    """What read_documents reads: a part of a unit, or rows that were picked."""
 
     def chunks(self) -> Iterator[readers.Chunk]:
         """The chunks, in order."""
 
 
 def read_documents(
-    job: Job,
+    recipe: Recipe,
     part: HasChunks,
+    *,
     bad_rows: readers.BadRows,
-    meter: readers.ReadProgress,
-    emit: Callable[[Progress], None],
+    into: TokenBuffer | None = None,
+    progress: readers.ReadProgress | None = None,
+    emit: Callable[[Progress], None] = lambda event: None,
+    limit: Limit = NO_LIMIT,
+    take: Callable[[NDArray[np.int64], int], NDArray[np.bool_]] | None = None,
 ) -> PartDocuments:
-    """Reads and tokenizes the rows of a part."""
-    engine, spot_check = load_encoder(job.tokenizer, job.engine, job.threads)
-    extract = make_extractor(job.fields, job.sources, bad_rows)
-    documents = (MaskedPartDocuments if job.config.masked else PartDocuments)(job, engine, spot_check, bad_rows)
-    seen = meter.file_bytes
+    """Reads and tokenizes the rows of a part.
+
+    Args:
+        recipe: What turns its records into documents.
+        part: The part.
+        bad_rows: Takes rows that cannot be used.
+        into: Where the tokens go; None makes a TokenBuffer. A LengthBuffer keeps no ids, so those of plain text are
+            not compared with the reference.
+        progress: What the part keeps up to date while it is read.
+        emit: Takes Progress events.
+        limit: How many rows may be skipped.
+        take: (rows, source) -> bool[D], which of these rows are tokenized; None: all.
+    """
+    engine, spot_check = recipe.load_encoder()
+    if isinstance(into, LengthBuffer) and not recipe.config.masked:
+        spot_check = _NoSpotCheck(recipe.tokenizer, engine)
+    extract = make_extractor(recipe.fields, recipe.sources, bad_rows)
+    make = MaskedPartDocuments if recipe.config.masked else PartDocuments
+    documents = make(recipe, engine, spot_check, bad_rows, into)
+    progress = progress or readers.ReadProgress()
+    bytes_before = progress.file_bytes
     for chunk in part.chunks():
         records, rows = extract(chunk)
+        documents.num_read += len(records)
+        num_left_out = 0
+        if take is not None:
+            taken = np.flatnonzero(take(rows, chunk.source))
+            num_left_out = len(records) - len(taken)
+            records, rows = [records[index] for index in taken.tolist()], rows[taken]
         num_documents = documents.add(readers.raw_of(chunk), records, rows)
         bad_rows.flush()
-        job.limit.check_part(bad_rows)
-        emit(Progress(meter.file_bytes - seen, num_documents))
-        seen = meter.file_bytes
+        limit.check_part(bad_rows)
+        emit(Progress(progress.file_bytes - bytes_before, num_documents + num_left_out))
+        bytes_before = progress.file_bytes
     spot_check.settle()
     stats = documents.stats
     stats.num_rows_read, stats.num_rows_repaired = bad_rows.num_rows, bad_rows.num_repaired
     stats.num_rows_rejected, stats.rejected_by_cause = bad_rows.num_rejected, dict(sorted(bad_rows.by_cause.items()))
     return documents
+
+
+class _NoSpotCheck(tokenization.SpotCheck):
+    """Compares nothing."""
+
+    def look(self, texts: Sequence[str], ids: NDArray[np.uint32], offsets: NDArray[np.integer]) -> None:
+        """Sets no text aside."""

@@ -1,4 +1,4 @@
-"""What a run says while it works: it has begun, has come so far, has a warning."""
+"""Events that a run emits while it works: that it has begun, how far it has come, and warnings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Started:
     """Of units that an earlier run committed."""
     workers: int
     doing: str = ""
-    """What is done, where it is not what the verb does."""
+    """What the progress bar calls the work; empty for the word of the verb, such as packing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,5 +32,5 @@ class Progress:
     num_documents: int
 
     def __add__(self, other: Progress) -> Progress:
-        """Both together: what travels from far away is added up first."""
+        """Both together: workers on other machines add events up before they send them."""
         return Progress(self.file_bytes + other.file_bytes, self.num_documents + other.num_documents)

@@ -40,7 +40,7 @@ from packcli.dataset import (
     write_shard,
 )
 from packcli.errors import NoInputError, UnfinishedError
-from packcli.pipeline.engines import get_engine
+from packcli.pipeline.engines import get_engine, lost_worker_explained
 from packcli.storage.files import file_sha256, write_json
 from packcli.tokenization import TokenizerSpec
 
@@ -84,8 +84,8 @@ def finish(
             files.append(SPLITS_FILE)
         write_report(target, run, stats)
         target.sweep()  # of workers that died and were done without
-        found = storage.concurrently(target.root, lambda name: file_sha256(target.root / name)[0], files)
-        hashes = {name: bytes.fromhex(sha256) for name, sha256 in zip(files, found, strict=True)}
+        digests = storage.concurrently(target.root, lambda name: file_sha256(target.root / name)[0], files)
+        hashes = {name: bytes.fromhex(sha256) for name, sha256 in zip(files, digests, strict=True)}
         ledger.write(target.root / MANIFEST, run, hashes)
         return stats
 
@@ -133,17 +133,17 @@ class _Range:
 
     stats: Stats = field(default_factory=Stats)
     sidecars: list[tuple[Sidecar, bytes]] = field(default_factory=list)
-    """Without their counts, which are in the sum."""
+    """Each with the sha256 of its file; their counts are left out, since `stats` is the sum."""
 
 
 def _read_range(
     root: storage.Location, keep: bool, listed: Listed | None, units: list[int], emit: Callable[[object], None]
 ) -> _Range:
-    found = _Range()
+    read = _Range()
     nothing = Stats()
     for parts in storage.concurrently(root, lambda unit: read_unit(root, unit, listed), units):
         for sidecar, sha256 in parts:
-            found.stats += sidecar.stats
+            read.stats += sidecar.stats
             short = Sidecar(
                 sidecar.unit,
                 sidecar.part,
@@ -153,8 +153,12 @@ def _read_range(
                 nothing,
                 sidecar.rejected if keep else None,
             )
-            found.sidecars.append((short, sha256))
-    return found
+            read.sidecars.append((short, sha256))
+    return read
+
+
+def _name_of_range(units: list[int]) -> str:
+    return f"the sidecars of units {units[0]} to {units[-1]}"
 
 
 def collect(
@@ -179,11 +183,12 @@ def collect(
     num_processes = max(1, min(workers, len(ranges))) if isinstance(root, Path) else 1
     engine = get_engine("serial" if num_processes == 1 else "processes")
     work = functools.partial(_read_range, root, take is not None, list_shards(root) if ranges else None)
-    with contextlib.closing(engine(work, ranges, workers=num_processes, emit=lambda event: None)) as results:
-        for found in results:
-            total.stats += found.stats
-            total.num_parts += len(found.sidecars)
-            for sidecar, sha256 in found.sidecars:
+    results = engine(work, ranges, workers=num_processes, emit=lambda event: None)
+    with contextlib.closing(results), lost_worker_explained(_name_of_range):
+        for each in results:
+            total.stats += each.stats
+            total.num_parts += len(each.sidecars)
+            for sidecar, sha256 in each.sidecars:
                 if take is not None:
                     take(sidecar, sha256)
                 total.parts.add((sidecar.unit, sidecar.part))

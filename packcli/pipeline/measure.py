@@ -1,35 +1,35 @@
 """Lengths and loss masks of documents: one pass over an input, read and tokenized in parts as `pack` would.
 
-No token is kept. `what_if` plans what comes out, by as many settings as it likes.
+No token is kept. report.what_if plans the lengths by many settings.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from packcli import readers, tokenization
+from packcli import readers
 from packcli.config import PackConfig, RunOptions, reading_rules
 from packcli.dataset import Stats, splits_of
 from packcli.errors import NoInputError, UsageError
 from packcli.packing import LengthBuffer, LossRuns
-from packcli.pipeline.documents import MaskedPartDocuments, PartDocuments, make_extractor
-from packcli.pipeline.engines import Emit, get_engine
-from packcli.pipeline.events import Progress, Started, Warned
-from packcli.pipeline.job import Job
+from packcli.pipeline.documents import read_documents
+from packcli.pipeline.engines import Emit, local_executor
+from packcli.pipeline.events import Started, Warned
+from packcli.pipeline.job import Recipe
 from packcli.pipeline.prepare import dry_run, num_cpus
+from packcli.pipeline.workers import for_each_unit
 from packcli.seeds import derive
-from packcli.tokenization import ENCODERS, load_encoder
 
 GUARD_CHARS = 1 << 14
-"""Characters of the input that both engines encode at start: no id is kept."""
+"""Characters of the input that both engines encode at start: fewer than for a run, since no id is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class PartLengths:
     source: NDArray[np.int32]
     """int32[D]: index of the input file."""
     num_read: int
-    """PartDocuments read, empty and not sampled ones included."""
+    """Documents read, empty and not sampled ones included."""
     loss: LossRuns | None = None
     """Which of the tokens of all documents carry loss; None: every one."""
     splits: tuple[NDArray[np.int64], ...] | None = None
@@ -85,12 +85,12 @@ class Lengths:
 
     @property
     def num_documents(self) -> int:
-        """PartDocuments read that are not empty; of a sample, about."""
+        """Documents read that are not empty; of a sample, about."""
         return round(len(self.all) * self.scale)
 
     @property
     def scale(self) -> float:
-        """PartDocuments read for one that was tokenized."""
+        """How many documents were read for each one that was tokenized: 1.0 without a sample."""
         taken = sum(part.stats.num_documents for part in self.parts)
         return sum(part.num_read for part in self.parts) / taken if taken else 0.0
 
@@ -148,32 +148,17 @@ def measure(
     sources = readers.find_sources(list(inputs), warnings, **reading_rules(config, options))
     for message in warnings:
         emit(Warned(message))
-    described, config, chosen = dry_run(
+    spec, config, choice = dry_run(
         sources, config, options, lambda message: emit(Warned(message)), guard_chars=GUARD_CHARS
     )
-    workers = options.workers or num_cpus()
-    num_processes = max(1, min(workers, len(described.units)))
-    job = Job(
-        # What is too long for one max_len is measured like the rest; to refuse it is for those who plan.
-        config=dataclasses.replace(config, overlong="split") if config.overlong == "error" else config,
-        root=Path(),
-        sources=tuple(sources),
-        fields=described.fields,
-        tokenizer=described.tokenizer,
-        template=described.template,
-        engine=chosen.engine.name,
-        threads=max(1, workers // num_processes),
-        committed=frozenset(),
-    )
-    emit(Started(sum(source.num_bytes for source in sources), 0, num_processes))
-    if num_processes == 1:
-        ENCODERS[job.encoder_key] = (chosen.engine, chosen.spot_check)
-    try:
-        engine = get_engine("serial" if num_processes == 1 else "processes")
-        work = functools.partial(measure_unit, job, sample)
-        parts = [part for parts in engine(work, described.units, workers=num_processes, emit=emit) for part in parts]
-    finally:
-        ENCODERS.clear()
+    executor = local_executor(options.workers or num_cpus(), len(spec.units))
+    # A document that is too long is measured like the others: whether to refuse it depends on the max_len of each plan.
+    measured = dataclasses.replace(config, overlong="split") if config.overlong == "error" else config
+    recipe = spec.recipe(measured, choice, executor.threads)
+    emit(Started(sum(source.num_bytes for source in sources), 0, executor.workers))
+    work = functools.partial(measure_unit, recipe, sample)
+    with contextlib.closing(for_each_unit(work, recipe, spec.units, executor, choice, emit)) as results:
+        parts = [part for parts in results for part in parts]
     rejected = sum(part.stats.num_rows_rejected for part in parts)
     if rejected:
         emit(Warned(f"{rejected:,} rows cannot be used, and are left out"))
@@ -182,59 +167,47 @@ def measure(
         [source.name for source in sources],
         config,
         sample,
-        described.tokenizer.name,
-        chosen.engine.name,
-        described.run["text"],
+        spec.tokenizer.name,
+        choice.engine.name,
+        spec.run["text"],
     )
     if not parts or not len(lengths.all):
         raise NoInputError(f"no document to measure: {sum(part.num_read for part in parts)} read")
     return lengths
 
 
-def measure_unit(job: Job, sample: float, unit: readers.Unit, emit: Callable[[Progress], None]) -> list[PartLengths]:
+def measure_unit(recipe: Recipe, sample: float, unit: readers.Unit, emit: Emit) -> list[PartLengths]:
     """The lengths of a unit, part by part."""
-    engine, spot_check = load_encoder(job.tokenizer, job.engine, job.threads)
-    if not job.config.masked:
-        spot_check = _Unchecked(job.tokenizer, engine)
-    meter = readers.ReadProgress()
-    found = []
-    for part in job.parts(unit, meter=meter, hashed=False):
-        bad_rows = readers.BadRows(job.sources)
-        extract = make_extractor(job.fields, job.sources, bad_rows)
-        tokens = LengthBuffer(bos=job.tokenizer.bos_id, eos=job.tokenizer.eos_id, masked=job.config.masked)
-        documents = (MaskedPartDocuments if job.config.masked else PartDocuments)(
-            job, engine, spot_check, bad_rows, tokens
+    config, tokenizer = recipe.config, recipe.tokenizer
+    progress = readers.ReadProgress()
+    take = functools.partial(_sampled, seed=config.seed, share=sample) if sample < 1.0 else None
+    measured = []
+    for part in recipe.parts(unit, progress=progress, hashed=False):
+        buffer = LengthBuffer(bos=tokenizer.bos_id, eos=tokenizer.eos_id, masked=config.masked)
+        bad_rows = readers.BadRows(recipe.sources)
+        documents = read_documents(
+            recipe, part, bad_rows=bad_rows, into=buffer, progress=progress, emit=emit, take=take
         )
-        num_read = 0
-        seen = meter.file_bytes
-        for chunk in part.chunks():
-            texts, rows = extract(chunk)
-            num_read += len(texts)
-            emit(Progress(meter.file_bytes - seen, len(texts)))
-            seen = meter.file_bytes
-            if sample < 1.0:
-                taken = np.flatnonzero(_sampled(rows, chunk.source, job.config.seed, sample))
-                texts, rows = [texts[index] for index in taken.tolist()], rows[taken]
-            documents.add(readers.raw_of(chunk), texts, rows)
-        spot_check.settle()
-        documents.stats.num_rows_rejected = bad_rows.num_rejected
-        lengths, loss = tokens.measured()
+        lengths, loss = buffer.measured()
         splits = None
-        if len(splits_of(job.config)) > 1:
-            splits = tuple(documents.of_split(split, len(lengths)) for split in splits_of(job.config))
-        source = documents.origin().source
-        found.append(PartLengths(unit.index, part.index, lengths, source, num_read, loss, splits, documents.stats))
-    return found
+        if len(splits_of(config)) > 1:
+            splits = tuple(documents.of_split(split, len(lengths)) for split in splits_of(config))
+        measured.append(
+            PartLengths(
+                unit.index,
+                part.index,
+                lengths,
+                documents.origin().source,
+                documents.num_read,
+                loss,
+                splits,
+                documents.stats,
+            )
+        )
+    return measured
 
 
-class _Unchecked(tokenization.SpotCheck):
-    """No spot check: of plain text nothing but lengths is kept, and the guard has seen the engine."""
-
-    def look(self, texts: Sequence[str], ids: NDArray[np.uint32], offsets: NDArray[np.integer]) -> None:
-        """Looks at nothing."""
-
-
-def _sampled(rows: NDArray[np.int64], source: int, seed: int, share: float) -> NDArray[np.bool_]:
+def _sampled(rows: NDArray[np.int64], source: int, *, seed: int, share: float) -> NDArray[np.bool_]:
     """Which rows are in the sample: by a hash of source and row (SplitMix64), the same wherever it runs."""
     value = rows.astype(np.uint64) + np.uint64(derive(seed, 7, source))
     with np.errstate(over="ignore"):

@@ -3,18 +3,15 @@
     DIR, DIR, ...   sealed sidecars, shards, files of rejected rows    read, never written
     OUT             the same files under new names, sidecars with new numbers, their sums
 
-Units and inputs are numbered on: those of the second DIR follow those of the first. What is merged again is taken apart
-first, so that merging in steps gives the same bytes as merging at once.
+Units and inputs are numbered on: those of the second DIR follow those of the first. An output that was merged itself is
+listed by its members, so that merging in steps gives the same bytes as merging at once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,7 +47,7 @@ from packcli.errors import MismatchError, OutputError, StorageError, UsageError
 from packcli.pipeline.events import Warned
 from packcli.pipeline.finish import collect, finish
 from packcli.pipeline.prepare import num_cpus
-from packcli.storage import full_disk, is_full
+from packcli.pipeline.upkeep import cleaned_up, log_run
 from packcli.storage.files import write_json
 
 SETTINGS = "packcli.toml"
@@ -58,12 +55,12 @@ SAME = ("format_version", "config", "text", "max_line_bytes", "tokenizer")
 """Keys of the manifest that must be equal."""
 
 SHOWN = 5
-"""Inputs in several outputs that are named."""
+"""Lines, at most, about inputs that several outputs have in common."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Input:
-    """An output that is merged, and what is added to its numbers."""
+    """An output that is merged, and what is added to the numbers of its sources and units."""
 
     root: Path
     record: Record
@@ -126,20 +123,14 @@ def merge(
     target.refuse_locked()
     inputs = _read_inputs(roots, Path(output), verify)
     run = _describe(inputs)
-    for message in _shared(inputs):
+    for message in _find_duplicates(inputs):
         emit(Warned(message))
-    with target.locked():
-        try:
-            return _carry_out(target, inputs, run, overwrite)
-        except BaseException as error:
-            target.sweep()
-            if is_full(error):
-                raise full_disk(target.root, _num_bytes(inputs)) from error
-            raise
+    with target.locked(), cleaned_up(target, needed=lambda: _num_bytes(inputs)):
+        return _carry_out(target, inputs, run, overwrite)
 
 
 def _read_inputs(roots: Sequence[Path], output: Path, verify: bool) -> list[_Input]:
-    """What the directories say about themselves, once it is known to be sound and to go together."""
+    """The records of the directories, which are checked: each is sound, and all go together."""
     if not roots:
         raise UsageError("nothing to merge", "name the directories that packcli pack wrote")
     inputs: list[_Input] = []
@@ -149,7 +140,7 @@ def _read_inputs(roots: Sequence[Path], output: Path, verify: bool) -> list[_Inp
         if os.path.commonpath([real, target]) in (real, target):
             raise OutputError(f"{root} is to be merged into {output}: one lies in the other", "choose another -o")
         read_manifest(root)  # says what is not finished
-        record = _sound(root, verify)
+        record = _read_sound(root, verify)
         if MIX in record.manifest:
             raise UsageError(
                 f"{root} is a mixture: how often it takes a document is said for all of it", "mix all of it at once"
@@ -163,7 +154,7 @@ def _read_inputs(roots: Sequence[Path], output: Path, verify: bool) -> list[_Inp
     return inputs
 
 
-def _sound(root: Path, verify: bool) -> Record:
+def _read_sound(root: Path, verify: bool) -> Record:
     """Raises StorageError when an output is damaged."""
     record, problems = check_files(root)
     if verify and record is not None and not problems:
@@ -197,9 +188,9 @@ def _size(path: Path) -> int | None:
 
 def _refuse_other(first: _Input, other: _Input) -> None:
     for key in SAME:
-        found = first_difference(first.manifest[key], other.manifest[key], key)
-        if found is not None:
-            place, one, two = found
+        difference = first_difference(first.manifest[key], other.manifest[key], key)
+        if difference is not None:
+            place, one, two = difference
             raise MismatchError(
                 f"{other.root} cannot be merged with {first.root}: {place} is {one} in the first, {two} in the other",
                 "merge outputs of the same settings and tokenizer: pack one of them again",
@@ -223,23 +214,23 @@ def _describe(inputs: Sequence[_Input]) -> dict[str, Any]:
     return {**run, "fingerprint": fingerprint(run)}
 
 
-def _shared(inputs: Sequence[_Input]) -> list[str]:
-    """A line for every input whose documents will be there more than once: known by its file, or by its rows."""
+def _find_duplicates(inputs: Sequence[_Input]) -> list[str]:
+    """A line for every input whose documents will be there twice: it has the file, or the rows, of another one."""
     lines: list[str] = []
     files: dict[str, int] = {}
     parts: dict[str, tuple[int, str]] = {}
     for number, each in enumerate(inputs):
         names = [entry["name"] for entry in each.manifest["inputs"]]
-        told: set[str] = set()
+        named: set[str] = set()
         for name, remembered in zip(names, remembered_inputs(each.root, each.manifest), strict=True):
             path = path_of(remembered)
             before = files.setdefault(path, number) if path is not None else number
             if before != number:
-                told.add(name)
+                named.add(name)
                 lines.append(f"{name} is an input of {inputs[before].root} and of {each.root}: it is there twice")
         for sidecar in each.record.sidecars:
             held = [names[index] for index in sorted(sidecar.stats.by_source)]
-            if not held or told.issuperset(held):
+            if not held or named.issuperset(held):
                 continue
             what = ", ".join(held[:SHOWN])
             first, where = parts.setdefault(sidecar.input_xxh3, (number, what))
@@ -258,8 +249,8 @@ def _carry_out(target: Output, inputs: Sequence[_Input], run: Mapping[str, Any],
     _claim(target, run, overwrite)
     wanted = [(each, sidecar, each.renumbered(sidecar)) for each in inputs for sidecar in each.record.sidecars]
     units = range(run["num_units"])
-    here = {(each.unit, each.part): each for unit in units for each, _ in read_unit(target.root, unit)}
-    done = [new for _, _, new in wanted if here.get((new.unit, new.part)) == new]
+    committed = {(each.unit, each.part): each for unit in units for each, _ in read_unit(target.root, unit)}
+    done = [new for _, _, new in wanted if committed.get((new.unit, new.part)) == new]
     if target.is_finished and len(done) == len(wanted):
         target.touch()
         stats = collect(target.root, run["num_units"], workers=num_cpus()).stats
@@ -288,20 +279,16 @@ def _carry_out(target: Output, inputs: Sequence[_Input], run: Mapping[str, Any],
             num_bytes_copied += new.rejected.num_bytes
         target.commit(new)
     stats = finish(target, run, config, tokenizer, limit=NO_LIMIT, workers=num_cpus())
-    entry = {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
-        "seconds": round(time.perf_counter() - clock, 3),
-        "resumed_parts": len(done),
-        "num_shards_linked": num_linked,
-        "num_shards_copied": num_copied,
-        "num_bytes_copied": num_bytes_copied,
-        "tokenizer_path": _known_tokenizer(inputs),
-        "packcli": importlib.metadata.version("packcli"),
-        "python": platform.python_version(),
-        "host": platform.node(),
-        "command": sys.argv,
-    }
-    target.log(**entry)
+    entry = log_run(
+        target,
+        began,
+        time.perf_counter() - clock,
+        resumed_parts=len(done),
+        num_shards_linked=num_linked,
+        num_shards_copied=num_copied,
+        num_bytes_copied=num_bytes_copied,
+        tokenizer_path=_known_tokenizer(inputs),
+    )
     return Report(target.root, dict(run), stats, "resumed" if done else "merged", entry)
 
 
@@ -321,7 +308,7 @@ def _claim(target: Output, run: Mapping[str, Any], overwrite: bool) -> None:
 
 
 def _begin(target: Output, inputs: Sequence[_Input], run: Mapping[str, Any]) -> None:
-    """Makes the directory ready; it gets to know where the inputs and the settings of its members are."""
+    """Makes the directory ready, and notes in it where the inputs and the settings of its members are."""
     target.sweep()
     state = target.state
     if target.recorded_run() is None:

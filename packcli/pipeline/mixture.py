@@ -8,9 +8,6 @@
 Tokens are counted, not guessed: a first pass tokenizes the inputs, and keeps sums only. Rows that cannot be used have
 no tokens; the run itself keeps them apart, as often as it takes them.
 
-
-How often each document of a mixture is taken, and which copies the segments of repeated documents belong to.
-
 A component of A tokens of which W are wanted is taken W // A times whole, and once more in part: those documents whose
 hash, a number in 0..2^32 made of seed, file and row, is below a threshold. With weights 0.75 and 0.25:
 
@@ -37,22 +34,21 @@ import numpy as np
 from packcli import readers, tokenization
 from packcli.config import PackConfig, RunOptions, parse_mix, reading_rules
 from packcli.dataset import Output, fingerprint
-from packcli.errors import NoInputError, PackcliError, UsageError
+from packcli.errors import NoInputError, UsageError
 from packcli.packing import kept_lengths
 from packcli.pipeline import probe
 from packcli.pipeline.documents import read_documents
-from packcli.pipeline.engines import RETRIES, Emit, LostWorkerError, get_engine
-from packcli.pipeline.events import Progress
-from packcli.pipeline.job import Job, RunSpec
+from packcli.pipeline.engines import Emit, Executor, local_executor
+from packcli.pipeline.job import Recipe, RunSpec
 from packcli.pipeline.plan_part import with_loss
+from packcli.pipeline.workers import for_each_unit
 from packcli.seeds import ALL, HASH_BITS, Ints, row_hashes
-from packcli.tokenization import ENCODERS
 
 NUM_BUCKETS = 1 << 12
-"""Ranges of hashes for which tokens are summed: the share is met to about one document's chance in 4,096."""
+"""Ranges of hashes for which tokens are summed: a share is met to about 1/4,096 of the tokens of its component."""
 
 MOST_EPOCHS = 1000
-"""More is a mistake in --tokens or a weight."""
+"""Epochs of a component from which on --tokens or a weight is taken for a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +65,7 @@ def mixed(
     config: PackConfig,
     options: RunOptions,
     target: Output,
-    described: RunSpec,
+    spec: RunSpec,
     num_cpus: int,
     emit: Emit,
     begin: Callable[[int, int], None],
@@ -80,45 +76,36 @@ def mixed(
         config: Resolved.
         options: How to carry it out; tokens are counted on this machine.
         target: The output.
-        described: The run, with its inputs one after the other.
+        spec: The run, with its inputs one after the other.
         num_cpus: Processes, unless options say how many.
         emit: Takes Progress events.
         begin: Called with the bytes of the inputs and the number of processes, before tokens are counted.
     """
-    sources = described.sources
+    sources = spec.sources
     components = find_components(config, options, sources)
-    asked = {
-        "run": described.run,
+    request = {
+        "run": spec.run,
         "tokens": config.tokens,
         "components": [dataclasses.asdict(each) for each in components],
     }
-    mix = target.remembered_mix(asked) if not target.changed_since(sources) else None
+    mix = target.remembered_mix(request) if not target.changed_since(sources) else None
     if mix is None:
-        workers = options.workers or num_cpus
-        num_processes = max(1, min(workers, len(described.units)))
-        threads = max(1, workers // num_processes)
-        chosen = tokenization.choose_engine(
-            described.tokenizer, options.tokenizer_engine, [], num_bytes=probe.text_bytes(sources), threads=threads
+        executor = local_executor(options.workers or num_cpus, len(spec.units))
+        choice = tokenization.choose_engine(
+            spec.tokenizer,
+            options.tokenizer_engine,
+            [],
+            num_bytes=probe.text_bytes(sources),
+            threads=executor.threads,
         )
-        job = Job(
-            config=config,
-            root=target.root,
-            sources=tuple(sources),
-            fields=described.fields,
-            tokenizer=described.tokenizer,
-            template=described.template,
-            engine=chosen.engine.name,
-            threads=threads,
-            committed=frozenset(),
-        )
-        begin(sum(source.num_bytes for source in sources), num_processes)
-        encoder = (chosen.engine, chosen.spot_check)
-        mix = plan_mix(components, count(job, components, described.units, num_processes, encoder, emit), config.tokens)
+        begin(sum(source.num_bytes for source in sources), executor.workers)
+        recipe = spec.recipe(config, choice, executor.threads)
+        mix = plan_mix(components, count(recipe, components, spec.units, executor, choice, emit), config.tokens)
     units = readers.cut_mixed(sources, mix, config.unit_bytes, config.seed)
-    run = {name: value for name, value in described.run.items() if name not in ("num_units", "fingerprint")}
+    run = {name: value for name, value in spec.run.items() if name not in ("num_units", "fingerprint")}
     run = {**run, "mix": mix, "num_units": len(units)}
     run["fingerprint"] = fingerprint(run)
-    return dataclasses.replace(described, units=list(units), run=run, counted=asked)
+    return dataclasses.replace(spec, units=list(units), run=run, counted_for=request)
 
 
 def find_components(config: PackConfig, options: RunOptions, sources: Sequence[readers.Source]) -> list[Component]:
@@ -131,19 +118,19 @@ def find_components(config: PackConfig, options: RunOptions, sources: Sequence[r
     components: list[Component] = []
     first = 0
     for path, share in parse_mix(config.mix):
-        found = readers.find_sources([path], [], **reading_rules(config, options))
-        mine = sources[first : first + len(found)]
-        if [each.path for each in mine] != [each.path for each in found]:
+        sources_of_path = readers.find_sources([path], [], **reading_rules(config, options))
+        mine = sources[first : first + len(sources_of_path)]
+        if [each.path for each in mine] != [each.path for each in sources_of_path]:
             raise UsageError(
                 f"--mix {path}: some of its files are in another input of the mixture", "give each file one share"
             )
-        components.append(Component(_name(mine), share, first, len(found)))
-        first += len(found)
+        components.append(Component(_name(mine), share, first, len(mine)))
+        first += len(mine)
     return components
 
 
 def _name(sources: Sequence[readers.Source]) -> str:
-    """What reports call a component: its file, or the directory of its files; nothing of it is of this machine."""
+    """What reports call a component: its file, or the directory of its files, without directories above the input."""
     if len(sources) == 1:
         return sources[0].name
     levels = zip(*(each.name.split("/")[:-1] for each in sources), strict=False)
@@ -175,7 +162,7 @@ def _added(one: Mapping[int, Any], other: Mapping[int, Any]) -> dict[int, Any]:
     return {**one, **{key: one[key] + value if key in one else value for key, value in other.items()}}
 
 
-class _Counted:
+class _CountedPart:
     """A part that counts the bytes of its sources."""
 
     def __init__(self, part: readers.Part) -> None:
@@ -188,15 +175,16 @@ class _Counted:
             yield chunk
 
 
-def count_unit(job: Job, component_of: Sequence[int], unit: readers.Unit, emit: Callable[[Progress], None]) -> Counts:
+def count_unit(recipe: Recipe, component_of: Sequence[int], unit: readers.Unit, emit: Emit) -> Counts:
     """What a unit holds of each component; pure, as run_unit is."""
-    config = job.config
-    meter = readers.ReadProgress()
+    config = recipe.config
+    progress = readers.ReadProgress()
     counts = Counts({}, {}, {})
     policy = "split" if config.overlong == "error" else str(config.overlong)  # the run itself names the document
-    for part in job.parts(unit, meter=meter, hashed=False):
-        counted = _Counted(part)
-        documents = read_documents(job, counted, readers.BadRows(job.sources), meter, emit)
+    for part in recipe.parts(unit, progress=progress, hashed=False):
+        counted = _CountedPart(part)
+        bad_rows = readers.BadRows(recipe.sources)
+        documents = read_documents(recipe, counted, bad_rows=bad_rows, progress=progress, emit=emit)
         origin = documents.origin()
         tokens = documents.tokens.finish()
         docs = with_loss(tokens, np.arange(len(tokens)), config)[0]
@@ -212,21 +200,21 @@ def count_unit(job: Job, component_of: Sequence[int], unit: readers.Unit, emit: 
 
 
 def count(
-    job: Job,
+    recipe: Recipe,
     components: Sequence[Component],
     units: Sequence[readers.Unit],
-    workers: int,
-    encoder: tuple[tokenization.Engine, tokenization.SpotCheck],
+    executor: Executor,
+    choice: tokenization.Choice,
     emit: Emit,
 ) -> Counts:
     """Tokenizes all inputs once and keeps the sums.
 
     Args:
-        job: Of the run.
+        recipe: Of the run.
         components: Which inputs are whose.
         units: Of the inputs, as they are cut without a mixture.
-        workers: Processes.
-        encoder: The engine and the spot check that are loaded already.
+        executor: Who does it.
+        choice: The engine of tokenization.
         emit: Takes Progress events.
 
     Raises:
@@ -234,22 +222,10 @@ def count(
     """
     component_of = [number for number, each in enumerate(components) for _ in range(each.num_sources)]
     total = Counts({}, {}, {})
-    if workers == 1:
-        ENCODERS[job.encoder_key] = encoder
-    try:
-        engine = get_engine("serial" if workers == 1 else "processes")
-        work = functools.partial(count_unit, job, component_of)
-        with contextlib.closing(engine(work, units, workers=workers, emit=emit)) as results:
-            for found in results:
-                total += found
-    except LostWorkerError as lost:
-        raise PackcliError(
-            f"a worker process died {RETRIES + 1} times while it counted tokens (unit {lost.item.index}), "
-            "perhaps for want of memory",
-            "--workers 1, or a smaller --unit-bytes",
-        ) from None
-    finally:
-        ENCODERS.clear()
+    work = functools.partial(count_unit, recipe, component_of)
+    with contextlib.closing(for_each_unit(work, recipe, units, executor, choice, emit)) as results:
+        for counts in results:
+            total += counts
     return total
 
 
@@ -268,13 +244,13 @@ def plan_mix(components: Sequence[Component], counts: Counts, tokens: int | None
     nothing = np.zeros(NUM_BUCKETS, dtype=np.int64)
     sums = [counts.tokens.get(number, nothing) for number in range(len(components))]
     available = [int(each.sum()) for each in sums]
-    for each, found in zip(components, available, strict=True):
-        if not found:
+    for each, num_available in zip(components, available, strict=True):
+        if not num_available:
             raise NoInputError(f"--mix {each.name}: no document to pack", "leave it out")
     total = tokens if tokens is not None else largest_total([each.share for each in components], available)
-    planned: list[dict[str, Any]] = []
-    for number, (each, found, by_hash) in enumerate(zip(components, available, sums, strict=True)):
-        wanted = round(each.share * total) if tokens is not None else min(math.ceil(each.share * total), found)
+    entries: list[dict[str, Any]] = []
+    for number, (each, num_available, by_hash) in enumerate(zip(components, available, sums, strict=True)):
+        wanted = round(each.share * total) if tokens is not None else min(math.ceil(each.share * total), num_available)
         epochs, threshold = plan_repeats(wanted, by_hash)
         if not epochs and not threshold:
             raise UsageError(
@@ -283,24 +259,24 @@ def plan_mix(components: Sequence[Component], counts: Counts, tokens: int | None
             )
         if epochs >= MOST_EPOCHS:
             raise UsageError(
-                f"--mix {each.name}: {each.share:.2%} of {total:,} tokens is {epochs:,} times its {found:,}",
+                f"--mix {each.name}: {each.share:.2%} of {total:,} tokens is {epochs:,} times its {num_available:,}",
                 "a smaller --tokens, or another weight",
             )
-        planned.append(
+        entries.append(
             {
                 "name": each.name,
                 "share": each.share,
                 "first_source": each.first_source,
                 "num_sources": each.num_sources,
                 "num_documents": counts.num_documents[number],
-                "num_tokens": found,
+                "num_tokens": num_available,
                 "epochs": epochs,
                 "threshold": threshold,
             }
         )
     num_sources = sum(each.num_sources for each in components)
     text_bytes = [counts.text_bytes.get(source, 0) for source in range(num_sources)]
-    return {"tokens": tokens, "components": planned, "text_bytes": text_bytes}
+    return {"tokens": tokens, "components": entries, "text_bytes": text_bytes}
 
 
 def num_tokens(mix: Mapping[str, Any]) -> int:
@@ -312,7 +288,7 @@ def num_tokens(mix: Mapping[str, Any]) -> int:
 
 
 def file_bytes(units: Sequence[readers.Unit], sources: Sequence[readers.Source], mix: Mapping[str, Any]) -> int:
-    """Bytes of files that are read for some units, about; those of every epoch count."""
+    """Bytes of files that are read for some units, about; each epoch counts anew."""
     takes = (take for unit in units if isinstance(unit, readers.MixedUnit) for each in unit.components for take in each)
     text_bytes = mix["text_bytes"]
     return sum(

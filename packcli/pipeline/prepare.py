@@ -16,14 +16,14 @@ from packcli.config import PackConfig, RunOptions, parse_mix, reading_rules
 from packcli.dataset import Output, describe_run, read_unit
 from packcli.errors import MismatchError, NoInputError, OutputError, TokenizerError, UsageError
 from packcli.pipeline.custom_strategy import pin_strategy
-from packcli.pipeline.engines import Emit, get_engine
+from packcli.pipeline.engines import Emit, get_engine, local_executor, lost_worker_explained
 from packcli.pipeline.events import Started
 from packcli.pipeline.job import RunSpec
 from packcli.pipeline.probe import GUARD_ROWS, marker_of, sample, text_bytes
 from packcli.tokenization import DocumentEncoder
 
 ALONE_BYTES = 1 << 32
-"""Rows of less are counted before other processes would have begun."""
+"""Bytes below which this process counts the rows sooner than others would have started."""
 
 Warn = Callable[[str], None]
 """Gets what the user should know, and that is no error."""
@@ -59,8 +59,8 @@ def describe(
     fields = readers.find_fields(
         sources, config.text_field, config.text_template, format_=config.format, mapped=config.field
     )
-    seen = target.recorded_date()
-    config = pin_strategy(config.resolved(fields.format, seen or time.strftime("%Y-%m-%d")))
+    recorded_date = target.recorded_date()
+    config = pin_strategy(config.resolved(fields.format, recorded_date or time.strftime("%Y-%m-%d")))
     tokenizer = tokenization.find_tokenizer(config, allow_network=options.allow_network)
     template = None
     if fields.has_messages:
@@ -92,13 +92,13 @@ def cut_units(sources: list[readers.Source], unit_bytes: int, workers: int) -> l
     if num_processes < 2 or sum(source.num_bytes for _, source in counted) < ALONE_BYTES:
         return readers.cut_units(sources, unit_bytes)
     work = functools.partial(_cut_source, unit_bytes)
-    found = get_engine("processes")(work, counted, workers=num_processes, emit=lambda event: None)
-    with contextlib.closing(found):
-        # Files are asked for in this order, each once: none waits for another but those that are read meanwhile.
-        asked = {index for index, _ in counted}
+    spans = get_engine("processes")(work, counted, workers=num_processes, emit=lambda event: None)
+    with contextlib.closing(spans), lost_worker_explained(lambda item: str(item[1].name)):
+        # readers.cut_units asks for the files in the order in which the processes get them, and for each once.
+        in_processes = {index for index, _ in counted}
 
         def cut(index: int, source: readers.Source, unit_bytes: int) -> list[readers.Span]:
-            return next(found) if index in asked else readers.cut_source(index, source, unit_bytes)
+            return next(spans) if index in in_processes else readers.cut_source(index, source, unit_bytes)
 
         return readers.cut_units(sources, unit_bytes, cut)
 
@@ -115,41 +115,41 @@ def num_cpus() -> int:
 
 
 def guard_first_rows(
-    described: RunSpec,
+    spec: RunSpec,
     config: PackConfig,
     rows: list[tuple[readers.Row, Callable[[], str]]],
-    chosen: tokenization.Choice,
+    choice: tokenization.Choice,
     warn: Warn,
 ) -> None:
     """Compares rows with what `tokenizers` gives for their whole text; raises EngineError."""
     if not rows:
         return
-    maker = DocumentEncoder(marker_of(described, config), chosen.engine, chosen.spot_check)
-    has_controls = [maker.compare(row, place) for row, place in rows]
-    if described.template is not None and not any(has_controls):
+    encoder = DocumentEncoder(marker_of(spec, config), choice.engine, choice.spot_check)
+    has_controls = [encoder.compare(row, place) for row, place in rows]
+    if spec.template is not None and not any(has_controls):
         warn("the chat template writes no control token of this tokenizer: turns end as plain text")
 
 
-def refuse_changed_rows(target: Output, described: RunSpec, config: PackConfig) -> None:
+def refuse_changed_rows(target: Output, spec: RunSpec, config: PackConfig) -> None:
     """Raises MismatchError when the rows of a committed part are not those of the input any more.
 
     Only inputs whose time of change is not the one remembered are read; an input that was only touched passes.
     """
     if not (target.root / "units").is_dir():
         return
-    used = sorted({span.source for unit in described.units for span in unit.spans})
-    changed = {used[index] for index in target.changed_since([described.sources[index] for index in used])}
+    used = sorted({span.source for unit in spec.units for span in unit.spans})
+    changed = {used[index] for index in target.changed_since([spec.sources[index] for index in used])}
     if not changed:
         return
-    for unit in described.units:
-        names = [described.sources[span.source].name for span in unit.spans if span.source in changed]
+    for unit in spec.units:
+        names = [spec.sources[span.source].name for span in unit.spans if span.source in changed]
         recorded = {each.part: each.input_xxh3 for each, _ in read_unit(target.root, unit.index)} if names else {}
         if not recorded:
             continue
         digests = readers.digest_parts(
             unit,
-            described.sources,
-            described.fields,
+            spec.sources,
+            spec.fields,
             unit_bytes=config.unit_bytes,
             split_on=config.split_on,
         )
@@ -163,22 +163,20 @@ def refuse_changed_rows(target: Output, described: RunSpec, config: PackConfig) 
                 )
 
 
-def unit_sizes(described: RunSpec) -> list[int]:
-    """Bytes of the files that each unit covers, about, for progress: spans of a file count alike."""
-    if "mix" in described.run:  # some are read more than once
+def unit_sizes(spec: RunSpec) -> list[int]:
+    """Bytes of the files that each unit covers, about, for progress: each span of a file gets the same share of it."""
+    if "mix" in spec.run:  # some are read more than once
         from packcli.pipeline.mixture import file_bytes
 
-        mix = described.run["mix"]
-        return [file_bytes([unit], described.sources, mix) for unit in described.units]
-    num_spans = collections.Counter(span.source for unit in described.units for span in unit.spans)
-    sources = described.sources
-    return [
-        sum(sources[span.source].num_bytes // num_spans[span.source] for span in unit.spans) for unit in described.units
-    ]
+        mix = spec.run["mix"]
+        return [file_bytes([unit], spec.sources, mix) for unit in spec.units]
+    num_spans = collections.Counter(span.source for unit in spec.units for span in unit.spans)
+    sources = spec.sources
+    return [sum(sources[span.source].num_bytes // num_spans[span.source] for span in unit.spans) for unit in spec.units]
 
 
 class _Nowhere(Output):
-    """No output: nothing is there already, and nothing is written."""
+    """An output that does not exist: for a dry run."""
 
     def recorded_date(self) -> str | None:
         return None
@@ -199,15 +197,14 @@ def dry_run(
     Returns:
         The run, the config with its defaults filled in, and the engine of tokenization.
     """
-    config, described = describe(config, options, _Nowhere(Path()), sources)
-    workers = options.workers or num_cpus()
-    threads = max(1, workers // max(1, min(workers, len(described.units))))
-    texts, rows = sample(described, config, most_chars=guard_chars)
-    chosen = tokenization.choose_engine(
-        described.tokenizer, options.tokenizer_engine, texts, num_bytes=text_bytes(sources), threads=threads
+    config, spec = describe(config, options, _Nowhere(Path()), sources)
+    threads = local_executor(options.workers or num_cpus(), len(spec.units)).threads
+    texts, rows = sample(spec, config, most_chars=guard_chars)
+    choice = tokenization.choose_engine(
+        spec.tokenizer, options.tokenizer_engine, texts, num_bytes=text_bytes(sources), threads=threads
     )
-    guard_first_rows(described, config, rows[:GUARD_ROWS], chosen, warn)
-    return described, config, chosen
+    guard_first_rows(spec, config, rows[:GUARD_ROWS], choice, warn)
+    return spec, config, choice
 
 
 def input_names(names: Sequence[str], config: PackConfig) -> list[str]:
@@ -225,7 +222,7 @@ def input_names(names: Sequence[str], config: PackConfig) -> list[str]:
 
 
 def default_output(names: Sequence[str], config: PackConfig) -> str:
-    """Where to write unless told otherwise."""
+    """Where to write when no output is named."""
     return "mixture-packed" if config.mix else readers.default_output_name(names)
 
 
@@ -233,12 +230,12 @@ def describe_all(
     config: PackConfig, options: RunOptions, target: Output, sources: list[readers.Source], emit: Emit
 ) -> tuple[PackConfig, RunSpec]:
     """`describe`; the tokens of a mixture are counted, unless the output knows them from an earlier run."""
-    config, described = describe(config, options, target, sources)
+    config, spec = describe(config, options, target, sources)
     if config.mix:
         from packcli.pipeline.mixture import mixed
 
-        described = mixed(config, options, target, described, num_cpus(), emit, _begin_counting(emit))
-    return config, described
+        spec = mixed(config, options, target, spec, num_cpus(), emit, _begin_counting(emit))
+    return config, spec
 
 
 def _begin_counting(emit: Emit) -> Callable[[int, int], None]:

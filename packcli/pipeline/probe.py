@@ -1,4 +1,4 @@
-"""What the first rows of an input tell: texts for the guard, and the room that the output needs."""
+"""What the first rows of an input show: texts for the guard, and the room that the output needs."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ GUARD_TEXT_CHARS = 1 << 12
 """Of one text, so that the sample holds many."""
 
 
-def marker_of(described: RunSpec, config: PackConfig) -> RecordMarker:
+def marker_of(spec: RunSpec, config: PackConfig) -> RecordMarker:
     """What turns the records of a run into text with marks."""
-    return RecordMarker(config, described.fields, described.tokenizer, described.template)
+    return RecordMarker(config, spec.fields, spec.tokenizer, spec.template)
 
 
 def text_bytes(sources: Sequence[readers.Source]) -> int:
@@ -46,7 +46,7 @@ def text_bytes(sources: Sequence[readers.Source]) -> int:
 
 
 def sample(
-    described: RunSpec, config: PackConfig, *, most_chars: int = GUARD_MAX_CHARS
+    spec: RunSpec, config: PackConfig, *, most_chars: int = GUARD_MAX_CHARS
 ) -> tuple[list[str], list[tuple[readers.Row, Callable[[], str]]]]:
     """Texts from the beginning of the input for the guard, long ones cut, about 1/500 of the input.
 
@@ -55,26 +55,26 @@ def sample(
     """
     if config.format == "tokenized":
         return [], []
-    left = min(max(text_bytes(described.sources) // GUARD_SHARE, GUARD_MIN_CHARS), most_chars)
-    extract = make_extractor(described.fields, described.sources)
-    marker = marker_of(described, config) if config.masked else None
+    left = min(max(text_bytes(spec.sources) // GUARD_SHARE, GUARD_MIN_CHARS), most_chars)
+    extract = make_extractor(spec.fields, spec.sources)
+    marker = marker_of(spec, config) if config.masked else None
     texts: list[str] = []
     rows: list[tuple[readers.Row, Callable[[], str]]] = []
-    for part in read_first(described, config):
+    for part in read_first(spec, config):
         for chunk in part.chunks():
             for document, row in zip(*extract(chunk), strict=True):
                 if marker is None:
-                    found = [document]
+                    new_texts = [document]
                 else:
-                    place = functools.partial(readers.place_of, described.sources, chunk.source, int(row))
+                    place = functools.partial(readers.place_of, spec.sources, chunk.source, int(row))
                     try:
-                        found = marker.pieces(document, place)
+                        new_texts = marker.pieces(document, place)
                     except BadRowError:
                         if config.on_error == "stop":
                             raise
                         continue
                     rows.append((document, place))
-                for text in found:
+                for text in new_texts:
                     texts.append(text[: min(left, GUARD_TEXT_CHARS)])
                     left -= len(texts[-1])
                     if left <= 0:
@@ -82,45 +82,45 @@ def sample(
     return texts, rows
 
 
-def read_first(described: RunSpec, config: PackConfig) -> Iterator[readers.Part]:
+def read_first(spec: RunSpec, config: PackConfig) -> Iterator[readers.Part]:
     """The parts of the first unit."""
     return readers.read_parts(
-        described.units[0],
-        described.sources,
-        described.fields,
+        spec.units[0],
+        spec.sources,
+        spec.fields,
         unit_bytes=config.unit_bytes,
         split_on=config.split_on,
         hashed=False,
     )
 
 
-def bytes_needed(described: RunSpec, config: PackConfig, engine: tokenization.Engine, left_bytes: int) -> int:
+def bytes_needed(spec: RunSpec, config: PackConfig, engine: tokenization.Engine, left_bytes: int) -> int:
     """About what the output of the rest of the input takes, from a look at its first rows; 0 when nothing is known.
 
     Args:
-        described: The run.
+        spec: The run.
         config: Its settings.
         engine: Encodes some texts.
         left_bytes: What is left of the input files.
     """
     if config.format == "tokenized":
         return 0  # packs of ids are about as large as rows of them
-    extract = make_extractor(described.fields, described.sources)
-    chunk = next((chunk for part in read_first(described, config) for chunk in part.chunks()), None)
+    extract = make_extractor(spec.fields, spec.sources)
+    chunk = next((chunk for part in read_first(spec, config) for chunk in part.chunks()), None)
     if chunk is None:
         return 0
     texts, rows = extract(chunk)
     row_bytes = chunk.num_bytes
     if config.masked:
         row_bytes = row_bytes * min(ROOM_ROWS, len(texts)) // max(len(texts), 1)
-        marker = marker_of(described, config)
-        place = functools.partial(readers.place_of, described.sources, chunk.source)
+        marker = marker_of(spec, config)
+        place = functools.partial(readers.place_of, spec.sources, chunk.source)
         first_rows = list(zip(texts[:ROOM_ROWS], rows[:ROOM_ROWS].tolist(), strict=True))
         texts = []
         for document, row in first_rows:
             with contextlib.suppress(*([] if config.on_error == "stop" else [BadRowError])):
                 texts.append("".join(marker.pieces(document, functools.partial(place, row))))
-    first = described.sources[chunk.source]
+    first = spec.sources[chunk.source]
     if first.compression or first.format == "parquet":
         left_bytes *= COMPRESSION_GUESS
     return bytes_for_texts(engine, texts, row_bytes, left_bytes, config)

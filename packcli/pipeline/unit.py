@@ -1,7 +1,7 @@
 """The work on one unit: read -> tokenize -> plan -> assemble -> write -> commit.
 
 `run_unit` is pure: the same job and unit give the same bytes in any process, on any machine, however often it
-runs. Engines of execution call it, and know nothing more.
+runs. Executors call it, and know nothing more.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from packcli.dataset import (
     splits_of,
     write_shard,
 )
-from packcli.packing import Assembler, Layout, Origin, balance_plan, kept_lengths, make_plan
-from packcli.pipeline.custom_strategy import find_strategy
+from packcli.packing import Assembler, Layout, Origin, balance_plan
 from packcli.pipeline.documents import PartDocuments, read_documents
 from packcli.pipeline.events import Progress
 from packcli.pipeline.job import Job, plan_seed
-from packcli.pipeline.plan_part import count_loss, count_plan, with_loss
+from packcli.pipeline.plan_part import count_rows, plan_split
 from packcli.seeds import derive, permutation
 
 
@@ -38,16 +37,17 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
     Returns:
         The sidecars of the parts that were done here.
     """
-    meter = readers.ReadProgress()
+    recipe = job.recipe
+    progress = readers.ReadProgress()
     target = Output(job.root)
     sidecars: list[Sidecar] = []
-    for part in job.parts(unit, meter=meter):
+    for part in recipe.parts(unit, progress=progress):
         if (unit.index, part.index) in job.committed:
             part.skip()
             continue
         with RejectsFile(job.root, unit.index, part.index) as rejects:
-            bad_rows = readers.BadRows(job.sources, rejects)
-            documents = read_documents(job, part, bad_rows, meter, emit)
+            bad_rows = readers.BadRows(recipe.sources, rejects)
+            documents = read_documents(recipe, part, bad_rows=bad_rows, progress=progress, emit=emit, limit=job.limit)
         shards, stats = _write_part(job, unit, part, documents)
         sidecar = Sidecar(unit.index, part.index, part.is_last, part.digest, shards, stats, rejects.info)
         target.commit(sidecar)
@@ -56,7 +56,7 @@ def run_unit(job: Job, unit: readers.Unit, emit: Callable[[Progress], None]) -> 
 
 
 SHUFFLE_STREAM = 5
-"""Keeps the order of a mixture's documents apart from other uses of the seed."""
+"""A number for `derive`: the order of a mixture's documents shares no random numbers with other uses of the seed."""
 
 
 def _count_sources(stats: Stats, origin: Origin, kept: NDArray[np.int64]) -> None:
@@ -75,41 +75,30 @@ def _write_part(
     Returns:
         Its shards by split, and its counts.
     """
-    config, stats = job.config, documents.stats
+    config, tokenizer, stats = job.recipe.config, job.recipe.tokenizer, documents.stats
     batch = documents.tokens.finish()
     origin = documents.origin()
     layout = Layout(
-        columns=config.written_columns, pad_id=job.tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged
+        columns=config.written_columns, pad_id=tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged
     )
-    schema = run_schema(config, job.tokenizer)
+    schema = run_schema(config, tokenizer)
     shards = {}
     is_mixed = isinstance(unit, readers.MixedUnit)
     for number, split in enumerate(splits_of(config)):
         docs = documents.of_split(split, len(batch))
         if is_mixed:  # components lie one after the other, and shall meet in packs
             docs = docs[permutation(len(docs), derive(config.seed, unit.index, part.index, number, SHUFFLE_STREAM))]
-        docs, no_loss = with_loss(batch, docs, config)
-        stats += no_loss
-        lengths = batch.lengths[docs]
-        here = Origin(origin.source[docs], origin.row[docs])
-        plan = make_plan(
-            lengths,
-            config.max_len,
-            strategy=find_strategy(config),
-            overlong=str(config.overlong),
-            max_docs_per_pack=config.max_docs_per_pack,
-            effort=config.effort,
-            seed=(seed := plan_seed(config, unit.index, part.index, number)),
-        )
+        seed = plan_seed(config, unit.index, part.index, number)
+        planned = plan_split(batch, docs, config, seed)
+        docs = planned.docs
+        origin_of_docs = Origin(origin.source[docs], origin.row[docs])
         if is_mixed:
-            _count_sources(stats, here, kept_lengths(lengths, config.max_len, str(config.overlong)))
-        unbalanced = plan
-        if config.balance:
-            plan = balance_plan(plan, seed)
-        stats += count_plan(plan, unbalanced, lengths, config, split)
-        stats += count_loss(plan, batch, docs, config)
+            _count_sources(stats, origin_of_docs, planned.kept)
+        plan = balance_plan(planned.plan, seed) if config.balance else planned.plan
+        stats += planned.stats
+        stats += count_rows(planned, plan, batch, config, split)
         if plan.num_packs:
-            assembler = Assembler(plan, batch.ids, batch.offsets[docs], here, layout, batch.loss)
+            assembler = Assembler(plan, batch.ids, batch.offsets[docs], origin_of_docs, layout, batch.loss)
             name = f"{folder_of(config, split)}data-{unit.index:05d}-{part.index:03d}.arrow"
             shards[split] = write_shard(job.root, name, schema, assembler.batches())
     stats.num_parts = 1

@@ -1,4 +1,4 @@
-"""The same work over the units of a run, wherever it is done: what is prepared, and the job."""
+"""Work over the units of a run, by whatever executor: in this process, in several, or on Ray."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from dataclasses import dataclass
 from packcli import readers, tokenization
 from packcli.config import PackConfig
 from packcli.dataset import Committed, Limit, Output, Sidecar
-from packcli.errors import PackcliError
-from packcli.pipeline.engines import RETRIES, Emit, Executor, LostWorkerError
-from packcli.pipeline.job import Job, RunSpec
+from packcli.pipeline.engines import LESS_MEMORY, Emit, Executor, Result, Work, lost_worker_explained
+from packcli.pipeline.job import Job, Recipe, RunSpec
 from packcli.pipeline.unit import run_unit
-from packcli.tokenization import ENCODERS
+
+SMALLER_UNITS = f"{LESS_MEMORY}, and so do smaller units: unit_bytes in packcli.toml"
+"""What to do when a worker died and nothing is kept of the work."""
+
+RESUMES = (
+    "committed units are kept: the same command resumes, perhaps with another --workers; "
+    "a smaller --unit-bytes takes less memory, and is another run"
+)
+"""What to do when a worker of a run died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +30,9 @@ class Schedule:
 
     done: Committed
     todo: list[readers.Unit]
-    chosen: tokenization.Choice | None
+    choice: tokenization.Choice | None
     """The engine of tokenization; None when nothing is to be done."""
-    crew: Executor
-    """Who does it."""
+    executor: Executor
     total_bytes: int
     """Of the input files, about."""
     left_bytes: int
@@ -35,46 +41,67 @@ class Schedule:
     """How many rows may be skipped."""
 
 
-def make_job(target: Output, described: RunSpec, config: PackConfig, ready: Schedule) -> Job:
-    """What the workers of a run are told."""
-    if ready.chosen is None:
-        raise AssertionError("nothing is to be done")
-    return Job(
-        config=config,
-        root=target.root,
-        sources=tuple(described.sources),
-        fields=described.fields,
-        tokenizer=described.tokenizer,
-        template=described.template,
-        engine=ready.chosen.engine.name,
-        threads=ready.crew.threads,
-        committed=frozenset(ready.done.parts),
-        limit=ready.limit,
-    )
-
-
 def run_units(
-    job: Job, units: Iterable[readers.Unit], ready: Schedule, emit: Emit
+    target: Output,
+    spec: RunSpec,
+    config: PackConfig,
+    schedule: Schedule,
+    units: Iterable[readers.Unit],
+    emit: Emit,
 ) -> Generator[list[Sidecar], None, None]:
-    """Does units, wherever the crew works; yields what each gave. To be closed.
+    """Packs units as scheduled; yields the sidecars of each. To be closed.
+
+    Raises:
+        PackcliError: as `for_each_unit`.
+    """
+    executor, choice = schedule.executor, schedule.choice
+    if choice is None:
+        raise AssertionError("nothing is to be done")
+    job = Job(
+        recipe=spec.recipe(config, choice, executor.threads),
+        root=target.root,
+        committed=frozenset(schedule.done.parts),
+        limit=schedule.limit,
+    )
+    if executor.engine == "ray":
+        job = job.anywhere()
+    work = functools.partial(run_unit, job)
+    return for_each_unit(work, job.recipe, units, executor, choice, emit, hint=RESUMES)
+
+
+def for_each_unit(
+    work: Work[readers.Unit, Result],
+    recipe: Recipe,
+    units: Iterable[readers.Unit],
+    executor: Executor,
+    choice: tokenization.Choice,
+    emit: Emit,
+    *,
+    hint: str = SMALLER_UNITS,
+) -> Generator[Result, None, None]:
+    """Does the same work on every unit; yields what each gave, in order, but from Ray. To be closed.
+
+    Args:
+        work: Called with a unit, and with what takes its events.
+        recipe: With which the work makes documents.
+        units: Of the inputs of the recipe.
+        executor: Who does the work.
+        choice: The engine that the recipe names. Work in this process uses it, and does not load it again.
+        emit: Takes the events of the work.
+        hint: What to do when workers die.
 
     Raises:
         PackcliError: worker processes died over a unit again and again.
     """
-    crew = ready.crew
-    if crew.engine == "serial" and ready.chosen is not None:
-        ENCODERS[job.encoder_key] = (ready.chosen.engine, ready.chosen.spot_check)  # loaded already
-    try:
-        work = functools.partial(run_unit, job.anywhere() if crew.engine == "ray" else job)
-        with contextlib.closing(crew.run(work, units, workers=crew.workers, emit=emit)) as results:
-            yield from results
-    except LostWorkerError as lost:
-        names = ", ".join(job.sources[span.source].name for span in lost.item.spans[:3])
-        raise PackcliError(
-            f"a worker process died {RETRIES + 1} times over unit {lost.item.index} (of {names}), "
-            "perhaps for want of memory",
-            "committed units are kept: the same command resumes, perhaps with another --workers; "
-            "a smaller --unit-bytes takes less memory, and is another run",
-        ) from None
-    finally:
-        ENCODERS.clear()
+    with contextlib.ExitStack() as stack:
+        if executor.engine == "serial":
+            stack.enter_context(tokenization.keep_loaded(recipe.tokenizer, recipe.threads, choice))
+        stack.enter_context(lost_worker_explained(functools.partial(_name_of, recipe), hint))
+        results = executor.run(work, units, workers=executor.workers, emit=emit)
+        yield from stack.enter_context(contextlib.closing(results))
+
+
+def _name_of(recipe: Recipe, unit: readers.Unit) -> str:
+    """A unit, for people."""
+    names = ", ".join(recipe.sources[span.source].name for span in unit.spans[:3])
+    return f"unit {unit.index} (of {names})"

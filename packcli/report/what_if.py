@@ -6,6 +6,7 @@ from the spread of random halves of it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,20 @@ from numpy.typing import NDArray
 
 from packcli.config import PackConfig
 from packcli.config.choices import CANNOT_CAP_DOCS, quick_effort, strategy_label
+from packcli.dataset import Stats
 from packcli.errors import UsageError
-from packcli.packing import OverlongDocumentError, Plan, kept_lengths, make_plan, rows_per_batch
+from packcli.packing import OverlongDocumentError, Plan, rows_per_batch
 from packcli.packing.strategies import STRATEGIES
-from packcli.pipeline import Joined, Lengths, count_loss, find_strategy, loss_between, loss_of, plan_seed, with_loss
+from packcli.pipeline import (
+    Joined,
+    Lengths,
+    loss_between,
+    loss_of,
+    plan_lengths,
+    plan_seed,
+    plan_split,
+    with_loss,
+)
 from packcli.seeds import derive
 
 RESAMPLES = 40
@@ -64,7 +75,7 @@ class Outcome:
     num_loss_tokens: float
     """Labels that are not -100."""
     num_loss_tokens_lost: float
-    """Labels that whole documents would have and packs have not: tokens lost, and the first of each further piece."""
+    """Labels that whole documents would have and packs have not: tokens lost, and the first of each further segment."""
     num_bytes: float
     """Of the shards with all columns, about."""
     intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
@@ -95,7 +106,7 @@ ESTIMATED = (
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """All that the lengths of an input say; JSON values but for outcomes."""
+    """All tables made of the lengths of an input; JSON values, except for the outcomes."""
 
     lengths: Lengths
     config: PackConfig
@@ -180,17 +191,16 @@ def compare(lengths: Lengths, max_lens: Sequence[int], strategies: Sequence[str]
     )
 
 
-def _plan(lengths: NDArray[np.int64], config: PackConfig, place: tuple[int, int, int] = (0, 0, 0)) -> Plan:
+def _plan(lengths: NDArray[np.int64], config: PackConfig) -> Plan:
+    with _overlong_explained(config):
+        return plan_lengths(lengths, config, plan_seed(config, 0, 0, 0))
+
+
+@contextlib.contextmanager
+def _overlong_explained(config: PackConfig) -> Iterator[None]:
+    """Makes of an OverlongDocumentError the UsageError that `compare` raises."""
     try:
-        return make_plan(
-            lengths,
-            config.max_len,
-            strategy=find_strategy(config),
-            overlong=str(config.overlong),
-            max_docs_per_pack=config.max_docs_per_pack,
-            effort=config.effort,
-            seed=plan_seed(config, *place),
-        )
+        yield
     except OverlongDocumentError as error:
         raise UsageError(
             f"--overlong error: a document of {error.length:,} tokens is over --max-len {config.max_len}",
@@ -217,13 +227,13 @@ def _outcome(lengths: Lengths, joined: Joined, config: PackConfig, intervals: bo
     # as in resamples of a bootstrap: next to its twin it would pack otherwise.
     # A sample of F of all documents knows F of them: the correction for a finite population.
     shrink = float(np.sqrt(half_docs / (num_docs - half_docs) * max(1.0 - 1.0 / scale, 0.0)))
-    found: dict[str, tuple[float, float]] = {}
+    intervals_of: dict[str, tuple[float, float]] = {}
     for name in ESTIMATED:
         value = getattr(outcome, name)
         half = 1.96 * float(np.std([getattr(each, name) for each in drawn], ddof=1)) * shrink
         most = 1.0 if name in ("utilisation", "padding_ratio") else float("inf")
-        found[name] = (max(value - half, 0.0), min(value + half, most))
-    return dataclasses.replace(outcome, intervals=found)
+        intervals_of[name] = (max(value - half, 0.0), min(value + half, most))
+    return dataclasses.replace(outcome, intervals=intervals_of)
 
 
 def _sum_up(
@@ -232,45 +242,38 @@ def _sum_up(
     config: PackConfig,
     scale: float,
 ) -> Outcome:
-    """Plans what stands together, as unit.run_unit does, and adds up what comes out."""
+    """Plans the documents of each split of each part, as unit.run_unit does, and adds up what comes out."""
     max_len = config.max_len
-    num_packs = 0.0
-    num_cut = num_dropped = num_no_loss = num_lost = above = num_packed = num_bytes = num_loss = whole_loss = 0
+    stats = Stats()
+    num_unfilled = 0.0
+    num_cut = num_bytes = num_labels = 0
     for docs, place in together:
-        with_labels, dropped = with_loss(joined, docs, config)
-        lengths = joined.lengths[with_labels]
-        plan = _plan(lengths, config, place)
-        kept = kept_lengths(lengths, max_len, str(config.overlong))
-        pieces = np.bincount(plan.segments.doc, minlength=len(lengths))
-        num_cut += int(((pieces > 1) | ((kept < lengths) & (kept > 0))).sum())
-        num_no_loss += len(docs) - len(with_labels)
-        num_dropped += len(docs) - len(with_labels) + int((kept == 0).sum())
-        num_lost += dropped.num_tokens_no_loss + int((lengths - kept).sum())
-        num_packs += plan.num_packs
-        if scale > 1.0 and config.strategy != "pad" and plan.num_packs:
-            # The one pack that is part-filled belongs to the sample: more documents would fill it.
-            num_packs -= 1.0 - int(plan.pack_tokens.min()) / max_len
-        above += plan.num_packs - plan.lower_bound
-        num_packed += plan.num_tokens
-        num_bytes += shard_bytes(plan)
-        num_loss += count_loss(plan, joined, with_labels, config).num_tokens_loss
-        whole_loss += int(loss_of(joined, docs, config).sum())
+        with _overlong_explained(config):
+            planned = plan_split(joined, docs, config, plan_seed(config, *place))
+        stats += planned.stats
+        num_cut += planned.num_cut
+        num_bytes += shard_bytes(planned.plan)
+        num_labels += int(loss_of(joined, docs, config).sum())
+        if scale > 1.0 and config.strategy != "pad" and planned.plan.num_packs:
+            # The emptiest pack is the last one of the sample: more documents would fill it, so only its tokens count.
+            num_unfilled += 1.0 - int(planned.plan.pack_tokens.min()) / max_len
+    num_packs = stats.num_packs - num_unfilled
     positions = num_packs * max_len
-    utilisation = num_packed / positions if positions else 0.0
+    utilisation = stats.num_tokens_packed / positions if positions else 0.0
     return Outcome(
         max_len=max_len,
         strategy=strategy_label(str(config.strategy)),
         max_docs_per_pack=config.max_docs_per_pack,
         num_packs=num_packs * scale,
-        num_packs_above_lower_bound=above * scale,
+        num_packs_above_lower_bound=(stats.num_packs - stats.sum_lower_bound) * scale,
         utilisation=utilisation,
         padding_ratio=1.0 - utilisation if positions else 0.0,
         num_documents_cut=num_cut * scale,
-        num_documents_dropped=num_dropped * scale,
-        num_documents_no_loss=num_no_loss * scale,
-        num_tokens_lost=num_lost * scale,
-        num_loss_tokens=num_loss * scale,
-        num_loss_tokens_lost=(whole_loss - num_loss) * scale,
+        num_documents_dropped=stats.num_documents_dropped * scale,
+        num_documents_no_loss=(stats.num_documents_no_loss + stats.num_documents_no_loss_left) * scale,
+        num_tokens_lost=stats.num_tokens_dropped * scale,
+        num_loss_tokens=stats.num_tokens_loss * scale,
+        num_loss_tokens_lost=(num_labels - stats.num_tokens_loss) * scale,
         num_bytes=num_bytes * scale,
     )
 

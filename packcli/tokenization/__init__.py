@@ -17,7 +17,7 @@ from packcli.tokenization.chat.template import CHATML, CHATML_TURN, TemplateSpec
 from packcli.tokenization.decoder import Decoder, find_decoder
 from packcli.tokenization.documents import DocumentEncoder, find_overlong, overlong_row
 from packcli.tokenization.engines import BATCH_DOCUMENTS, Engine, make_engine
-from packcli.tokenization.guard import ENCODERS, Choice, SpotCheck, choose_engine, load_encoder
+from packcli.tokenization.guard import Choice, SpotCheck, choose_engine, keep_loaded, load_encoder
 from packcli.tokenization.marker import RecordMarker
 from packcli.tokenization.spans import Encoded, MarkedText, SpanEncoder
 from packcli.tokenization.spec import TokenizerSpec, find_tokenizer
@@ -27,7 +27,6 @@ __all__ = [
     "BATCH_DOCUMENTS",
     "CHATML",
     "CHATML_TURN",
-    "ENCODERS",
     "Choice",
     "Decoder",
     "DocumentEncoder",
@@ -44,6 +43,7 @@ __all__ = [
     "find_overlong",
     "find_template",
     "find_tokenizer",
+    "keep_loaded",
     "load_encoder",
     "make_engine",
     "overlong_row",

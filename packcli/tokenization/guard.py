@@ -10,7 +10,8 @@ to differ between engines, 3 is for what has not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +23,12 @@ from packcli.tokenization.engines import Engine, make_engine
 from packcli.tokenization.reference import bytes_per_second
 from packcli.tokenization.spec import TokenizerSpec, load_json
 
-ENCODERS: dict[object, tuple[Engine, SpotCheck]] = {}
-"""The loaded engine of this process; a worker keeps it from unit to unit."""
-
 SPOT_CHECK_EVERY = 1 << 20
 """Characters between two spot checks."""
 SPOT_CHECK_CHARS = 1 << 10
 """Characters of a spot check, at most: 0.1 % of the text."""
 SPOT_CHECK_TOGETHER = 8
-"""Texts compared in one go."""
+"""Texts that are set aside until they are compared in one call."""
 SPOT_CHECK_STRIDE = 2_654_435_761
 """A prime, 2^32 over the golden ratio: the cuts of long texts lie all over them, not only near the beginning."""
 
@@ -329,10 +327,27 @@ def is_released(reference: Engine) -> bool:
     return reference.version.replace(".", "").isdigit()
 
 
-def load_encoder(tokenizer: TokenizerSpec, name: str, threads: int) -> tuple[Engine, SpotCheck]:
-    """The engine of that name for a tokenizer, and its spot check, loaded once a process."""
-    key = tokenizer, name, threads
-    if key not in ENCODERS:
-        engine = make_engine(name, tokenizer, threads=threads)
-        ENCODERS[key] = engine, SpotCheck(tokenizer, engine)
-    return ENCODERS[key]
+_loaded: dict[object, tuple[Engine, SpotCheck]] = {}
+"""The engine that this process has loaded, one at most: a worker keeps it from unit to unit."""
+
+
+def load_encoder(tokenizer: TokenizerSpec, engine_name: str, threads: int) -> tuple[Engine, SpotCheck]:
+    """The engine of that name for a tokenizer, and its spot check; loaded unless it is the one that is kept."""
+    key = tokenizer, engine_name, threads
+    encoder = _loaded.get(key)
+    if encoder is None:
+        _loaded.clear()
+        engine = make_engine(engine_name, tokenizer, threads=threads)
+        encoder = _loaded[key] = engine, SpotCheck(tokenizer, engine)
+    return encoder
+
+
+@contextlib.contextmanager
+def keep_loaded(tokenizer: TokenizerSpec, threads: int, choice: Choice) -> Iterator[None]:
+    """Inside, `load_encoder` gives the engine that was chosen, and does not load it again; at the end none is kept."""
+    _loaded.clear()
+    _loaded[tokenizer, choice.engine.name, threads] = choice.engine, choice.spot_check
+    try:
+        yield
+    finally:
+        _loaded.clear()

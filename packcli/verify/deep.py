@@ -1,9 +1,8 @@
-"""The inputs again: tokenized anew and compared with the packs, and which documents are in none of them."""
+"""The inputs tokenized anew and compared with the packs; and which documents are in no pack."""
 
 from __future__ import annotations
 
 import collections
-import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +17,10 @@ from packcli.dataset import Problem, Record, Schema, Sidecar, check_files, read_
 from packcli.errors import UsageError
 from packcli.packing import PackBatch, Sources, kept_lengths
 from packcli.storage import Location
-from packcli.tokenization import ENCODERS
 from packcli.verify.inputs import TokenizedPart, open_inputs, tokenize_unit
 
 PROBLEMS_A_PART = 20
+"""Problems of one kind in a part that are listed, at most."""
 
 Ints = NDArray[np.int64]
 
@@ -39,7 +38,7 @@ class Absent:
 
 @dataclass(slots=True)
 class CheckedInputs:
-    """What a look at the inputs gave."""
+    """What the comparison with the inputs gave."""
 
     problems: list[Problem] = field(default_factory=list)
     num_documents: int = 0
@@ -75,8 +74,8 @@ def check_inputs(
         raise UsageError(
             f"{root}: without the column `sources` nobody knows which text a row holds", "leave out --deep"
         )
-    chosen = record.sidecars[sample[0] - 1 :: sample[1]]
-    if not chosen:
+    sampled = record.sidecars[sample[0] - 1 :: sample[1]]
+    if not sampled:
         raise UsageError(
             f"--sample {sample[0]}/{sample[1]}: the output has {len(record.sidecars)} parts",
             "a part is the smallest sample",
@@ -85,20 +84,18 @@ def check_inputs(
     if isinstance(opened, Problem):
         checked.problems.append(opened)
         return checked
-    wanted = {(each.unit, each.part): each for each in chosen}
-    others = frozenset((each.unit, each.part) for each in record.sidecars) - wanted.keys()
-    job = dataclasses.replace(opened.job, committed=others)
-    schema = run_schema(record.config, job.tokenizer)
-    try:
-        units = {each.unit for each in chosen}
+    wanted = {(each.unit, each.part): each for each in sampled}
+    others = {(each.unit, each.part) for each in record.sidecars} - wanted.keys()
+    recipe = opened.recipe
+    schema = run_schema(record.config, recipe.tokenizer)
+    unit_numbers = {each.unit for each in sampled}
+    with opened.engine_loaded():
         for unit in opened.units:
-            if unit.index not in units:
+            if unit.index not in unit_numbers:
                 continue
-            for part in tokenize_unit(job, unit):
+            for part in tokenize_unit(recipe, unit, others):
                 if (sidecar := wanted.pop((unit.index, part.index), None)) is not None:
-                    _check_part(root, record, sidecar, part, schema, job.sources, checked, bool(against))
-    finally:
-        ENCODERS.clear()
+                    _check_part(root, record, sidecar, part, schema, recipe.sources, checked, bool(against))
     for sidecar in wanted.values():
         checked.problems.append(Problem(sidecar.file, "the inputs do not have this part any more"))
     return checked

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -28,20 +29,25 @@ from packcli.dataset import (
 )
 from packcli.errors import UsageError
 from packcli.packing import Origin, TokenBatch
-from packcli.pipeline import Job, read_documents, text_bytes, with_loss
+from packcli.pipeline import Recipe, RunSpec, read_documents, text_bytes, with_loss
 from packcli.storage import Location, is_remote
-from packcli.tokenization import ENCODERS
 
 ANY_DATE = "1970-01-01"
-"""For templates that never ask for the day."""
+"""The day for chat templates that never ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class OpenInputs:
     """The inputs of an output, found again, and what to read them with."""
 
-    job: Job
+    recipe: Recipe
     units: list[readers.Unit]
+    choice: tokenization.Choice
+    """The engine of tokenization."""
+
+    def engine_loaded(self) -> AbstractContextManager[None]:
+        """Inside, the engine is not loaded again; at the end its memory is freed."""
+        return tokenization.keep_loaded(self.recipe.tokenizer, self.recipe.threads, self.choice)
 
 
 def open_inputs(
@@ -51,10 +57,8 @@ def open_inputs(
     against: Sequence[str],
     tokenizer_engine: str,
     warn: Callable[[str], None],
-) -> Inputs | Problem:
+) -> OpenInputs | Problem:
     """Finds the inputs, the tokenizer and the template of a run again; a Problem when they are not what they were.
-
-    The engine is loaded; the caller clears ENCODERS when it is done.
 
     Raises:
         UsageError: nobody knows where the inputs or the settings are.
@@ -87,20 +91,11 @@ def open_inputs(
             return Problem("", f"the chat template {template.name} is not that of the run")
     threads = os.cpu_count() or 1
     choice = tokenization.choose_engine(tokenizer, tokenizer_engine, [], num_bytes=text_bytes(sources), threads=threads)
-    job = Job(
-        # Whether BOS was asked for stands under "tokenizer" in the manifest, and not among the settings.
-        config=dataclasses.replace(record.config, add_bos=config.add_bos),
-        root=root,
-        sources=tuple(sources),
-        fields=fields,
-        tokenizer=tokenizer,
-        template=template,
-        engine=choice.engine.name,
-        threads=threads,
-        committed=frozenset(),
-    )
-    ENCODERS[job.encoder_key] = choice.engine, choice.spot_check  # loaded already
-    return Inputs(job, cut_units(record.manifest, sources, record.config.unit_bytes))
+    units = cut_units(record.manifest, sources, record.config.unit_bytes)
+    spec = RunSpec(list(sources), fields, units, tokenizer, template, record.manifest)
+    # The manifest keeps add_bos under "tokenizer", so that the settings read from it do not have it.
+    recipe = spec.recipe(dataclasses.replace(record.config, add_bos=config.add_bos), choice, threads)
+    return OpenInputs(recipe, units, choice)
 
 
 def _settings(root: Location, record: Record) -> tuple[PackConfig, tokenization.TokenizerSpec]:
@@ -167,27 +162,26 @@ class TokenizedPart:
     """Rows that cannot be used."""
 
 
-def tokenize_unit(job: Job, unit: readers.Unit) -> Iterator[TokenizedPart]:
-    """What run_unit packs, part by part, without packing it. Parts in `job.committed` are passed over."""
-    meter = readers.ReadProgress()
-    for part in job.parts(unit):
-        if (unit.index, part.index) in job.committed:
+def tokenize_unit(
+    recipe: Recipe, unit: readers.Unit, left_out: Container[tuple[int, int]] = ()
+) -> Iterator[TokenizedPart]:
+    """What run_unit packs, part by part, without packing it. (unit, part) in `left_out` are passed over."""
+    for part in recipe.parts(unit):
+        if (unit.index, part.index) in left_out:
             part.skip()
             continue
         rejected: list[readers.Rejected] = []
-        bad_rows = readers.BadRows(job.sources, rejected.append)
-        documents = read_documents(job, part, bad_rows, meter, lambda event: None)
+        documents = read_documents(recipe, part, bad_rows=readers.BadRows(recipe.sources, rejected.append))
         tokens = documents.tokens.finish()
         of_split = functools.partial(documents.of_split, num_documents=len(tokens))
         has_loss = np.zeros(len(tokens), dtype=np.bool_)
-        has_loss[with_loss(tokens, np.arange(len(tokens)), job.config)[0]] = True
+        has_loss[with_loss(tokens, np.arange(len(tokens)), recipe.config)[0]] = True
         yield TokenizedPart(
             part.index, part.digest, tokens, documents.origin(), documents.empty, of_split, has_loss, rejected
         )
 
 
-def tokenize_rows(job: Job, rows: readers.PickedRows) -> tuple[TokenBatch, Origin]:
+def tokenize_rows(recipe: Recipe, rows: readers.PickedRows) -> tuple[TokenBatch, Origin]:
     """Some documents and where they come from, as `run_unit` would tokenize them; empty ones are not among them."""
-    bad_rows = readers.BadRows(job.sources)
-    documents = read_documents(job, rows, bad_rows, readers.ReadProgress(), lambda event: None)
+    documents = read_documents(recipe, rows, bad_rows=readers.BadRows(recipe.sources))
     return documents.tokens.finish(), documents.origin()

@@ -24,11 +24,10 @@ from packcli.config.choices import is_own_strategy
 from packcli.dataset import MERGED, SHARD_NAME, Problem, Record, read_record, read_shard, run_schema, splits_of
 from packcli.errors import MismatchError, PackcliError, StorageError, UsageError, unknown_name
 from packcli.packing import Assembler, Layout, Lists, PackBatch, Plan, Segments, Sources
-from packcli.pipeline import pin_strategy, run_unit
+from packcli.pipeline import Job, pin_strategy, run_unit
 from packcli.storage import Location, locate
 from packcli.storage.files import file_sha256
-from packcli.tokenization import ENCODERS
-from packcli.verify.inputs import Inputs, open_inputs, tokenize_rows
+from packcli.verify.inputs import OpenInputs, open_inputs, tokenize_rows
 
 Columns = dict[str, NDArray[Any] | tuple[NDArray[Any], ...]]
 """A row: int32 arrays; `sources` is (source, row, start, end)."""
@@ -112,17 +111,15 @@ def restore(
     opened = open_inputs(root, record, against=against, tokenizer_engine=tokenizer_engine, warn=warn)
     if isinstance(opened, Problem):
         raise MismatchError(opened.what, "bring back what the run was made from; --against says where inputs are now")
-    try:
+    with opened.engine_loaded():
         if restored.way == "replay" or stored is None:
             made = _replayed(opened, record, own, entry, index)
         else:
             made = _assembled(opened, record, entry, stored)
             if _differing(stored, made):
                 _refuse_changed(opened, record, entry)
-        for what in _differing(stored, made) if stored is not None else ():
-            restored.problems.append(Problem(entry["file"], f"row {index}: {what}"))
-    finally:
-        ENCODERS.clear()
+    for what in _differing(stored, made) if stored is not None else ():
+        restored.problems.append(Problem(entry["file"], f"row {index}: {what}"))
     restored.update(_as_lists(made))
     return restored
 
@@ -169,19 +166,19 @@ def _read_row(path: Location, index: int, schema: Any, first_source: int) -> Col
 
 
 def _columns(batch: PackBatch, at: int) -> Columns:
-    found: Columns = {}
+    columns: Columns = {}
     for name in ("input_ids", "labels", "position_ids", "seq_lengths", "sources"):
         column = getattr(batch, name)
         if isinstance(column, Lists):
-            found[name] = column.values[column.offsets[at] : column.offsets[at + 1]].copy()
+            columns[name] = column.values[column.offsets[at] : column.offsets[at + 1]].copy()
         elif isinstance(column, Sources):
             inside = slice(column.offsets[at], column.offsets[at + 1])
-            found[name] = tuple(getattr(column, field)[inside].copy() for field in SOURCE_FIELDS)
-    return found
+            columns[name] = tuple(getattr(column, field)[inside].copy() for field in SOURCE_FIELDS)
+    return columns
 
 
 def _own_strategy(record: Record, strategy: str | None) -> tuple[str, str] | None:
-    """Where the code of the run's strategy is, and its sha256; None for one of ours.
+    """Where the code of the run's strategy is, and its sha256; None for a built-in one.
 
     Raises:
         UsageError: it was not named. What a manifest names may be anybody's.
@@ -190,7 +187,9 @@ def _own_strategy(record: Record, strategy: str | None) -> tuple[str, str] | Non
     config = record.config
     if not is_own_strategy(config.strategy):
         if strategy is not None:
-            raise UsageError(f"--strategy: the packs were planned by {config.strategy}, which is here", "leave it out")
+            raise UsageError(
+                f"--strategy: the packs were planned by {config.strategy}, which is built in", "leave it out"
+            )
         return None
     sha256 = str(config.strategy_sha256)
     if strategy is None:
@@ -203,20 +202,21 @@ def _own_strategy(record: Record, strategy: str | None) -> tuple[str, str] | Non
     return str(pin_strategy(dataclasses.replace(config, strategy=strategy)).strategy), sha256
 
 
-def _assembled(opened: Inputs, record: Record, entry: dict[str, Any], stored: Columns) -> Columns:
+def _assembled(opened: OpenInputs, record: Record, entry: dict[str, Any], stored: Columns) -> Columns:
     """The row from the documents that its sources name, which alone are read."""
-    job, config = opened.job, record.config
+    recipe, config = opened.recipe, record.config
     source, row, start, end = stored["sources"]
     if (start < 0).any() or (start >= end).any() or (row < 0).any():
         raise StorageError(f"{entry['file']}: a row names documents that cannot be")  # and yet it is sealed
     places = list(zip(source.tolist(), row.tolist(), strict=True))
     wanted: dict[int, list[int]] = {}
     for at, number in places:
-        if not 0 <= at < len(job.sources):
-            raise MismatchError(f"source {at} of {len(job.sources)}: the sources are not those of the run")
+        if not 0 <= at < len(recipe.sources):
+            raise MismatchError(f"source {at} of {len(recipe.sources)}: the sources are not those of the run")
         wanted.setdefault(at, []).append(number)
+    picked = readers.PickedRows(recipe.sources, recipe.fields, config.split_on, wanted)
     try:
-        batch, origin = tokenize_rows(job, readers.PickedRows(job.sources, job.fields, config.split_on, wanted))
+        batch, origin = tokenize_rows(recipe, picked)
     except PackcliError:
         _refuse_changed(opened, record, entry)
         raise
@@ -226,54 +226,53 @@ def _assembled(opened: Inputs, record: Record, entry: dict[str, Any], stored: Co
     if (end > lengths).any():
         _refuse_changed(opened, record, entry)
         at, number = places[int(np.argmax(end > lengths))]
-        raise MismatchError(f"{job.sources[at].name} row {number} has too few tokens, and yet no row has changed")
+        raise MismatchError(f"{recipe.sources[at].name} row {number} has too few tokens, and yet no row has changed")
     segments = Segments(end - start, (docs, start.astype(np.int64)))
     order, pack_offsets = np.arange(len(segments)), np.array([0, len(segments)])
     plan = Plan(config.max_len, segments, order, pack_offsets, lower_bound=1, found_by="sources")
     layout = Layout(
-        columns=config.written_columns, pad_id=job.tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged
+        columns=config.written_columns, pad_id=recipe.tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged
     )
     return _columns(Assembler(plan, batch.ids, batch.offsets, origin, layout, batch.loss).rows(0, 1), 0)
 
 
 def _replayed(
-    opened: Inputs, record: Record, own: tuple[str, str] | None, entry: dict[str, Any], index: int
+    opened: OpenInputs, record: Record, own: tuple[str, str] | None, entry: dict[str, Any], index: int
 ) -> Columns:
     """The row from its unit, of which only the part that holds it is packed again."""
-    job = opened.job
+    recipe = opened.recipe
     if MERGED in record.manifest:  # seeds hang on the number of the unit, which was another when it was packed
         raise UsageError(
             f"{entry['file']}: a row of a merged output is not packed again",
             "restore it from the output that was merged",
         )
     if own is not None:
-        job = dataclasses.replace(job, config=dataclasses.replace(job.config, strategy=own[0], strategy_sha256=own[1]))
-    here = entry["unit"], entry["part"]
-    others = frozenset((each["unit"], each["part"]) for each in record.manifest["parts"]) - {here}
-    units = [unit for unit in opened.units if unit.index == here[0]]
+        config = dataclasses.replace(recipe.config, strategy=own[0], strategy_sha256=own[1])
+        recipe = dataclasses.replace(recipe, config=config)
+    place = entry["unit"], entry["part"]
+    others = frozenset((each["unit"], each["part"]) for each in record.manifest["parts"]) - {place}
+    units = [unit for unit in opened.units if unit.index == place[0]]
     with tempfile.TemporaryDirectory(prefix="packcli-") as folder:
         root = Path(folder)
-        for name in ("units", ".packcli", *splits_of(job.config)):
+        for name in ("units", ".packcli", *splits_of(recipe.config)):
             (root / name).mkdir()
         try:
-            sidecars = (
-                run_unit(dataclasses.replace(job, root=root, committed=others), units[0], _silent) if units else []
-            )
+            job = Job(recipe=recipe, root=root, committed=others)
+            sidecars = run_unit(job, units[0], _silent) if units else []
         except PackcliError:
             _refuse_changed(opened, record, entry)
             raise
-        made = next((each for each in sidecars if (each.unit, each.part) == here), None)
+        made = next((each for each in sidecars if (each.unit, each.part) == place), None)
         _refuse_other(record, entry, None if made is None else made.input_xxh3)
         shard = made.shards.get(_split_of(record, entry)) if made is not None else None
         if shard is None or shard.sha256 != entry["sha256"]:
-            found = "none" if shard is None else shard.sha256[:12]
+            now = "none" if shard is None else shard.sha256[:12]
             raise MismatchError(
                 f"{entry['file']}: the same rows, packed again, give another shard: sha256 was {entry['sha256'][:12]}, "
-                f"is {found}"
-                + (": the strategy does not answer alike for the same lengths" if own is not None else ""),
+                f"is {now}" + (": the strategy does not answer alike for the same lengths" if own is not None else ""),
                 "no row of it can be given back with certainty",
             )
-        return _read_row(root / shard.file, index, run_schema(job.config, job.tokenizer), entry["first_source"])
+        return _read_row(root / shard.file, index, run_schema(recipe.config, recipe.tokenizer), entry["first_source"])
 
 
 def _silent(event: object) -> None:
@@ -284,22 +283,22 @@ def _split_of(record: Record, entry: dict[str, Any]) -> str:
     return next(str(split) for split, shards in record.manifest["splits"].items() if entry in shards)
 
 
-def _refuse_changed(opened: Inputs, record: Record, entry: dict[str, Any]) -> None:
+def _refuse_changed(opened: OpenInputs, record: Record, entry: dict[str, Any]) -> None:
     """Raises MismatchError when the rows of the part are not those that were packed. Reads all of them."""
-    config, job = record.config, opened.job
+    config, recipe = record.config, opened.recipe
     digests: list[str] = []
     for unit in opened.units:
         if unit.index == entry["unit"]:
             digests = readers.digest_parts(
-                unit, job.sources, job.fields, unit_bytes=config.unit_bytes, split_on=config.split_on
+                unit, recipe.sources, recipe.fields, unit_bytes=config.unit_bytes, split_on=config.split_on
             )
     _refuse_other(record, entry, digests[entry["part"]] if entry["part"] < len(digests) else None)
 
 
 def _refuse_other(record: Record, entry: dict[str, Any], digest: str | None) -> None:
     """Raises MismatchError when a part of this digest is not the one that the manifest knows."""
-    here = entry["unit"], entry["part"]
-    then = next(each["input_xxh3"] for each in record.manifest["parts"] if (each["unit"], each["part"]) == here)
+    place = entry["unit"], entry["part"]
+    then = next(each["input_xxh3"] for each in record.manifest["parts"] if (each["unit"], each["part"]) == place)
     if digest != then:
         now = "is not there any more" if digest is None else f"XXH3 was {then[:12]}, now it is {digest[:12]}"
         raise MismatchError(
@@ -310,21 +309,22 @@ def _refuse_other(record: Record, entry: dict[str, Any], digest: str | None) -> 
 
 def _differing(stored: Columns, made: Columns) -> list[str]:
     """What is not the same, column by column."""
-    found = []
-    for name, there in stored.items():
+    differences = []
+    for name, stored_values in stored.items():
         if name == "sources":
-            if not all(map(np.array_equal, there, made[name])):
-                found.append("sources differ")
+            if not all(map(np.array_equal, stored_values, made[name])):
+                differences.append("sources differ")
             continue
-        here = np.asarray(made[name])
-        if len(there) != len(here):
-            found.append(f"{name} has {len(there)} values, the inputs give {len(here)}")
-        elif (at := np.flatnonzero(np.asarray(there) != here)).size:
+        made_values = np.asarray(made[name])
+        if len(stored_values) != len(made_values):
+            differences.append(f"{name} has {len(stored_values)} values, the inputs give {len(made_values)}")
+        elif (at := np.flatnonzero(np.asarray(stored_values) != made_values)).size:
             first = int(at[0])
-            found.append(
-                f"{name} differs at {len(at)} positions; {first} holds {there[first]}, the inputs give {here[first]}"
+            differences.append(
+                f"{name} differs at {len(at)} positions; {first} holds {stored_values[first]}, "
+                f"the inputs give {made_values[first]}"
             )
-    return found
+    return differences
 
 
 def _as_lists(columns: Columns) -> dict[str, Any]:

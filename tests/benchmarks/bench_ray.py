@@ -115,7 +115,7 @@ def tasks(args: argparse.Namespace) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         ray_head(cpus=2) as (ray, address),
-        open_ray(address, limit=0, ground=lambda: NodeRequirements.of(folder, []), warn=print) as found,
+        open_ray(address, limit=0, requirements=lambda: NodeRequirements.of(folder, []), warn=print) as found,
     ):
 
         def run(number: int) -> None:

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shutil
 
 import pytest
 from helpers import SAMPLE, tree_hash
@@ -10,18 +11,19 @@ from helpers import SAMPLE, tree_hash
 import packcli
 from packcli import errors
 from packcli.config import RunOptions
-from packcli.pipeline import Job, Progress
-from packcli.pipeline.engines import File, NodeRequirements, cluster_check, open_executor
+from packcli.pipeline import Job, Progress, engines, finish, prepare
+from packcli.pipeline.engines import NodeRequirements, RequiredFile, cluster_check, open_executor
 from packcli.pipeline.engines.base import merged
 from packcli.pipeline.engines.cluster_check import MOST_FILES, PACKAGES, sees
+from packcli.readers import find_sources
 
 
 def chosen(num_units, **options):
-    with open_executor(RunOptions(**options), num_units, cpus=4, ground=None, warn=None) as crew:
-        return crew.engine, crew.workers, crew.threads
+    with open_executor(RunOptions(**options), num_units, cpus=4, requirements=None, warn=None) as executor:
+        return executor.engine, executor.workers, executor.threads
 
 
-def test_the_crew_for_a_number_of_units():
+def test_the_executor_for_a_number_of_units():
     """Few units would leave cores idle, and none would start Ray for nothing."""
     assert chosen(1) == ("serial", 1, 4)
     assert chosen(2) == ("processes", 2, 2)
@@ -53,7 +55,25 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
     assert packcli.pack(SAMPLE, tmp_path / "out", max_len=64, engine="serial").status == "packed"
 
 
-# --- common ground ---
+def test_a_worker_that_dies_beside_the_units_is_told(tmp_path, tokenizer_dir, monkeypatch):
+    """Rows are counted, and sidecars read, by the same engine: a traceback would say nothing of memory."""
+
+    def lose(work, items, *, workers, emit):
+        raise engines.LostWorkerError(next(iter(items)))
+        yield
+
+    out = packcli.pack(SAMPLE, tmp_path / "out", tokenizer=str(tokenizer_dir), unit_bytes=60_000, workers=1).output
+    monkeypatch.setitem(engines.ENGINES, "processes", lose)
+    monkeypatch.setattr(finish, "RANGE_UNITS", 2)
+    with pytest.raises(errors.PackcliError, match="died 3 times over the sidecars of units 0 to 1, perhaps"):
+        finish.collect(out, 4, workers=2)
+    monkeypatch.setattr(prepare, "ALONE_BYTES", 1)
+    paths = [str(shutil.copy(SAMPLE, tmp_path / name)) for name in ("a.jsonl", "b.jsonl")]
+    with pytest.raises(errors.PackcliError, match=r"died 3 times over a\.jsonl, perhaps"):
+        prepare.cut_units(find_sources(paths, []), 60_000, 2)
+
+
+# --- what every node must see ---
 
 
 @pytest.fixture
@@ -66,7 +86,7 @@ def here(tmp_path, monkeypatch):
 
 def test_a_node_that_sees_all_has_no_problem_and_leaves_a_file_that_is_taken_away(here):
     sha256 = "a97b3ee61eb26dc08d4b1c3a48e16cd7d0d2a1f2b4d4f2ac1a5a3a3a3a3a3a3a"
-    files = [File(str(here / "data.jsonl"), 5), File("s3://bucket/rows.jsonl", 7)]
+    files = [RequiredFile(str(here / "data.jsonl"), 5), RequiredFile("s3://bucket/rows.jsonl", 7)]
     with NodeRequirements.of(here / "state", files).marked() as marked:
         seen = marked.look(write=True)
         assert seen.problems == ()
@@ -74,14 +94,14 @@ def test_a_node_that_sees_all_has_no_problem_and_leaves_a_file_that_is_taken_awa
         assert not sees(marked.folder, seen.wrote, "another")
         assert marked.look().wrote is None
         assert len(list((here / "state").iterdir())) == 2
-        wrong = NodeRequirements.of(here / "state", [File(str(here / "data.jsonl"), 5, sha256)]).look()
+        wrong = NodeRequirements.of(here / "state", [RequiredFile(str(here / "data.jsonl"), 5, sha256)]).look()
         assert [problem.endswith("holds something else there") for problem in wrong.problems] == [True]
     assert list((here / "state").iterdir()) == []
 
 
 def test_a_node_that_sees_something_else_says_what(here, monkeypatch):
     """Its shards would go to a disk of its own, or hold other rows."""
-    files = [File(str(here / "data.jsonl"), 6), File(str(here / "gone.jsonl"), 1)]
+    files = [RequiredFile(str(here / "data.jsonl"), 6), RequiredFile(str(here / "gone.jsonl"), 1)]
     with NodeRequirements.of(here / "state", files).marked() as marked:
         (here / "state" / marked.mark).unlink()
         monkeypatch.setattr(cluster_check, "versions", lambda: tuple((name, "9") for name, _ in marked.versions))
@@ -104,7 +124,7 @@ def test_a_directory_of_the_same_name_is_not_the_same_directory(here):
 
 def test_of_many_inputs_some_from_everywhere_are_looked_for():
     """A million of them, on a thousand nodes, would be a billion questions to the file system."""
-    files = [File(f"/data/{number:06d}.jsonl", 1) for number in range(1000)]
+    files = [RequiredFile(f"/data/{number:06d}.jsonl", 1) for number in range(1000)]
     looked = NodeRequirements.of("/out", files).files
     assert len(looked) == MOST_FILES
     assert looked[0] == files[0]
@@ -139,6 +159,6 @@ def test_a_job_for_other_machines_has_absolute_paths(tmp_path, tokenizer_dir, mo
     assert isinstance(job, Job)
     there = job.anywhere()
     assert str(there.root) == str(tmp_path / "out")
-    assert there.tokenizer.path == str(tokenizer_dir / "tokenizer.json")
-    assert all(os.path.isabs(source.path) for source in there.sources)
+    assert there.recipe.tokenizer.path == str(tokenizer_dir / "tokenizer.json")
+    assert all(os.path.isabs(source.path) for source in there.recipe.sources)
     assert there.anywhere() == there

@@ -290,14 +290,15 @@ def test_mistakes_in_mixtures(tmp_path, made, inputs):
 def test_a_worker_that_dies_while_counting_is_told(tmp_path, made, monkeypatch):
     """A traceback would say nothing of memory, or of what to do."""
     from packcli.errors import PackcliError
-    from packcli.pipeline.engines import LostWorkerError
+    from packcli.pipeline import engines
 
     def lose(work, items, *, workers, emit):
-        raise LostWorkerError(items[0])
+        raise engines.LostWorkerError(items[0])
         yield
 
-    monkeypatch.setattr(mixture, "get_engine", lambda name: lose)
-    with pytest.raises(PackcliError, match="while it counted tokens"):
+    for name in engines.ENGINES:
+        monkeypatch.setitem(engines.ENGINES, name, lose)
+    with pytest.raises(PackcliError, match=r"died 3 times over unit 0 \(of .*, perhaps for want of memory"):
         made(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -448,12 +448,37 @@ def test_a_worker_that_is_killed_changes_nothing(tmp_path):
     assert finish(*arguments, tmp_path / "whole") == (0, "")
     process = start(*arguments, tmp_path / "out")
     wait_for(lambda: any((tmp_path / "out").glob("units/*.json")), process)
-    workers = [pid for pid in children(process.pid) if "spawn_main" in (Path("/proc") / pid / "cmdline").read_text()]
+    workers = workers_of(process.pid)
     assert len(workers) == 2
     os.kill(int(workers[0]), signal.SIGKILL)
     assert process.communicate()[1] == ""
     assert process.returncode == 0
     assert tree_hash(tmp_path / "out") == tree_hash(tmp_path / "whole")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_workers_that_are_killed_while_lengths_are_measured_are_told(tmp_path):
+    """A traceback would say nothing of memory, or of what to do."""
+    source = big_input(tmp_path / "big.jsonl", copies=20)
+    (tmp_path / "packcli.toml").write_text("[pack]\nunit_bytes = 500_000\n")
+    process = start("stats", source, "-w", 2, "--config", tmp_path / "packcli.toml")
+    killed = set()
+    while process.poll() is None:
+        for pid in set(workers_of(process.pid)) - killed:
+            os.kill(int(pid), signal.SIGKILL)
+            killed.add(pid)
+        time.sleep(0.01)
+    said = process.communicate()[1]
+    assert len(killed) >= 3
+    assert process.returncode == 1
+    assert "died 3 times over unit 0 (of big.jsonl), perhaps for want of memory" in said
+    assert "fewer --workers" in said
+    assert "Traceback" not in said
+
+
+def workers_of(pid):
+    """Ids of the worker processes of a process, as strings."""
+    return [each for each in children(pid) if "spawn_main" in (Path("/proc") / each / "cmdline").read_text()]
 
 
 def children(pid):

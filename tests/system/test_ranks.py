@@ -247,7 +247,7 @@ def test_an_output_that_was_begun_anew_gets_nothing_from_an_old_rank(planned):
     plan.write_bytes(text)
     os.utime(plan, ns=(1, 1))
     with pytest.raises(errors.MismatchError, match="begun anew"):
-        list(share._hand_out(share._planned.described.units))
+        list(share._hand_out(share._rank_plan.spec.units))
 
 
 def test_inputs_and_plans_that_are_not_those_of_the_plan_are_refused(tmp_path, source, settings):
@@ -359,8 +359,8 @@ def test_the_plan_is_read_back_as_it_was(tmp_path, tokenizer_dir):
     told("pack", chats, "-o", other, "-w", 1, *settings)
     assert tree_hash(output) == tree_hash(other)
     planned = read_plan(Output(output), slice(1, None, 2))
-    assert [unit.index for unit in planned.described.units] == list(range(1, planned.described.run["num_units"], 2))
-    assert isinstance(planned.described.fields.optional, frozenset)
-    assert hash((planned.described.fields, planned.described.tokenizer, tuple(planned.described.units)))
+    assert [unit.index for unit in planned.spec.units] == list(range(1, planned.spec.run["num_units"], 2))
+    assert isinstance(planned.spec.fields.optional, frozenset)
+    assert hash((planned.spec.fields, planned.spec.tokenizer, tuple(planned.spec.units)))
     assert 0 < sum(planned.sizes) < chats.stat().st_size
     assert planned.tokenizer_path == str(tokenizer_dir / "tokenizer.json")

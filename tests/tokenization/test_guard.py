@@ -13,7 +13,17 @@ import pytest
 
 from packcli.config import PackConfig
 from packcli.errors import EngineError, TokenizerError
-from packcli.tokenization import Engine, SpotCheck, TokenizerSpec, choose_engine, find_tokenizer, guard, make_engine
+from packcli.tokenization import (
+    Engine,
+    SpotCheck,
+    TokenizerSpec,
+    choose_engine,
+    find_tokenizer,
+    guard,
+    keep_loaded,
+    load_encoder,
+    make_engine,
+)
 from packcli.tokenization.guard import (
     FAST_LOAD_SPEED,
     SPOT_CHECK_CHARS,
@@ -310,6 +320,20 @@ def test_the_right_engine_is_used_and_says_why(spec: TokenizerSpec) -> None:
         assert choice.reason == f"equal to tokenizers on {number} awkward strings and 2 kB of the input"
     choice = choose_engine(spec, "tokenizers", sample)
     assert (choice.engine.name, choice.reason) == ("tokenizers", "asked for")
+
+
+def test_a_process_keeps_one_engine_and_lets_go_of_it(spec: TokenizerSpec) -> None:
+    """Two would take twice the memory; one that is loaded for every unit would take most of the time."""
+    choice = choose_engine(spec, "tokenizers", [])
+    with keep_loaded(spec, 1, choice):
+        assert load_encoder(spec, "tokenizers", 1) == (choice.engine, choice.spot_check)
+        assert load_encoder(spec, "tokenizers", 2)[0] is not choice.engine
+        assert len(guard._loaded) == 1
+    assert not guard._loaded
+    again = load_encoder(spec, "tokenizers", 1)
+    assert again[0] is not choice.engine
+    assert load_encoder(spec, "tokenizers", 1) == again
+    guard._loaded.clear()
 
 
 def test_a_tokenizer_that_no_engine_loads_is_an_error(tmp_path: Path) -> None:

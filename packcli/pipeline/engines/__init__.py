@@ -1,23 +1,34 @@
-"""Map over units: here, in processes, or on Ray. Knows nothing of what the work is."""
+"""Executors: they map a function over items in this process, in several, or on Ray, whatever the function does."""
 
 from __future__ import annotations
 
-from packcli.pipeline.engines.base import RETRIES, Emit, LostWorkerError, MapFunction
-from packcli.pipeline.engines.cluster_check import File, NodeRequirements
+from packcli.pipeline.engines.base import (
+    LESS_MEMORY,
+    Emit,
+    LostWorkerError,
+    MapFunction,
+    Result,
+    Work,
+    lost_worker_explained,
+)
+from packcli.pipeline.engines.cluster_check import NodeRequirements, RequiredFile
 from packcli.pipeline.engines.executor import ENGINES, Executor, get_engine, local_executor, open_executor
 from packcli.pipeline.engines.local import processes, serial
 
 __all__ = [
     "ENGINES",
-    "RETRIES",
+    "LESS_MEMORY",
     "Emit",
     "Executor",
-    "File",
     "LostWorkerError",
     "MapFunction",
     "NodeRequirements",
+    "RequiredFile",
+    "Result",
+    "Work",
     "get_engine",
     "local_executor",
+    "lost_worker_explained",
     "open_executor",
     "processes",
     "serial",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
+
+from packcli.errors import PackcliError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -13,6 +16,7 @@ Work = Callable[[Item, Emit], Result]
 Results = Generator[Result, None, None]
 
 POLL_S = 0.1
+"""Seconds between two looks for events while work goes on."""
 
 RETRIES = 2
 """How often an item is tried again after its worker died."""
@@ -24,6 +28,28 @@ class LostWorkerError(Exception):
     def __init__(self, item: Any) -> None:
         super().__init__(item)
         self.item = item
+
+
+LESS_MEMORY = "fewer --workers take less memory"
+
+
+@contextlib.contextmanager
+def lost_worker_explained(name_of: Callable[[Any], str], hint: str = LESS_MEMORY) -> Iterator[None]:
+    """Makes of a LostWorkerError a message for people.
+
+    Args:
+        name_of: Gives the name of the item over which workers died.
+        hint: What to do about it.
+
+    Raises:
+        PackcliError: worker processes died over an item again and again.
+    """
+    try:
+        yield
+    except LostWorkerError as lost:
+        raise PackcliError(
+            f"a worker process died {RETRIES + 1} times over {name_of(lost.item)}, perhaps for want of memory", hint
+        ) from None
 
 
 class MapFunction(Protocol):

@@ -29,7 +29,7 @@ PACKAGES = ("packcli", "fastokens", "tokenizers", "jinja2")
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class RequiredFile:
     """A file that must be the same everywhere."""
 
     path: str
@@ -39,8 +39,8 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What a worker found."""
+class NodeAnswer:
+    """What a node sees of the requirements."""
 
     place: str
     """Its machine."""
@@ -55,14 +55,14 @@ class NodeRequirements:
 
     folder: str
     """Of the output; the state directory in it. Files there come and go."""
-    files: tuple[File, ...]
+    files: tuple[RequiredFile, ...]
     versions: tuple[tuple[str, str], ...]
     mark: str = ""
     """Name of a file in `folder`, and what stands in it: nobody else's directory holds it."""
 
     @classmethod
-    def of(cls, folder: str | os.PathLike[str], files: Iterable[File]) -> NodeRequirements:
-        """The ground of a run, with absolute paths. What lies in an object store (`s3://...`) needs no look."""
+    def of(cls, folder: str | os.PathLike[str], files: Iterable[RequiredFile]) -> NodeRequirements:
+        """The requirements of a run, with absolute paths. What lies in an object store (`s3://...`) needs no look."""
         local = [each for each in files if "://" not in each.path]
         step = max(1, -(-len(local) // MOST_FILES))
         kept = [dataclasses.replace(each, path=os.path.abspath(each.path)) for each in local[::step]]
@@ -83,7 +83,7 @@ class NodeRequirements:
             for path in Path(self.folder).glob(f"{mark}*"):
                 path.unlink(missing_ok=True)
 
-    def look(self, *, write: bool = False) -> Seen:
+    def look(self, *, write: bool = False) -> NodeAnswer:
         """Looks at everything from where this is called.
 
         Args:
@@ -104,7 +104,7 @@ class NodeRequirements:
             except OSError as error:
                 problems.append(f"it cannot write to the output: {self.folder}: {error.strerror}")
         problems += filter(None, map(_problem_of, self.files))
-        return Seen(platform.node(), tuple(problems), wrote)
+        return NodeAnswer(platform.node(), tuple(problems), wrote)
 
     def _write(self, name: str, text: str) -> None:
         with committed(Path(self.folder) / name) as file:
@@ -127,16 +127,16 @@ def sees(folder: str, name: str, mark: str | None = None, *, patience_s: float |
 
 def versions() -> tuple[tuple[str, str], ...]:
     """Python and the packages that decide the bytes, with their versions here; `none` where one is missing."""
-    found = [("Python", ".".join(platform.python_version_tuple()[:2]))]
+    versions = [("Python", ".".join(platform.python_version_tuple()[:2]))]
     for package in PACKAGES:
         try:
-            found.append((package, importlib.metadata.version(package)))
+            versions.append((package, importlib.metadata.version(package)))
         except importlib.metadata.PackageNotFoundError:
-            found.append((package, "none"))
-    return tuple(found)
+            versions.append((package, "none"))
+    return tuple(versions)
 
 
-def _problem_of(file: File) -> str | None:
+def _problem_of(file: RequiredFile) -> str | None:
     try:
         num_bytes = os.stat(file.path).st_size
         if num_bytes != file.num_bytes:

@@ -39,7 +39,7 @@ class Executor:
 
 
 def local_executor(workers: int, num_units: int, engine: str = "auto") -> Executor:
-    """The crew on this machine for a number of units."""
+    """The executor on this machine for a number of units."""
     at_once = max(1, min(workers, num_units))
     if engine == "auto":
         engine = "serial" if at_once == 1 else "processes"
@@ -54,16 +54,16 @@ def open_executor(
     num_units: int,
     *,
     cpus: int,
-    ground: Callable[[], NodeRequirements],
+    requirements: Callable[[], NodeRequirements],
     warn: Callable[[str], None],
 ) -> Iterator[Executor]:
-    """The crew for a number of units; Ray is connected to, and left again at the end, however that comes.
+    """The executor for a number of units; Ray is connected to, and left again at the end, however that comes.
 
     Args:
         options: engine, ray_address, workers.
         num_units: What there is to do; for nothing no engine is started.
         cpus: CPUs of this process.
-        ground: Makes what every node of a cluster must see.
+        requirements: Makes what every node of a cluster must see.
         warn: Called with what the user should know.
 
     Raises:
@@ -72,7 +72,7 @@ def open_executor(
     if options.engine == "ray" and num_units:
         from packcli.pipeline.engines.ray import open_ray
 
-        with open_ray(options.ray_address, limit=options.workers, ground=ground, warn=warn) as found:
-            yield Executor(engine="ray", run=found.run, workers=found.workers, threads=1, place=found.place)
+        with open_ray(options.ray_address, limit=options.workers, requirements=requirements, warn=warn) as cluster:
+            yield Executor(engine="ray", run=cluster.run, workers=cluster.workers, threads=1, place=cluster.place)
         return
     yield local_executor(options.workers or cpus, num_units, options.engine if num_units else "serial")

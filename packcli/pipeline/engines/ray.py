@@ -15,17 +15,17 @@ from typing import Any
 
 from packcli.errors import UsageError
 from packcli.pipeline.engines.base import MapFunction
-from packcli.pipeline.engines.cluster_check import NodeRequirements, Seen, sees
+from packcli.pipeline.engines.cluster_check import NodeAnswer, NodeRequirements, sees
 from packcli.pipeline.engines.ray_map import RayMap, first_line, num_cpus, refuse
 
 ANSWER_S = 120.0
-"""How long a node may take to start a worker and look around."""
+"""Seconds that a node may take to start a worker and look around."""
 
 START = "start one with `ray start --head`, or say where one runs with --ray-address: auto or host:port"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class RayCluster:
     """A Ray that is ready to work."""
 
     run: MapFunction
@@ -35,14 +35,14 @@ class Found:
 
 @contextlib.contextmanager
 def open_ray(
-    address: str | None, *, limit: int, ground: Callable[[], NodeRequirements], warn: Callable[[str], None]
-) -> Iterator[Found]:
+    address: str | None, *, limit: int, requirements: Callable[[], NodeRequirements], warn: Callable[[str], None]
+) -> Iterator[RayCluster]:
     """Connects to a Ray and looks whether it can do the work; leaves it at the end.
 
     Args:
         address: Of a Ray that runs; None takes RAY_ADDRESS from the environment, else auto: one on this machine.
         limit: Units at a time; 0 for as many as it has CPUs.
-        ground: Makes what every node must see.
+        requirements: Makes what every node must see.
         warn: Called with what the user should know.
 
     Raises:
@@ -53,14 +53,14 @@ def open_ray(
     with contextlib.ExitStack() as stack:
         if not _is_connected():
             stack.enter_context(_connection(address or os.environ.get("RAY_ADDRESS") or "auto"))
-        marked = stack.enter_context(ground().marked())
+        marked = stack.enter_context(requirements().marked())
         num_nodes = _refuse_unfit(marked)
         cpus = num_cpus()
         if not cpus:
             warn("the Ray cluster has no CPU now: the work waits until a node with one has joined")
         workers = max(1, min(limit or cpus, cpus))
         place = f"Ray on {num_nodes:,} node{'' if num_nodes == 1 else 's'}"
-        yield Found(run=RayMap(limit, marked), workers=workers, place=place)
+        yield RayCluster(run=RayMap(limit, marked), workers=workers, place=place)
 
 
 def _is_connected() -> bool:
@@ -89,7 +89,7 @@ def _connection(address: str) -> Iterator[None]:
 
 
 def _connect(address: str) -> None:
-    """ray.init, without a word, and with the program's own answer to SIGTERM kept."""
+    """ray.init, without output, and with the program's own handler of SIGTERM kept."""
     import ray
 
     on_terminate = signal.getsignal(signal.SIGTERM)
@@ -111,8 +111,8 @@ def _connect(address: str) -> None:
             signal.signal(signal.SIGTERM, on_terminate)
 
 
-def _refuse_unfit(ground: NodeRequirements) -> int:
-    """Lets every node with a CPU look around.
+def _refuse_unfit(requirements: NodeRequirements) -> int:
+    """Lets every node with a CPU check the requirements.
 
     Returns:
         How many there are.
@@ -125,25 +125,26 @@ def _refuse_unfit(ground: NodeRequirements) -> int:
 
     look = ray.remote(num_cpus=0, max_retries=0)(_look)
     nodes = {each["NodeID"]: each["NodeManagerHostname"] for each in _nodes()}
-    asked = {
-        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(ground): node
+    node_of = {
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(requirements): node
         for node in nodes
     }
-    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S) if asked else ([], [])
-    problems = [f"{nodes[asked[each]]}: it has not answered for {ANSWER_S:.0f} s" for each in silent]
+    answered, silent = ray.wait(list(node_of), num_returns=len(node_of), timeout=ANSWER_S) if node_of else ([], [])
+    problems = [f"{nodes[node_of[each]]}: it has not answered for {ANSWER_S:.0f} s" for each in silent]
     for each in answered:
-        place = nodes[asked[each]]
+        place = nodes[node_of[each]]
         try:
-            seen: Seen = ray.get(each)
+            answer: NodeAnswer = ray.get(each)
         except ray.exceptions.RayError as error:
-            if asked[each] not in {node["NodeID"] for node in _nodes()}:
+            if node_of[each] not in {node["NodeID"] for node in _nodes()}:
                 continue  # it has left
             lines = [line for line in str(error).strip().splitlines() if line]
             problems.append(f"{place}: {lines[-1].strip()}")  # such as: No module named 'packcli'
             continue
-        problems += [f"{place}: {each}" for each in seen.problems]
-        if seen.wrote is not None and not seen.problems and not sees(ground.folder, seen.wrote, ground.mark):
-            problems.append(f"{place}: a file that it wrote to {ground.folder} is not to be seen here")
+        problems += [f"{place}: {problem}" for problem in answer.problems]
+        is_written = answer.wrote is not None and not answer.problems
+        if is_written and not sees(requirements.folder, str(answer.wrote), requirements.mark):
+            problems.append(f"{place}: a file that it wrote to {requirements.folder} is not to be seen here")
     refuse(problems)
     return len(nodes)
 
@@ -154,5 +155,5 @@ def _nodes() -> list[dict[str, Any]]:
     return [each for each in ray.nodes() if each["Alive"] and each["Resources"].get("CPU")]
 
 
-def _look(ground: NodeRequirements) -> Seen:
-    return ground.look(write=True)
+def _look(requirements: NodeRequirements) -> NodeAnswer:
+    return requirements.look(write=True)

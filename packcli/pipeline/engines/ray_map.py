@@ -21,13 +21,13 @@ from packcli.pipeline.engines.cluster_check import NodeRequirements
 from packcli.storage import is_full
 
 REPORT_S = 5.0
-"""A worker tells what it has done at the end of an item, and this often during a long one."""
+"""Seconds between two reports of a worker during a long item; the last one comes with its result."""
 
 LAST_S = 5.0
-"""How long the last that it tells is waited for."""
+"""Seconds that the last reports are waited for."""
 
 ROOM_S = 10.0
-"""How often the size of the cluster is asked for: it may grow and shrink."""
+"""Seconds between two looks at the size of the cluster, which may grow and shrink."""
 
 SHARED = (
     "inputs, tokenizer and output must be on storage that every node mounts at the same path, such as NFS or Lustre, "
@@ -51,15 +51,15 @@ def refuse(problems: list[str]) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Of what an error of Ray says, which may be a page."""
+    """The first line of what an error of Ray says, which may be a page."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class RayMap:
     """The map function of a Ray that is connected."""
 
-    def __init__(self, limit: int, ground: NodeRequirements) -> None:
-        self._limit, self._ground = limit, ground
+    def __init__(self, limit: int, requirements: NodeRequirements) -> None:
+        self._limit, self._requirements = limit, requirements
 
     def __call__(self, work: Work[Item, Result], items: Iterable[Item], *, workers: int, emit: Emit) -> Results[Result]:
         """Yields work(item, emit) for each item, as they are done. `workers` is what was found; the cluster may grow.
@@ -72,19 +72,19 @@ class RayMap:
         import ray
 
         reports = _Reports(emit)
-        kit = _Kit([ray.put((work, self._ground))], reports.reporter)
+        context = _TaskContext([ray.put((work, self._requirements))], reports.reporter)
         run = ray.remote(num_cpus=1, max_retries=RETRIES, retry_exceptions=[OSError])(_run)
         room = _Room(self._limit)
-        flying: dict[concurrent.futures.Future[Any], tuple[Item, Any]] = {}
+        in_flight: dict[concurrent.futures.Future[Any], tuple[Item, Any]] = {}
         done: queue.SimpleQueue[concurrent.futures.Future[Any]] = queue.SimpleQueue()
         todo, more = iter(items), True
         try:
-            while more or flying:
-                while more and len(flying) < room():
+            while more or in_flight:
+                while more and len(in_flight) < room():
                     for item in todo:
-                        reference = run.remote(kit, item)
+                        reference = run.remote(context, item)
                         future = reference.future()
-                        flying[future] = item, reference
+                        in_flight[future] = item, reference
                         future.add_done_callback(done.put)
                         break
                     else:
@@ -94,7 +94,7 @@ class RayMap:
                     future = done.get(timeout=POLL_S)
                 except queue.Empty:
                     continue
-                outcome = _outcome(future, flying.pop(future)[0])
+                outcome = _outcome(future, in_flight.pop(future)[0])
                 for event in outcome.events:
                     emit(event)
                 if outcome.error is not None:
@@ -102,13 +102,13 @@ class RayMap:
                 yield outcome.result
             reports.finish()
         finally:  # after an error, nobody wants the rest, and it would go on writing
-            for _, reference in flying.values():
+            for _, reference in in_flight.values():
                 with contextlib.suppress(ray.exceptions.RayError):
                     ray.cancel(reference, force=True)
 
 
 class _Room:
-    """How many items may be under way: enough to keep all CPUs busy, and to show an autoscaler that more are wanted."""
+    """How many items may be in flight: enough to keep all CPUs busy, and to show an autoscaler that more are wanted."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._asked, self._room = limit, 0.0, limit
@@ -148,14 +148,14 @@ def _outcome(future: concurrent.futures.Future[Any], item: Item) -> _Outcome:
 
 
 class _Reports:
-    """Passes on what workers tell during long items."""
+    """Passes on what workers report during long items."""
 
     def __init__(self, emit: Emit) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        self.reporter = ray.remote(num_cpus=0)(_Reporter).options(scheduling_strategy=here).remote()
+        this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self.reporter = ray.remote(num_cpus=0)(_Reporter).options(scheduling_strategy=this_node).remote()
         self._emit, self._asked = emit, time.monotonic()
         self._answer: concurrent.futures.Future[list[Any]] | None = None
 
@@ -181,18 +181,18 @@ class _Reports:
 
 
 class _Reporter:
-    """An actor beside the driver, where the events of long items are added up."""
+    """An actor on the node of this process, where the events of long items are added up."""
 
     def __init__(self) -> None:
         self._events: list[Any] = []
 
     def add(self, events: list[Any]) -> None:
-        """What a worker has seen since it last told."""
+        """What a worker has done since its last report."""
         for event in events:
             self._events = merged(self._events, event)
 
     def take(self) -> list[Any]:
-        """What has come since this was last asked."""
+        """What has come since the last call."""
         events, self._events = self._events, []
         return events
 
@@ -201,26 +201,26 @@ class _Reporter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kit:
+class _TaskContext:
     """What every task is given besides its item."""
 
     work: list[Any]
-    """A reference to the work and the ground: in a list, so that Ray does not fetch it for every task anew."""
+    """A reference to the work and the requirements: in a list, so that Ray does not fetch it for every task anew."""
     reporter: Any
 
 
-class _Here:
+class _Fetched:
     """What this worker process has fetched."""
 
     work: tuple[Any, Work[Any, Any]] | None = None
 
 
-def _run(kit: _Kit, item: Any) -> _Outcome:
-    events = _Events(kit.reporter)
+def _run(context: _TaskContext, item: Any) -> _Outcome:
+    events = _Events(context.reporter)
     result: Any = None
     failure: Exception | None = None
     try:
-        result = _work_of(kit)(item, events)
+        result = _work_of(context)(item, events)
     except PackcliError as error:
         failure = error
     except OSError as error:
@@ -230,7 +230,7 @@ def _run(kit: _Kit, item: Any) -> _Outcome:
     return _Outcome(events.left, result, failure)
 
 
-def _work_of(kit: _Kit) -> Work[Any, Any]:
+def _work_of(context: _TaskContext) -> Work[Any, Any]:
     """The work, fetched once a process: so what it loads stays from item to item. A node that joined late looks around.
 
     Raises:
@@ -238,29 +238,29 @@ def _work_of(kit: _Kit) -> Work[Any, Any]:
     """
     import ray
 
-    (reference,) = kit.work
-    if _Here.work is None or _Here.work[0] != reference:
-        work, ground = ray.get(reference)
-        seen = ground.look()
-        refuse([f"{seen.place}: {each}" for each in seen.problems])
-        _Here.work = reference, work
-    return _Here.work[1]
+    (reference,) = context.work
+    if _Fetched.work is None or _Fetched.work[0] != reference:
+        work, requirements = ray.get(reference)
+        answer = requirements.look()
+        refuse([f"{answer.place}: {each}" for each in answer.problems])
+        _Fetched.work = reference, work
+    return _Fetched.work[1]
 
 
 class _Events:
-    """Adds events up; tells them during a long item, and leaves the rest for its end."""
+    """Adds events up; reports them during a long item, and leaves the rest for its end."""
 
     def __init__(self, reporter: Any) -> None:
-        self._reporter, self._told = reporter, time.monotonic()
+        self._reporter, self._reported = reporter, time.monotonic()
         self._events: list[Any] = []
 
     def __call__(self, event: Any) -> None:
         self._events = merged(self._events, event)
-        if time.monotonic() - self._told > REPORT_S:
+        if time.monotonic() - self._reported > REPORT_S:
             self._reporter.add.remote(self._events)
-            self._told, self._events = time.monotonic(), []
+            self._reported, self._events = time.monotonic(), []
 
     @property
     def left(self) -> list[Any]:
-        """What has not been told."""
+        """What is not reported yet."""
         return self._events

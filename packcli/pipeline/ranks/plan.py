@@ -1,4 +1,4 @@
-"""What `units plan` leaves in an output, and ranks begin with: everything about the run but the inputs themselves.
+"""The plan for ranks, which `units plan` leaves in an output: everything about the run but the inputs themselves.
 
 DIR/.packcli/job.json         sources, fields, tokenizer, template and settings, as this packcli resolved them
 DIR/.packcli/units.jsonl      a unit a line: [bytes, [[source, start, stop, first row], ...]]
@@ -35,43 +35,43 @@ class RankPlan:
     """A plan, read back by a rank."""
 
     config: PackConfig
-    described: RunSpec
+    spec: RunSpec
     """With the units of the rank only."""
     sizes: list[int]
     """Bytes of the input files that each of these units covers, about."""
     tokenizer_engine: str
-    """What the plan was made with."""
+    """The option of `units plan`: auto, fastokens or tokenizers."""
     max_bad: int | str | None
-    """How many rows may be skipped, as the plan was told."""
+    """How many rows may be skipped: the option of `units plan`."""
     tokenizer_path: str
-    """Where the tokenizer was that the plan has a copy of."""
+    """Where the tokenizer was; the plan has a copy of it."""
 
 
-def write_plan(target: Output, described: RunSpec, config: PackConfig, options: RunOptions) -> None:
+def write_plan(target: Output, spec: RunSpec, config: PackConfig, options: RunOptions) -> None:
     """Writes what ranks need; the output was begun (see Output.begin) with the same run."""
     state = target.state
     with committed(state / TOKENIZER) as file:
-        file.write(Path(described.tokenizer.path).read_bytes())
+        file.write(Path(spec.tokenizer.path).read_bytes())
     with committed(state / UNITS) as file:
-        for unit, size in zip(described.units, unit_sizes(described), strict=True):
+        for unit, size in zip(spec.units, unit_sizes(spec), strict=True):
             file.write(json.dumps([size, *_unit_values(unit)], separators=(",", ":")).encode() + b"\n")
-    here = [os.path.dirname(source.path) for source in described.sources if not is_remote(source.path)]
-    root = os.path.commonpath(here) if here else ""
+    directories = [os.path.dirname(source.path) for source in spec.sources if not is_remote(source.path)]
+    root = os.path.commonpath(directories) if directories else ""
     sources = [
         {
             **dataclasses.asdict(source),
             "path": source.path if is_remote(source.path) else os.path.relpath(source.path, root),
         }
-        for source in described.sources
+        for source in spec.sources
     ]
     job = {
-        "fingerprint": described.run["fingerprint"],
+        "fingerprint": spec.run["fingerprint"],
         "config": config.as_dict(),
         "input_root": root,
         "sources": sources,
-        "fields": dataclasses.asdict(described.fields),
-        "tokenizer": dataclasses.asdict(described.tokenizer),
-        "template": None if described.template is None else dataclasses.asdict(described.template),
+        "fields": dataclasses.asdict(spec.fields),
+        "tokenizer": dataclasses.asdict(spec.tokenizer),
+        "template": None if spec.template is None else dataclasses.asdict(spec.template),
         "tokenizer_engine": options.tokenizer_engine,
         "max_bad": options.max_bad,
     }
@@ -104,7 +104,7 @@ def read_plan(target: Output, units: slice, input_root: str | None = None) -> Ra
         )
     try:
         job = json.loads((state / JOB).read_bytes())
-        planned = _from_json(job, run, state, input_root, units)
+        rank_plan = _from_json(job, run, state, input_root, units)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise OutputError(
             f"{state / JOB}: damaged, or of another version of packcli: {error}", "make it again with units plan"
@@ -114,46 +114,46 @@ def read_plan(target: Output, units: slice, input_root: str | None = None) -> Ra
             f"{target.root}: the plan for ranks is not that of the run begun there",
             "make it again with units plan",
         )
-    if file_sha256(state / TOKENIZER)[0] != planned.described.tokenizer.sha256:
+    if file_sha256(state / TOKENIZER)[0] != rank_plan.spec.tokenizer.sha256:
         raise StorageError(f"{state / TOKENIZER}: not the tokenizer of the run", "make the plan again with units plan")
-    return planned
+    return rank_plan
 
 
-def fetch_tokenizer(planned: RankPlan, folder: str) -> RankPlan:
+def fetch_tokenizer(rank_plan: RankPlan, folder: str) -> RankPlan:
     """The plan with its copy of the tokenizer in a directory of this machine, where it was in an object store."""
-    spec = planned.described.tokenizer
+    tokenizer = rank_plan.spec.tokenizer
     path = Path(folder) / TOKENIZER
-    path.write_bytes(locate(spec.path).read_bytes())
-    described = dataclasses.replace(planned.described, tokenizer=dataclasses.replace(spec, path=str(path)))
-    return dataclasses.replace(planned, described=described)
+    path.write_bytes(locate(tokenizer.path).read_bytes())
+    spec = dataclasses.replace(rank_plan.spec, tokenizer=dataclasses.replace(tokenizer, path=str(path)))
+    return dataclasses.replace(rank_plan, spec=spec)
 
 
 def _from_json(
     job: dict[str, Any], run: dict[str, Any], state: Location, input_root: str | None, units: slice
 ) -> RankPlan:
     root = job["input_root"] if input_root is None else os.path.abspath(input_root)
-    found = list(read_units(state / UNITS, units))
+    units_and_sizes = list(read_units(state / UNITS, units))
 
     def place(path: str) -> str:
         return path if is_remote(path) else os.path.join(root, path)
 
-    described = RunSpec(
+    spec = RunSpec(
         [readers.Source(**{**each, "path": place(each["path"])}) for each in job["sources"]],
         readers.Fields(**{**_tuples(job["fields"]), "optional": frozenset(job["fields"]["optional"])}),
-        [unit for unit, _ in found],
+        [unit for unit, _ in units_and_sizes],
         tokenization.TokenizerSpec(**{**_tuples(job["tokenizer"]), "path": str(state / TOKENIZER)}),
         None if job["template"] is None else tokenization.TemplateSpec(**job["template"]),
         run,
     )
-    sizes = [size for _, size in found]
+    sizes = [size for _, size in units_and_sizes]
     tokenizer_path = os.path.abspath(job["tokenizer"]["path"])
     return RankPlan(
-        PackConfig(**_tuples(job["config"])), described, sizes, job["tokenizer_engine"], job["max_bad"], tokenizer_path
+        PackConfig(**_tuples(job["config"])), spec, sizes, job["tokenizer_engine"], job["max_bad"], tokenizer_path
     )
 
 
 def _tuples(value: Any) -> Any:
-    """The values of an object with tuples where JSON has lists."""
+    """A value read from JSON, with tuples in place of lists."""
     if isinstance(value, dict):
         return {name: _tuples(each) for name, each in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -54,9 +54,10 @@ from packcli.pipeline.prepare import (
 )
 from packcli.pipeline.probe import text_bytes
 from packcli.pipeline.ranks.plan import RankPlan, fetch_tokenizer, read_plan, write_plan
-from packcli.pipeline.run import Run, log_entry
-from packcli.pipeline.workers import Schedule, make_job, run_units
-from packcli.storage import Heartbeat, Location, RemotePath, full_disk, is_full, locate
+from packcli.pipeline.run import Run, run_facts
+from packcli.pipeline.upkeep import cleaned_up, log_run
+from packcli.pipeline.workers import Schedule, run_units
+from packcli.storage import Heartbeat, Location, RemotePath, locate
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +106,11 @@ def plan(
     target.check_ours()
     target.refuse_locked()
     sources = find_inputs(inputs, target, config, options, lambda message: emit(Warned(message)))
-    config, described = describe_all(config, options, target, sources, emit)
+    config, spec = describe_all(config, options, target, sources, emit)
     with target.locked():
-        here = dataclasses.replace(options, engine="serial", ray_address=None)
-        Run(config, here, target, emit).prepare(described)  # its checks; ranks make their own choice of engine
-        write_plan(target, described, config, options)
+        local = dataclasses.replace(options, engine="serial", ray_address=None)
+        Run(config, local, target, emit).prepare(spec)  # its checks; ranks make their own choice of engine
+        write_plan(target, spec, config, options)
     return target.root
 
 
@@ -145,27 +146,19 @@ def run(
     target = Output(locate(output))
     _refuse_no_output(target)
     with contextlib.ExitStack() as stack:
-        planned = read_plan(target, slice(rank, None, world_size), input_root)
+        rank_plan = read_plan(target, slice(rank, None, world_size), input_root)
         if isinstance(target.root, RemotePath):  # workers open the tokenizer by its path
-            planned = fetch_tokenizer(planned, stack.enter_context(tempfile.TemporaryDirectory(prefix="packcli-")))
-        share = _Share(target, planned, on_event or (lambda event: None))
-        facts = {"state": "running", "num_units": len(planned.described.units)}
+            rank_plan = fetch_tokenizer(rank_plan, stack.enter_context(tempfile.TemporaryDirectory(prefix="packcli-")))
+        share = _Share(target, rank_plan, on_event or (lambda event: None))
+        facts = {"state": "running", "num_units": len(rank_plan.spec.units)}
         note = stack.enter_context(target.beside(rank, world_size, **facts))
-        try:
-            share.do(note, workers or num_cpus(), tokenizer_engine or planned.tokenizer_engine)
-        except BaseException as error:
-            with contextlib.suppress(PackcliError, OSError):  # a full disk has no room for it
-                note.leave(state="failed", error=_said(error), ended=time.strftime("%Y-%m-%d %H:%M:%S %z"))
-            with contextlib.suppress(PackcliError, OSError):
-                _sweep_alone(target, note)
-            if is_full(error):
-                raise full_disk(target.root, 0) from error
-            raise
+        with cleaned_up(target, sweep=lambda: _sweep_alone(target, note)), _failure_noted(note):
+            share.do(note, workers or num_cpus(), tokenizer_engine or rank_plan.tokenizer_engine)
         return Ran(
             target.root,
             rank,
             world_size,
-            len(planned.described.units),
+            len(rank_plan.spec.units),
             share.num_done,
             share.num_bytes,
             time.perf_counter() - began,
@@ -175,61 +168,63 @@ def run(
 class _Share:
     """The units of one rank."""
 
-    def __init__(self, target: Output, planned: RankPlan, emit: Emit) -> None:
-        self._target, self._planned, self._emit = target, planned, emit
-        self._plan = self._plan_mark()
+    def __init__(self, target: Output, rank_plan: RankPlan, emit: Emit) -> None:
+        self._target, self._rank_plan, self._emit = target, rank_plan, emit
+        self._plan = self._plan_identity()
         self.num_done = self.num_bytes = 0
 
     def do(self, note: Heartbeat, workers: int, tokenizer_engine: str) -> None:
         """Does what is left of them."""
         began, started = time.perf_counter(), time.time()
-        planned, described, config = self._planned, self._planned.described, self._planned.config
+        rank_plan, spec, config = self._rank_plan, self._rank_plan.spec, self._rank_plan.config
         self._refuse_other_inputs()
-        refuse_changed_rows(self._target, described, config)
+        refuse_changed_rows(self._target, spec, config)
         done, todo = self._committed()
-        sizes = {unit.index: size for unit, size in zip(described.units, planned.sizes, strict=True)}
+        sizes = {unit.index: size for unit, size in zip(spec.units, rank_plan.sizes, strict=True)}
         left = sum(sizes[unit.index] for unit in todo)
         note.tell(num_units_left=len(todo), num_bytes=left, num_units_done=0, num_bytes_done=0, seconds=0.0)
         if not todo:
             return
-        crew = local_executor(workers, len(todo))
-        note.tell(workers=crew.workers)
-        mine = dataclasses.replace(described, units=todo)
-        sample, _ = probe.sample(mine, config)
-        chosen = tokenization.choose_engine(
-            described.tokenizer,
+        executor = local_executor(workers, len(todo))
+        note.tell(workers=executor.workers)
+        sample, _ = probe.sample(dataclasses.replace(spec, units=todo), config)
+        choice = tokenization.choose_engine(
+            spec.tokenizer,
             tokenizer_engine,
             sample,
-            num_bytes=text_bytes(described.sources),
-            threads=crew.threads,
+            num_bytes=text_bytes(spec.sources),
+            threads=executor.threads,
         )
-        ready = Schedule(done, todo, chosen, crew, sum(planned.sizes), left, limit_of(planned))
+        schedule = Schedule(done, todo, choice, executor, sum(rank_plan.sizes), left, limit_of(rank_plan))
         for split in splits_of(config):
             (self._target.root / folder_of(config, split)).mkdir(exist_ok=True)
-        self._emit(Started(ready.total_bytes, ready.total_bytes - left, crew.workers))
+        self._emit(Started(schedule.total_bytes, schedule.total_bytes - left, executor.workers))
         stats = Stats()
-        job = make_job(self._target, described, config, ready)
-        with contextlib.closing(run_units(job, self._hand_out(todo), ready, self._emit)) as results:
-            for new in results:
-                for each in new:
+        units = self._hand_out(todo)
+        with contextlib.closing(run_units(self._target, spec, config, schedule, units, self._emit)) as results:
+            for sidecars in results:
+                for each in sidecars:
                     stats += each.stats
                 self.num_done += 1
-                self.num_bytes += sizes[new[0].unit]
+                self.num_bytes += sizes[sidecars[0].unit]
                 seconds = round(time.perf_counter() - began, 3)
                 note.tell(num_units_done=self.num_done, num_bytes_done=self.num_bytes, seconds=seconds)
-        entry = {
-            **log_entry(started, time.perf_counter() - began, stats, described, ready),
-            "tokenizer_path": planned.tokenizer_path,
-            **{name: note.facts[name] for name in ("rank", "world_size")},
+        rank, world_size, seconds = note.facts["rank"], note.facts["world_size"], time.perf_counter() - began
+        facts = {
+            **run_facts(seconds, stats, spec, schedule),
+            "tokenizer_path": rank_plan.tokenizer_path,
+            "rank": rank,
+            "world_size": world_size,
         }
-        self._target.log(f"{RANKS}/{entry['rank']:05d}-{entry['world_size']:05d}.jsonl", **entry)
+        file_name = f"{RANKS}/{rank:05d}-{world_size:05d}.jsonl"
+        log_run(self._target, started, seconds, file_name=file_name, **facts)
 
     def _committed(self) -> tuple[Committed, list[readers.Unit]]:
-        """What is done of these units, and those that are not: by a look at their sidecars, and at no others."""
-        described = self._planned.described
-        done = Committed(is_whole=np.zeros(described.run["num_units"], dtype=np.bool_))
+        """What is done of these units, and those that are not done; only their own sidecars are read."""
+        spec = self._rank_plan.spec
+        done = Committed(is_whole=np.zeros(spec.run["num_units"], dtype=np.bool_))
         todo = []
-        for unit in described.units:
+        for unit in spec.units:
             parts = [sidecar for sidecar, _ in read_unit(self._target.root, unit.index)]
             done.num_parts += len(parts)
             if parts and parts[-1].is_last:
@@ -240,13 +235,13 @@ class _Share:
         return done, todo
 
     def _hand_out(self, todo: list[readers.Unit]) -> Iterator[readers.Unit]:
-        """The units, one by one, but for those that another process has done meanwhile.
+        """The units, one by one, without those that another process has done meanwhile.
 
         Raises:
             MismatchError: the output was begun anew: what this rank would write is not part of it.
         """
         for number, unit in enumerate(todo):
-            if self._plan_mark() != self._plan:
+            if self._plan_identity() != self._plan:
                 raise MismatchError(f"{self._target.root} was begun anew while this rank ran", "start the rank again")
             if number:
                 parts = read_unit(self._target.root, unit.index)
@@ -254,7 +249,7 @@ class _Share:
                     continue
             yield unit
 
-    def _plan_mark(self) -> object:
+    def _plan_identity(self) -> object:
         """What changes when the output is begun anew."""
         path = self._target.state / PLAN
         try:
@@ -267,9 +262,9 @@ class _Share:
 
     def _refuse_other_inputs(self) -> None:
         """Raises when an input of these units is not there, or is not as long as it was."""
-        described = self._planned.described
-        for index in sorted({span.source for unit in described.units for span in unit.spans}):
-            source = described.sources[index]
+        spec = self._rank_plan.spec
+        for index in sorted({span.source for unit in spec.units for span in unit.spans}):
+            source = spec.sources[index]
             try:
                 size = locate(source.path).stat().st_size
             except OSError as error:
@@ -302,36 +297,30 @@ def finish(output: str | os.PathLike[str] | Location, *, workers: int = 0) -> Re
         if target.is_finished:
             report = read_report(target.root)
             return dataclasses.replace(report, status="up to date")
-        planned = read_plan(target, slice(0, 0))
-        run = planned.described.run
-        try:
+        rank_plan = read_plan(target, slice(0, 0))
+        run = rank_plan.spec.run
+        with cleaned_up(target):
             stats = finish_output(
                 target,
                 run,
-                planned.config,
-                planned.described.tokenizer,
-                limit=limit_of(planned),
+                rank_plan.config,
+                rank_plan.spec.tokenizer,
+                limit=limit_of(rank_plan),
                 workers=workers or num_cpus(),
             )
-        except BaseException as error:
-            with contextlib.suppress(OSError):
-                target.sweep()
-            if is_full(error):
-                raise full_disk(target.root, 0) from error
-            raise
         entry = _log_of_ranks(target, stats, time.perf_counter() - began)
         if entry:
             target.log(**entry)
         return Report(target.root, run, stats, "finished", entry)
 
 
-def limit_of(planned: RankPlan) -> Limit:
+def limit_of(rank_plan: RankPlan) -> Limit:
     """How many rows the run may skip."""
-    return make_limit(planned.config, RunOptions(max_bad=planned.max_bad), planned.described.sources)
+    return make_limit(rank_plan.config, RunOptions(max_bad=rank_plan.max_bad), rank_plan.spec.sources)
 
 
 def _log_of_ranks(target: Output, stats: Stats, seconds: float) -> dict[str, Any]:
-    """One line for the run log out of those of the ranks: their sums, and the engine of the last one."""
+    """One line for the run log, made of the lines of the ranks: their sums, and the rest as in the newest of them."""
     entries = []
     paths: Iterable[Location] = (target.state / RANKS).glob("*.jsonl")
     for path in sorted(paths, key=str):
@@ -357,9 +346,9 @@ def _refuse_no_output(target: Output) -> None:
 
 
 def _sweep_alone(target: Output, note: Heartbeat) -> None:
-    """Removes what was left half written here, when nobody else could be writing it.
+    """Removes temporary files here, unless another rank runs that could be writing them.
 
-    What is there is listed first: whoever comes between the list and the look round has written none of it.
+    What is there is listed first: a rank that begins after the list has written none of it.
     """
     left_over = target.left_over()
     if not any(each.is_alive for each in target.ranks(note.now)):  # this one has failed, and so is not among them
@@ -367,7 +356,18 @@ def _sweep_alone(target: Output, note: Heartbeat) -> None:
             path.unlink(missing_ok=True)
 
 
-def _said(error: BaseException) -> str:
+@contextlib.contextmanager
+def _failure_noted(note: Heartbeat) -> Iterator[None]:
+    """What goes wrong inside stands in the note of the rank, for `status`."""
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(PackcliError, OSError):  # a full disk has no room for it
+            note.leave(state="failed", error=_message_of(error), ended=time.strftime("%Y-%m-%d %H:%M:%S %z"))
+        raise
+
+
+def _message_of(error: BaseException) -> str:
     if isinstance(error, PackcliError):
         return error.message
     if isinstance(error, KeyboardInterrupt):

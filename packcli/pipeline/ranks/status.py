@@ -59,7 +59,7 @@ class Status:
     num_units: int
     num_units_done: int
     num_units_running: int
-    """In work now, about: a living rank has one in each worker."""
+    """In work now, about: one for each worker of a running rank."""
     num_bytes: int
     """Of the input files, about."""
     num_bytes_done: int
@@ -91,7 +91,7 @@ def status(output: str | os.PathLike[str] | Location) -> Status:
     num_units = int(run["num_units"])
     is_whole = _whole_units(root, num_units)
     num_bytes, num_bytes_done = _bytes(target, run, is_whole)
-    notes = [each for each in target.ranks(now) if each.is_alive or not _is_made_good(each, is_whole)]
+    notes = [each for each in target.ranks(now) if each.is_alive or not _is_replaced(each, is_whole)]
     ranks, running = [_rank(each) for each in notes], [each for each in notes if each.is_alive]
     num_done, left = int(np.count_nonzero(is_whole)), num_bytes - num_bytes_done
     in_work = sum(
@@ -130,8 +130,8 @@ def _whole_units(root: Location, num_units: int) -> np.ndarray[Any, np.dtype[np.
     highest = np.flatnonzero(np.append(units[1:] != units[:-1], len(units) > 0))
     counts = np.diff(highest, prepend=-1)
     highest = highest[(counts == parts[highest] + 1) & (units[highest] < num_units)]
-    found = zip(units[highest].tolist(), parts[highest].tolist(), strict=True)
-    for unit, is_last in concurrently(root, functools.partial(_is_last, root), found):
+    last_parts = zip(units[highest].tolist(), parts[highest].tolist(), strict=True)
+    for unit, is_last in concurrently(root, functools.partial(_is_last, root), last_parts):
         is_whole[unit] = is_last
     return is_whole
 
@@ -152,7 +152,7 @@ def _is_last(root: Location, unit_part: tuple[int, int]) -> tuple[int, bool]:
 
 
 def _bytes(target: Output, run: dict[str, Any], is_whole: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[int, int]:
-    """Bytes of the input, and of the units that are done; in proportion where no plan for ranks tells."""
+    """Bytes of the input, and of the units that are done: as in the plan for ranks, or in proportion without one."""
     total = done = 0
     try:
         for unit, size in read_units(target.state / UNITS, slice(None)):
@@ -164,7 +164,7 @@ def _bytes(target: Output, run: dict[str, Any], is_whole: np.ndarray[Any, np.dty
     return total, done
 
 
-def _is_made_good(each: Seen, is_whole: np.ndarray[Any, np.dtype[np.bool_]]) -> bool:
+def _is_replaced(each: Seen, is_whole: np.ndarray[Any, np.dtype[np.bool_]]) -> bool:
     """Whether all units of a rank that failed or died are done: by it, or by others."""
     rank, world_size = int(each.data.get("rank", 0)), int(each.data.get("world_size", 1))
     return bool(is_whole[rank :: max(world_size, 1)].all())

@@ -268,7 +268,7 @@ def engine(tmp_path_factory):
         patch.setenv("RAY_AUTH_MODE", QUIET["RAY_AUTH_MODE"])
         _, address = stack.enter_context(ray_head(cpus=2))
         found = stack.enter_context(
-            open_ray(address, limit=0, ground=lambda: NodeRequirements.of(folder, []), warn=None)
+            open_ray(address, limit=0, requirements=lambda: NodeRequirements.of(folder, []), warn=None)
         )
         yield lambda work, items, emit=lambda event: None: found.run(work, items, workers=2, emit=emit)
 
