@@ -1,29 +1,34 @@
-"""Which fields hold the text, and the way from chunks to texts."""
+"""Which fields of the records are used, and as what: nothing is guessed."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
-
-import pyarrow as pa
+from collections.abc import Mapping, Sequence
 
 from packcli.config import OPTIONAL, REQUIRED, is_template, template_fields
-from packcli.errors import BadRowError, FieldError, NoInputError, PackcliError, StorageError, nearest
-from packcli.readers.arrow_files import check_columns, is_text, open_arrow
-from packcli.readers.bad_rows import BadRows
-from packcli.readers.chunks import BytesChunk, LineChunk
-from packcli.readers.extractors import records_of
-from packcli.readers.faults import Members, RefusalError, parse
-from packcli.readers.files import open_parquet
-from packcli.readers.parts import read_parts
-from packcli.readers.shapes import Fields, describe, detect, mapping, shaped_fields
-from packcli.readers.sources import Source, Span
-from packcli.readers.units import Unit
+from packcli.errors import FieldError, NoInputError, nearest
+from packcli.readers.arrow_files import check_columns
+from packcli.readers.shapes import Fields, describe, detect, is_list, mapping, shaped_fields
+from packcli.readers.sources import Source
+from packcli.readers.survey import joined, schema_of, survey
 
 DEFAULT_FIELD = "text"
 
-CANDIDATES = 100
-"""Records that are looked at for the record shape where bad ones are passed over."""
+LABELS = (
+    *("id", "_id", "uid", "uuid", "guid", "key", "index", "hash", "md5", "sha1", "sha256"),
+    *("url", "uri", "link", "source", "origin", "path", "file", "filename", "name", "title", "author", "license"),
+    *("date", "time", "timestamp", "created", "lang", "language", "version", "split", "subset"),
+    *("category", "type", "label", "tag", "tags", "role"),
+)
+"""Fields that hold strings, and hardly ever the text: never taken for it unless they are asked for."""
+
+BINARY = ("binary", "large_binary", "fixed_size_binary")
+
+MARKS = {
+    "messages": ("role", "content"),
+    "conversations": ("from", "value"),
+    "input_ids": ("int",),
+}
+"""Part of a record -> words in the kind or column type of a list that could be it."""
 
 
 def find_fields(
@@ -34,10 +39,10 @@ def find_fields(
     format_: str | None = None,
     mapped: Sequence[str] = (),
 ) -> Fields:
-    """Resolves the record shape and its fields from the options and from the first record or schema.
+    """Resolves the record shape and its fields from the options, and from many records or schemas.
 
-    Without options: the one shape that the first record has, where text is the field `text`, or the only field that
-    holds a string.
+    Without options: the one shape that the records have (see survey), where text is the field `text`, or the only
+    field that holds a string, if none beside it could be the text.
 
     Args:
         sources: What is to be read.
@@ -60,21 +65,26 @@ def find_fields(
                 "--format, --field, --text-field and --text-template say nothing about .txt files", "leave them out"
             )
         return Fields(())
-    first: PackcliError | None = None
-    for source, found in _candidates(structured):
-        try:
-            if isinstance(found, PackcliError):
-                raise found
-            fields = _resolve(source, found, sources, text_field, text_template, format_, parts)
-            break
-        except PackcliError as error:
-            first = first or error
-    else:
+    surveyed = list(survey(structured))
+    if not surveyed:
         others = ", nor in the others" * (len(structured) > 1)
-        raise first or NoInputError(f"{structured[0].name}: no record in it{others}")
+        raise NoInputError(f"{structured[0].name}: no record in it{others}")
+    source, found = surveyed[0]
+    if format_ is None and not (text_field or text_template or parts):
+        _refuse_several_shapes(surveyed)
+    for _, more in surveyed[1:]:
+        found = joined(found, more)
+    fields = _resolve(source, found, sources, text_field, text_template, format_, parts)
+    required = [name for name in fields.names if name not in fields.optional]
+    for each, its_fields in surveyed:
+        if each.format == "json" and not each.skip_bad and not set(required) & set(its_fields):
+            raise FieldError(
+                f"{each.name}: no field {' or '.join(map(repr, required))} in its records: {describe(its_fields)}",
+                "pack files of another shape on their own",
+            )
     for each in structured:
         if each.format in ("parquet", "arrow"):
-            check_columns(each, _schema(each), fields)
+            check_columns(each, schema_of(each), fields)
     return fields
 
 
@@ -91,7 +101,10 @@ def _resolve(
     if text_field is not None or text_template is not None:
         format_ = "text"
     elif format_ is None:
-        format_ = detect(source.name, found, parts) or "text"
+        format_ = detect(source.name, found, parts)
+        if format_ is None and not parts:
+            _refuse_pairs(source, found)
+        format_ = format_ or "text"
     if format_ == "text":
         if set(parts) - {"text"}:
             raise FieldError(
@@ -125,79 +138,62 @@ def _text_fields(source: Source, found: dict[str, str], text_field: str | None, 
     return Fields(wanted, text_template)
 
 
-def _choose(source: Source, found: dict[str, str]) -> str:
-    strings = [name for name, kind in found.items() if kind == "string"]
-    if DEFAULT_FIELD in strings:
-        return DEFAULT_FIELD
-    if len(strings) == 1:
-        return strings[0]
-    several = "several fields could be the text" if strings else "no field holds text"
-    example = "\\n".join("{" + name + "}" for name in strings[:2])
-    hint = f"choose one with --text-field, or join some with --text-template '{example}'" if strings else ""
-    if len(strings) > 1:
-        pair = f"--field prompt={strings[0]} --field completion={strings[1]}"
-        hint += f"; for a prompt and its completion: {pair}"
-    raise FieldError(f"{source.name}: {several}: {describe(found)}", hint)
+def _refuse_several_shapes(surveyed: Sequence[tuple[Source, Mapping[str, str]]]) -> None:
+    """Raises FieldError where the records of one file have another shape than those of another."""
+    shapes: dict[str, Source] = {}
+    for source, found in surveyed:
+        shape = detect(source.name, found, {})
+        if shape is not None:
+            shapes.setdefault(shape, source)
+    if len(shapes) > 1:
+        (first, source), (second, other) = list(shapes.items())[:2]
+        raise FieldError(
+            f"{other.name}: records of another shape: {second}; those of {source.name} are {first}",
+            "pack them on their own",
+        )
 
 
-def _schema(source: Source) -> pa.Schema:
-    if source.format == "parquet":
-        schema = open_parquet(source).schema_arrow
-    else:
-        with open_arrow(source)[0] as reader:
-            schema = reader.schema
-    try:
-        list(map(str, schema.names))
-    except UnicodeDecodeError:
-        raise StorageError(f"{source.path}: damaged: the name of a column is not UTF-8") from None
-    return schema
-
-
-def _candidates(sources: Sequence[Source]) -> Iterator[tuple[Source, dict[str, str] | PackcliError]]:
-    """What tells the record shape: the first record, or one of the first where bad ones are passed over."""
-    for source in sources:
-        for number, found in enumerate(_records_of_source(source)):
-            yield source, found
-            if not source.skip_bad:
-                return
-            if number + 1 == CANDIDATES or source.format != "json":
-                break
-
-
-def _records_of_source(source: Source) -> Iterator[dict[str, str] | PackcliError]:
-    """Name -> kind of every field of a source, from its schema or of each record; or what is wrong with the record."""
-    if source.format in ("parquet", "arrow"):
-        yield {column.name: "string" if is_text(column.type) else str(column.type) for column in _schema(source)}
+def _refuse_pairs(source: Source, found: Mapping[str, str]) -> None:
+    """Raises FieldError for preference pairs: to train on one answer, or on both, is nothing to guess."""
+    if "chosen" not in found or "rejected" not in found:
         return
-    unit = Unit(0, (Span(0),))
-    for part in read_parts(unit, [source], Fields(()), unit_bytes=1 << 62, hashed=False):
-        for chunk in part.chunks():
-            if isinstance(chunk, LineChunk | BytesChunk):
-                yield from _look_at(chunk, source)
+    way = "--field messages=chosen" if is_list(found["chosen"]) else "--field prompt=prompt --field completion=chosen"
+    raise FieldError(
+        f"{source.name}: preference pairs (chosen, rejected), which packcli does not pack: {describe(found)}",
+        f"{way} trains on the chosen answers alone",
+    )
 
 
-def _look_at(chunk: LineChunk | BytesChunk, source: Source) -> Iterator[dict[str, str] | PackcliError]:
-    for record, row in zip(*records_of(chunk), strict=True):
-        raw = bytes(record)
-        if raw.isspace():
-            continue
-        try:
-            first = parse(raw, mended=source.lenient)
-        except RefusalError as refusal:
-            try:
-                BadRows([dataclasses.replace(source, skip_bad=False)]).add(chunk, int(row), *refusal.verdict)
-            except BadRowError as bad:
-                yield bad
-            continue
-        if isinstance(first, Members):
-            yield {name: _json_kind(value) for name, value in first}
-        else:
-            yield FieldError(
-                f"{source.name}:{row + 1}: the first record is {_json_kind(first)}, not an object",
-                'packcli reads one object a line, such as {"text": "..."}',
-            )
+def _choose(source: Source, found: Mapping[str, str]) -> str:
+    """The field that is the text: `text`, or the only one that holds a string where nothing else could be the text."""
+    if "string" in found.get(DEFAULT_FIELD, "").split(" or "):
+        return DEFAULT_FIELD
+    strings = [name for name, kind in found.items() if kind == "string"]
+    others = [name for name, kind in found.items() if _may_hold_text(kind)]
+    if len(strings) == 1 and not others and strings[0].lower() not in LABELS:
+        return strings[0]
+    if not strings:
+        what = "no field holds text"
+    else:
+        what = "several fields could be the text" if strings[1:] or others else "no field is surely the text"
+    raise FieldError(f"{source.name}: {what}: {describe(found)}", "; ".join(_ways(found, strings)))
 
 
-def _json_kind(value: object) -> str:
-    names: dict[type, str] = {str: "string", Members: "object", list: "array", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")
+def _may_hold_text(kind: str) -> bool:
+    """Whether records might keep their text in a field of this kind that is not a string: then nothing is guessed."""
+    return kind == "null" or " or " in kind or is_list(kind) or kind.startswith(("object", "struct", "map", *BINARY))
+
+
+def _ways(found: Mapping[str, str], strings: Sequence[str]) -> list[str]:
+    """Options that could be meant, to be pasted."""
+    ways = []
+    for name, kind in found.items():
+        if is_list(kind):
+            part = next((part for part, marks in MARKS.items() if all(mark in kind for mark in marks)), None)
+            ways += [f"--field {part}={name}"] * (part is not None)
+    ways += [f"--text-field {name}" for name in strings[:3]]
+    if len(strings) > 1:
+        example = "\\n".join("{" + name + "}" for name in strings[:2])
+        ways.append(f"to join some, --text-template '{example}'")
+        ways.append(f"for a prompt and its completion, --field prompt={strings[0]} --field completion={strings[1]}")
+    return ways

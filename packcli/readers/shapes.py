@@ -12,6 +12,10 @@ ALSO_CALLED = {"output": "response"}
 """Part -> the other name that the field has in some data sets."""
 
 _LIST_KINDS = ("array", "list", "large_list", "fixed_size_list")
+
+JSON_IN_A_STRING = "string of JSON"
+"""The kind of a field of messages that holds them as JSON in a string."""
+
 LISTS = ("messages", "conversations", "input_ids")
 """Parts that are lists: a string of that name tells no format."""
 
@@ -73,9 +77,16 @@ def detect(place: str, found: Mapping[str, str], mapped: Mapping[str, str]) -> s
 def _is_there(part: str, found: Mapping[str, str]) -> bool:
     for name in (part, ALSO_CALLED.get(part)):
         kind = found.get(name) if name is not None else None
-        if kind is not None and (kind.startswith(_LIST_KINDS) if part in LISTS else kind != "null"):
+        if kind is not None and (
+            is_list(kind) or kind.startswith(JSON_IN_A_STRING) if part in LISTS else kind != "null"
+        ):
             return True
     return False
+
+
+def is_list(kind: str) -> bool:
+    """Whether some records hold a list in a field of this kind."""
+    return any(each.startswith(_LIST_KINDS) for each in kind.split(" or "))
 
 
 def shaped_fields(place: str, found: Mapping[str, str], format_: str, mapped: Mapping[str, str]) -> Fields:
@@ -113,8 +124,8 @@ def shaped_fields(place: str, found: Mapping[str, str], format_: str, mapped: Ma
             if name not in names:
                 names.append(name)
         parts.append((part, source))
-    prompt = dict(parts).get("prompt", "")
-    has_messages = format_ in ("chat", "sharegpt") or (prompt in found and found[prompt] != "string")
+    first_prompt = found.get(dict(parts).get("prompt", ""), "").split(" or ")[0]
+    has_messages = format_ in ("chat", "sharegpt") or is_list(first_prompt)
     return Fields(tuple(names), None, format_, tuple(parts), frozenset(optional), has_messages)
 
 

@@ -345,7 +345,7 @@ def test_the_shape_is_found_behind_bad_rows(tmp_path, tokenizer_dir):
     report = pack(tmp_path / "a.jsonl", tmp_path / "out", tokenizer_dir)
     assert report.manifest["text"]["fields"] == ["text"]
     assert report.stats.rejected_by_cause == {"missing-field": 2, "not-json": 1, "not-object": 2}
-    for rest, said in ((b"", "not valid JSON"), (b'{"n":1}\n' * 200 + b'{"text":"a"}', "not valid JSON")):
+    for rest, said in ((b"", "not valid JSON"), (b'{"n":1}\n' * 200 + b'{"text":"a"}', "no field holds text: n")):
         (tmp_path / "a.jsonl").write_bytes(b"x\n" + rest)
         with pytest.raises(errors.PackcliError, match=said):
             pack(tmp_path / "a.jsonl", tmp_path / "none", tokenizer_dir)

@@ -203,7 +203,8 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     [
         ({"text": "a"}, "text"),
         ({"id": "x", "text": "a", "url": "u"}, "text"),
-        ({"id": 1, "body": "a", "tags": ["x"], "meta": {"a": "b"}, "n": None, "ok": True}, "body"),
+        ({"id": 1, "body": "a", "score": 0.5, "ok": True}, "body"),
+        ({"text": "a", "tags": ["x"], "meta": {"a": "b"}, "n": None}, "text"),
         ({"text": 1, "body": "a"}, "body"),
         ({"": "a"}, ""),
     ],
