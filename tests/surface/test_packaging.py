@@ -14,6 +14,12 @@ PINS = {path.stem: path.read_text(encoding="utf-8").split() for path in sorted((
 REQUIREMENTS = [Requirement(each) for each in importlib.metadata.requires("packcli")]
 
 
+def applies(requirement, pins):
+    """gcsfs wants a newer fsspec than the oldest datasets does, so the oldest versions go without it."""
+    marker = str(requirement.marker)
+    return requirement.name != "packcli" and not (pins == "oldest" and 'extra == "gcs"' in marker)
+
+
 def versions(pins):
     return dict(pin.split("==") for pin in PINS[pins])
 
@@ -26,15 +32,15 @@ def test_pins_are_names_and_versions_that_the_ranges_admit(pins):
         assert re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", pin)
     found = versions(pins)
     for each in REQUIREMENTS:
-        if each.name != "packcli" and (each.marker is None or "python_version" not in str(each.marker)):
+        if applies(each, pins) and "python_version" not in str(each.marker):
             assert Version(found[each.name]) in each.specifier, each
 
 
 def test_the_oldest_versions_are_tried():
-    """Of every dependency, extras too: the lower bound of pyproject.toml."""
+    """Of every dependency, extras too but gcs: the lower bound of pyproject.toml."""
     found = versions("oldest")
     for each in REQUIREMENTS:
-        if each.name != "packcli":
+        if applies(each, "oldest"):
             (lowest,) = (part.version for part in each.specifier if part.operator == ">=")
             assert Version(found[each.name]) == Version(lowest), each
 
