@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from packcli.pipeline.merge import merge
     from packcli.pipeline.run import pack
     from packcli.training.load import load
-    from packcli.verify.restore import restore
+    from packcli.verification.restore import restore
 
 __version__ = "0.1.0"
 
@@ -58,7 +58,7 @@ _HOMES = {
     "pack": ("packcli.pipeline.run", "pack"),
     "pack_sequences": ("packcli.packing.in_memory", "pack_sequences"),
     "plan": ("packcli.packing.plan", "make_plan"),
-    "restore": ("packcli.verify.restore", "restore"),
+    "restore": ("packcli.verification.restore", "restore"),
     "stream_packs": ("packcli.packing.stream", "stream_packs"),
 }
 

@@ -72,7 +72,7 @@ def verify(
     with ExitCodes(debug) as errors:
         RunOptions(tokenizer_engine=tokenizer_engine)  # knows the names
 
-        from packcli import verify as verifying
+        from packcli import verification as verifying
         from packcli.cli.views.console import print_json, show_warning
         from packcli.cli.views.results import show_verdict
         from packcli.storage import locate

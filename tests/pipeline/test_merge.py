@@ -24,7 +24,7 @@ from packcli.dataset.fingerprint import sealed_bytes
 from packcli.dataset.members import member_of
 from packcli.errors import LockedError, MismatchError, NoInputError, OutputError, StorageError, UsageError
 from packcli.report import recount
-from packcli.verify import verify
+from packcli.verification import verify
 
 
 @pytest.fixture(scope="module")

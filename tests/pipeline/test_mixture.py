@@ -29,7 +29,7 @@ from packcli.pipeline import mixture
 from packcli.pipeline.mixture import NUM_BUCKETS, _name, buckets_of, num_tokens, plan_repeats
 from packcli.report import recount
 from packcli.seeds import ALL, row_hashes
-from packcli.verify import verify
+from packcli.verification import verify
 
 WORDS = "the cat sat on the mat and the dog ran after it while seven birds were singing in some other garden".split()
 

@@ -18,7 +18,7 @@ from packcli.dataset import read_report, read_unit
 from packcli.packing.strategies import STRATEGIES
 from packcli.pipeline import measure
 from packcli.report import compare, recount
-from packcli.verify import verify
+from packcli.verification import verify
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from packcli.dataset import Output
 from packcli.errors import LockedError, MismatchError, NoInputError, OutputError, StorageError, UsageError
 from packcli.storage import RemotePath, filesystem, location, locked, locks, processes, ranges
 from packcli.storage.filesystem import SCHEMES, persist, to_entry
-from packcli.verify import verify
+from packcli.verification import verify
 
 EVERY = 1 if os.environ.get("PACKCLI_EVERY_WAY") else 11
 """Which requests of a run fail, one in each of many runs; `make stress` asks for all."""

@@ -20,7 +20,7 @@ from packcli import errors, tokenization
 from packcli.cli.exit import storage_error
 from packcli.config import PackConfig
 from packcli.dataset.sidecar import read_sidecar
-from packcli.verify import verify
+from packcli.verification import verify
 
 EVERY_WAY = bool(os.environ.get("PACKCLI_EVERY_WAY"))
 """`make stress` lets every operation fail in every way and more of them; the suite takes the ways in turn."""

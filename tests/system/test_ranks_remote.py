@@ -16,7 +16,7 @@ from packcli.errors import LockedError, MismatchError, OutputError, StorageError
 from packcli.pipeline import Started, ranks
 from packcli.pipeline.ranks import status
 from packcli.storage import SILENCE_S, Heartbeat, RemotePath, heartbeats, look, read_heartbeats
-from packcli.verify import verify
+from packcli.verification import verify
 
 
 @pytest.fixture(scope="module")

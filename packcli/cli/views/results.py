@@ -11,7 +11,7 @@ from rich.table import Table
 from packcli.cli.views.console import clean
 from packcli.dataset import Report, reached
 from packcli.report import describe_records
-from packcli.verify import Absent, Verdict
+from packcli.verification import Absent, Verdict
 
 if TYPE_CHECKING:
     from packcli.exports import Exported

@@ -10,8 +10,8 @@ from typing import Any
 from packcli.dataset import Problem, check_output, check_same
 from packcli.errors import MismatchError
 from packcli.storage import Location
-from packcli.verify.deep import Absent, check_inputs
-from packcli.verify.restore import Restored, restore
+from packcli.verification.deep import Absent, check_inputs
+from packcli.verification.restore import Restored, restore
 
 
 @dataclass(slots=True)

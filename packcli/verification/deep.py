@@ -19,7 +19,7 @@ from packcli.errors import UsageError
 from packcli.packing import PackBatch, Sources, kept_lengths
 from packcli.storage import Location
 from packcli.tokenization import ENCODERS
-from packcli.verify.inputs import TokenizedPart, open_inputs, tokenize_unit
+from packcli.verification.inputs import TokenizedPart, open_inputs, tokenize_unit
 
 PROBLEMS_A_PART = 20
 

@@ -28,7 +28,7 @@ from packcli.pipeline import pin_strategy, run_unit
 from packcli.storage import Location, locate
 from packcli.storage.files import file_sha256
 from packcli.tokenization import ENCODERS
-from packcli.verify.inputs import Inputs, open_inputs, tokenize_rows
+from packcli.verification.inputs import Inputs, open_inputs, tokenize_rows
 
 Columns = dict[str, NDArray[Any] | tuple[NDArray[Any], ...]]
 """A row: int32 arrays; `sources` is (source, row, start, end)."""
