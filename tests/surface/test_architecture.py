@@ -13,8 +13,8 @@ import packcli as root
 
 PACKAGE = Path(root.__file__).parent
 
-LINE = """errors seeds config storage packing readers tokenization dataset pipeline verification report exports training
-          cli""".split()
+LINE = """errors results seeds config storage packing readers tokenization dataset pipeline verification report exports
+          training api cli""".split()
 """Modules and packages from the bottom up: each imports only what stands before it."""
 
 APART = {"verification", "report", "exports", "training"}

@@ -1,4 +1,4 @@
-"""Tables and histograms on a terminal: the views of `packcli stats`. Knows rich, as console does."""
+"""Tables and histograms on a terminal: the views of `packcli stats`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from rich.table import Table as Grid
 from packcli.cli.views.results import show_report
 from packcli.dataset import Report
 from packcli.errors import printable
-from packcli.report import Chart, Recount, Table, WhatIf, describe_records, report_charts, report_tables, what_if_tables
+from packcli.report import (
+    Chart,
+    Figures,
+    Recount,
+    Table,
+    WhatIf,
+    describe_records,
+    report_charts,
+    report_tables,
+    what_if_tables,
+)
 
 MAX_SOURCES = 20
 """Rows of the table of sources on a terminal; --csv, --markdown and --json have them all."""
@@ -24,6 +34,14 @@ def print_text(text: str) -> None:
     """Text for files and pipes, on stdout."""
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def show_figures(console: Console, figures: Figures) -> None:
+    """What `stats` found."""
+    if figures.what_if is not None:
+        show_what_if(console, figures.what_if)
+    else:
+        show_reports(console, figures.reports, figures.recounts)
 
 
 def show_reports(console: Console, reports: Sequence[Report], recounts: Sequence[Recount]) -> None:

@@ -1,4 +1,4 @@
-"""How far ranks have come, on a terminal. Knows rich, as console does."""
+"""How far ranks have come, on a terminal."""
 
 from __future__ import annotations
 

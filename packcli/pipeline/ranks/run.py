@@ -56,11 +56,12 @@ from packcli.pipeline.probe import text_bytes
 from packcli.pipeline.ranks.plan import RankPlan, fetch_tokenizer, read_plan, write_plan
 from packcli.pipeline.run import Run, log_entry
 from packcli.pipeline.workers import Schedule, make_job, run_units
+from packcli.results import Shown
 from packcli.storage import Heartbeat, Location, RemotePath, full_disk, is_full, locate
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
+@dataclass(frozen=True, slots=True, repr=False)
+class Ran(Shown):
     """What a rank did."""
 
     output: Location
@@ -73,6 +74,16 @@ class Ran:
     num_bytes: int
     """Of the input files that these cover, about."""
     seconds: float
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What was done, and how long it took."""
+        before = self.num_units - self.num_units_done
+        return [
+            ("rank", f"{self.rank} of {self.world_size}"),
+            ("units", f"{self.num_units_done:,} of its {self.num_units:,} done, {before:,} were done already"),
+            ("time", f"{self.seconds:,.1f} s"),
+            ("output", str(self.output)),
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints."""
