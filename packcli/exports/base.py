@@ -65,7 +65,7 @@ class Exported(Shown):
             (self.rows_are, f"{self.num_rows:,}, {self.num_tokens:,} tokens"),
             ("files", f"{len(self.files):,}, {self.num_bytes / 1e6:,.1f} MB"),
             ("output", f"{self.output} ({self.status})"),
-            ("load", self.load),
+            *(("" if number else "load", line) for number, line in enumerate(self.load.split("\n"))),
         ]
 
     def as_dict(self) -> dict[str, Any]:

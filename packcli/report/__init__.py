@@ -12,7 +12,7 @@ from __future__ import annotations
 from packcli.report.figures import Figures, asks_for_estimate, estimate, read_figures
 from packcli.report.packs import DecodedPack, DecodedPacks, Inspector, ShownPiece, read_packs
 from packcli.report.recount import Recount, recount
-from packcli.report.summary import describe_records
+from packcli.report.summary import closing_lines, describe_records
 from packcli.report.tables import Chart, Table, report_charts, report_tables, to_csv, to_markdown
 from packcli.report.what_if import WhatIf, compare
 from packcli.report.what_if_tables import what_if_tables
@@ -28,6 +28,7 @@ __all__ = [
     "Table",
     "WhatIf",
     "asks_for_estimate",
+    "closing_lines",
     "compare",
     "describe_records",
     "estimate",
