@@ -46,9 +46,9 @@ units.command(cls=VerbCommand)(cli_units.status)
 
 app.command(cls=VerbCommand, epilog=PACK_EPILOG)(pack)
 app.add_typer(units, name="units")
-app.command(cls=VerbCommand, epilog=verify.VERIFY_EPILOG)(verify.verify)
 app.command(cls=VerbCommand, epilog=stats.STATS_EPILOG)(stats.stats)
 app.command(cls=VerbCommand, epilog=inspect.INSPECT_EPILOG)(inspect.inspect)
+app.command(cls=VerbCommand, epilog=verify.VERIFY_EPILOG)(verify.verify)
 app.command(cls=VerbCommand, epilog=export.EXPORT_EPILOG)(export.export)
 app.command(cls=VerbCommand, epilog=merge.MERGE_EPILOG)(merge.merge)
 

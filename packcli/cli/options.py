@@ -122,21 +122,21 @@ def _signature(function: Function, rows: Iterable[Option], panel: str | None) ->
 class VerbCommand(TyperCommand):
     """A verb whose help shows options under headings; typer does so only with rich, which takes too long to import."""
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, then options by heading."""
-        sections: dict[str, list[tuple[str, str]]] = {}
+    def headings(self, ctx: Any) -> dict[str, list[Any]]:
+        """Heading -> what stands under it: arguments, then options as they were declared, then those of every verb."""
+        found: dict[str, list[Any]] = {}
         for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                panel = getattr(parameter, "rich_help_panel", None) or "Options"
-                if parameter.param_type_name == "argument":
-                    panel = "Arguments"
-                elif parameter.name == "help":
-                    panel = OTHER
-                sections.setdefault(panel, []).append(record)
-        other = sections.pop(OTHER, [])
-        for title, records in sections.items():
-            with formatter.section(title):
-                formatter.write_dl(records)
-        with formatter.section(OTHER):
-            formatter.write_dl(other)
+            heading = getattr(parameter, "rich_help_panel", None) or "Options"
+            if parameter.param_type_name == "argument":
+                heading = "Arguments"
+            elif parameter.name == "help":
+                heading = OTHER
+            found.setdefault(heading, []).append(parameter)
+        found[OTHER] = found.pop(OTHER)
+        return found
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Writes them for --help."""
+        for heading, parameters in self.headings(ctx).items():
+            with formatter.section(heading):
+                formatter.write_dl([parameter.get_help_record(ctx) for parameter in parameters])

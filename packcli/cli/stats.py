@@ -31,7 +31,7 @@ packcli/json.md describes the keys of --json and the columns of --csv."""
 
 DIRECTORIES, INPUT = "Packed directories", "Raw input (as for pack)"
 
-AS_OF_PACK = [
+AS_OF_PACK = (
     "tokenizer",
     "format",
     "field",
@@ -43,9 +43,8 @@ AS_OF_PACK = [
     "loss",
     "loss_on_eot",
     "chat_template",
-    "seed",
     "workers",
-]
+)
 """What decides about lengths and masks, and how fast they are found."""
 
 OF_INPUT = [

@@ -19,7 +19,7 @@ from __future__ import annotations
 from packcli.config.bad_rows import DEFAULT_MAX_BAD, MaxBad, commonest, parse_max_bad
 from packcli.config.mixture import parse_count, parse_mix
 from packcli.config.notation import parse_size
-from packcli.config.options import OPTIONS, TABLE, Option, describe, make_settings
+from packcli.config.options import OPTIONS, TABLE, Option, make_settings
 from packcli.config.record_shapes import FORMATS, OPTIONAL, REQUIRED, is_template, split_mapping, template_fields
 from packcli.config.settings import PackConfig, RunOptions, reading_rules
 from packcli.config.toml import read_settings, read_toml
@@ -36,7 +36,6 @@ __all__ = [
     "PackConfig",
     "RunOptions",
     "commonest",
-    "describe",
     "is_template",
     "make_settings",
     "parse_count",

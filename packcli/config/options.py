@@ -3,7 +3,6 @@
     packcli pack --max-len 4096        cli.options   makes the flags and their help of a row
     packcli.pack(..., max_len=4096)    api           has the same names; a test compares
     max-len = 4096                     toml          reads the same names in packcli.toml
-    manual                             describe      a Markdown table of the rows
 
 What a field means, its type and its default stand in `settings`.
 """
@@ -329,18 +328,3 @@ def make_settings(given: Mapping[str, Any]) -> tuple[PackConfig, RunOptions]:
     values = {name: OPTIONS[name].from_text(value) for name, value in given.items() if name in OPTIONS}
     options = {name: values.pop(name) for name in RunOptions.__dataclass_fields__ if name in values}
     return PackConfig(**values), RunOptions(**options)
-
-
-def describe(options: Iterable[Option]) -> str:
-    """The rows as Markdown: a table for each panel, with flags, keyword and meaning."""
-    lines: list[str] = []
-    panel = None
-    for option in options:
-        if option.panel != panel:
-            panel = option.panel
-            lines += ["", f"### {panel}", "", "| option | in Python and packcli.toml | |", "|---|---|---|"]
-        value = f" {option.metavar or option.kind.__name__.upper()}" if option.kind is not bool else ""
-        flags = ", ".join(f"`{flag}{value}`" for each in option.flags for flag in each.split("/"))
-        cells = (flags, f"`{option.field}`", option.help)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines).lstrip("\n") + "\n"
