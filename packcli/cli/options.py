@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
@@ -96,12 +95,11 @@ def verb(
 
 def _signature(function: Function, rows: Iterable[Option], panel: str | None) -> inspect.Signature:
     """The parameters of a function as typer is to see them: rows in place of `given`, and --debug."""
-    hints = typing.get_type_hints(function, include_extras=True)
     kind = inspect.Parameter.KEYWORD_ONLY
     parameters: list[inspect.Parameter] = []
-    for each in inspect.signature(function).parameters.values():
+    for each in inspect.signature(function, eval_str=True).parameters.values():
         if each.name != "given":
-            parameters.append(each.replace(kind=kind, annotation=hints[each.name]))
+            parameters.append(each.replace(kind=kind))
             continue
         for row in rows:
             option = typer.Option(

@@ -72,7 +72,7 @@ TABLE = (
     Option(
         "columns",
         ("--columns",),
-        f"{_names(COLUMNS)}; or {_names(COLUMN_SETS)} [default: all].",
+        f"Columns to write: {_names(COLUMNS)}; or {_names(COLUMN_SETS)} [default: all].",
         OUTPUT,
         metavar="NAMES",
     ),
@@ -89,7 +89,7 @@ TABLE = (
     Option(
         "tokens",
         ("--tokens",),
-        "Tokens of the mixture, such as 10B [default: no repeats].",
+        "Size of the mixture in tokens, such as 10B [default: as many as there are without repeats].",
         INPUT,
         metavar="N",
         parse=parse_count,
@@ -107,14 +107,14 @@ TABLE = (
     Option(
         "text_field",
         ("--text-field",),
-        "Field of the text [default: text, or the only string].",
+        "The field that holds the text [default: text, or the only string].",
         INPUT,
         metavar="NAME",
     ),
     Option(
         "text_template",
         ("--text-template",),
-        "Join fields: '{question}\\n{answer}'.",
+        "The text, made of several fields: '{question}\\n{answer}'.",
         INPUT,
         metavar="T",
         escapes=True,
@@ -131,8 +131,8 @@ TABLE = (
     Option(
         "strategy",
         ("--strategy",),
-        "concat, best-fit, shuffle-fit, first-fit, next-fit, pad [default: concat for text, else best-fit]; or a "
-        "function of yours: module:function, file.py:function.",
+        "How packs are planned: concat, best-fit, shuffle-fit, first-fit, next-fit, pad [default: concat for text, "
+        "else best-fit]; or a function of yours: module:function, file.py:function.",
         PACKING,
         metavar="NAME",
     ),
@@ -196,7 +196,7 @@ TABLE = (
     Option(
         "tokenizer",
         ("--tokenizer",),
-        "tokenizer.json, directory with one, or hub name [default: builtin].",
+        "A tokenizer.json, a directory with one, or a name from the hub [default: builtin].",
         TOKENS,
         metavar="T",
     ),
@@ -210,7 +210,7 @@ TABLE = (
     Option(
         "eos_token",
         ("--eos-token",),
-        "EOS, if the tokenizer names none or another.",
+        "The EOS token, where the tokenizer names none or another one is wanted.",
         TOKENS,
         metavar="TOKEN",
     ),
@@ -219,21 +219,21 @@ TABLE = (
     Option(
         "pad_token",
         ("--pad-token",),
-        "Padding [default: the tokenizer's, else EOS].",
+        "The token that fills packs [default: the tokenizer's, else EOS].",
         TOKENS,
         metavar="TOKEN",
     ),
     Option(
         "allow_special",
         ("--allow-special",),
-        "Special tokens in the text become control tokens.",
+        "Special tokens that are spelled in the text become control tokens.",
         TOKENS,
         bool,
     ),
     Option(
         "loss",
         ("--loss",),
-        "all, completion, assistant, last-assistant [default: by record shape].",
+        "Which tokens carry loss: all, completion, assistant, last-assistant [default: by record shape].",
         LOSS,
         metavar="WHAT",
     ),
@@ -247,14 +247,14 @@ TABLE = (
     Option(
         "chat_template",
         ("--chat-template",),
-        "Jinja file, name, or chatml [default: the tokenizer's own].",
+        "A Jinja file, the name of a template, or chatml [default: the tokenizer's own].",
         LOSS,
         metavar="T",
     ),
     Option(
         "date",
         ("--date",),
-        "Today, to templates [default: the first run's].",
+        "What chat templates take for today [default: the day of the first run].",
         LOSS,
         metavar="YYYY-MM-DD",
     ),
@@ -268,7 +268,7 @@ TABLE = (
     Option(
         "max_bad",
         ("--max-bad",),
-        f"With skip: more bad rows are exit code 4 [default: {DEFAULT_MAX_BAD}].",
+        f"With skip: more such rows end the run with exit code 4 [default: {DEFAULT_MAX_BAD}].",
         BAD_ROWS,
         metavar="N|P%",
     ),
@@ -291,7 +291,7 @@ TABLE = (
     Option(
         "engine",
         ("--engine",),
-        f"What works on units: {_names(ENGINES)} [default: auto].",
+        f"What works on the units: {_names(ENGINES)} [default: auto].",
         WORK,
         metavar="NAME",
     ),
