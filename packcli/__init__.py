@@ -1,11 +1,11 @@
 """packcli: raw text in, packed Arrow shards out.
 
     packcli.pack("data.jsonl", "out", max_len=2048)   a Report; the same as `packcli pack`
-    packcli.stats("out"), packcli.stats("data.jsonl")  the figures of an output; of raw input, what packing would give
+    packcli.stats("out")                              its figures; of raw input, what packing would give
     packcli.inspect("out", row=17)                    packs as people read them
     packcli.verify("out", deep=True)                  a Verdict: is it whole and right
     packcli.units.plan, .run, .finish, .status        a run that is shared out to processes on any machines
-    packcli.progress()                                what shows the events of a run: with ... as on_event
+    packcli.progress()                                shows events: with packcli.progress() as bar, on_event=bar
     packcli.plan(lengths, 2048)                       a Plan: pure NumPy, no file is opened
     packcli.load("out")                               datasets.Dataset or DatasetDict, mapped
     packcli.restore("out", 17)                        one row, made again from the inputs
