@@ -17,8 +17,8 @@
 130, 143 and 141 are the signals INT, TERM and PIPE. Anything that is not a PackcliError is a bug
 and keeps its traceback. Messages say what is wrong and where; `hint` says which option mends it.
 
-
-Text from strangers, made safe to show: control characters, bidi controls and escapes become visible."""
+Here are also the nearest of several names, and text from strangers made safe to show.
+"""
 
 from __future__ import annotations
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from packcli import __version__
 from packcli.cli import export, inspect, merge, stats, verify
 from packcli.cli import units as cli_units
-from packcli.cli.exit import ExitCodes
+from packcli.cli.options import VerbCommand
 from packcli.cli.pack import PACK_EPILOG, pack
 
 app = typer.Typer(
@@ -40,29 +38,19 @@ def root(
     """Nothing to do before a verb."""
 
 
-def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
-    """A verb with its errors turned into messages and exit codes."""
-
-    @functools.wraps(verb)
-    def run(**arguments: Any) -> None:
-        with ExitCodes(arguments["debug"]):
-            verb(**arguments)
-
-    return run
-
-
-app.command(epilog=PACK_EPILOG)(pack)
 units = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=cli_units.GROUP_HELP)
-units.command("plan", help=cli_units.PLAN_HELP, epilog=cli_units.PLAN_EPILOG)(pack)
-units.command(epilog=cli_units.RUN_EPILOG)(cli_units.run)
-units.command()(cli_units.finish)
-units.command()(cli_units.status)
+units.command(cls=VerbCommand, epilog=cli_units.PLAN_EPILOG)(cli_units.plan)
+units.command(cls=VerbCommand, epilog=cli_units.RUN_EPILOG)(cli_units.run)
+units.command(cls=VerbCommand)(cli_units.finish)
+units.command(cls=VerbCommand)(cli_units.status)
+
+app.command(cls=VerbCommand, epilog=PACK_EPILOG)(pack)
 app.add_typer(units, name="units")
-app.command(epilog=verify.VERIFY_EPILOG)(verify.verify)
-app.command(epilog=stats.STATS_EPILOG)(_guarded(stats.stats))
-app.command(epilog=inspect.INSPECT_EPILOG)(_guarded(inspect.inspect))
-app.command(epilog=export.EXPORT_EPILOG)(export.export)
-app.command(epilog=merge.MERGE_EPILOG)(merge.merge)
+app.command(cls=VerbCommand, epilog=stats.STATS_EPILOG)(stats.stats)
+app.command(cls=VerbCommand, epilog=inspect.INSPECT_EPILOG)(inspect.inspect)
+app.command(cls=VerbCommand, epilog=verify.VERIFY_EPILOG)(verify.verify)
+app.command(cls=VerbCommand, epilog=export.EXPORT_EPILOG)(export.export)
+app.command(cls=VerbCommand, epilog=merge.MERGE_EPILOG)(merge.merge)
 
 
 def main() -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Annotated
 
-import typer
-
-from packcli.cli.options import Debug, Json, plain_option
-from packcli.errors import UsageError
+from packcli.cli.options import Directory, Json, plain_option, verb
 
 INSPECT_EPILOG = """Examples:
 
@@ -21,8 +17,9 @@ INSPECT_EPILOG = """Examples:
   packcli inspect data-packed --search 'once upon a time'"""
 
 
+@verb()
 def inspect(
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="A packed directory.", show_default=False)],
+    directory: Directory,
     row: Annotated[int | None, plain_option("--row", metavar="N", help="This row; -1 is the last.")] = None,
     random: Annotated[int | None, plain_option("--random", metavar="K", help="K rows by chance [default: 1].")] = None,
     doc: Annotated[str | None, plain_option("--doc", metavar="SOURCE:ROW", help="Rows with this document.")] = None,
@@ -40,42 +37,31 @@ def inspect(
     ] = None,
     pager: Annotated[bool, plain_option("--pager", help="Page through $PAGER on a terminal.")] = False,
     json_: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Show packs as people read them: text, where segments come from, tokens without loss, padding."""
-    given = [each for each in (row, random, doc, search) if each is not None]
-    if len(given) > 1:
-        raise UsageError("--row, --random, --doc and --search choose rows: give one of them")
-    if limit < 1 or (random is not None and random < 1):
-        raise UsageError("--limit and --random take a number of rows, at least 1")
-
     from packcli.cli.views.console import print_json
-    from packcli.cli.views.packs import make_output, paged, show_row, show_tokens
-    from packcli.report import Inspector
+    from packcli.cli.views.packs import make_output, paged, show_pack, show_tokens
+    from packcli.report import DecodedPacks, read_packs
     from packcli.storage import locate
 
-    inspector = Inspector(locate(directory), tokenizer)
-    if split not in inspector.contents.splits:
-        raise UsageError(f"--split {split!r}: no rows", f"it has {', '.join(inspector.contents.splits)}")
-    if row is not None:
-        rows = iter([inspector.at(split, row)])
-    elif doc is not None:
-        rows = itertools.islice(inspector.of_document(split, doc), limit)
-    elif search is not None:
-        rows = itertools.islice(inspector.search(split, search), limit)
-    else:
-        rows = inspector.random(split, random or 1, seed)
-    first = next(rows, None)
-    if first is None:
-        raise UsageError(f"{directory}: no row of {split} holds {doc if doc is not None else repr(search)}")
-    found = itertools.chain([first], rows)
+    packs = read_packs(
+        locate(directory),
+        row=row,
+        random=random,
+        doc=doc,
+        search=search,
+        limit=limit,
+        split=split,
+        seed=seed,
+        tokenizer=tokenizer,
+    )
     if json_:
-        print_json({"rows": [inspector.as_dict(each) for each in found]})
+        print_json(DecodedPacks(packs).as_dict())
         return
     output = make_output()
     with paged(output, pager):
-        for each in found:
+        for each in packs:  # shown as soon as it is found
             if tokens:
-                show_tokens(output, inspector, each)
+                show_tokens(output, each)
             else:
-                show_row(output, inspector, each, search)
+                show_pack(output, each, search)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from packcli.cli.exit import ExitCodes
-from packcli.cli.options import Debug, Json, Quiet, text_option
+import packcli
+from packcli.cli.options import Json, Quiet, plain_option, verb
 from packcli.errors import NoInputError
 
 MERGE_EPILOG = """Examples:
@@ -19,44 +19,34 @@ MERGE_EPILOG = """Examples:
   packcli merge 'parts/*-packed' -o all-packed --verify"""
 
 
+@verb(resumes=True)
 def merge(
     directories: Annotated[
         list[str],
         typer.Argument(metavar="DIR...", help="Packed directories, or quoted globs of them.", show_default=False),
     ],
-    output: Annotated[str, text_option("-o", "--output", metavar="OUT", help="Where to write.")],
+    output: Annotated[str, plain_option("-o", "--output", metavar="OUT", help="Where to write.")],
     verify: Annotated[
-        bool, typer.Option("--verify", help="Hash every shard and look at every row of every DIR first.")
+        bool, plain_option("--verify", help="Hash every shard and look at every row of every DIR first.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an output of packcli that is something else.")
+        bool, plain_option("--overwrite", help="Replace an output of packcli that is something else.")
     ] = False,
     json_: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
     """Make one packed directory of several with the same settings, without copying tokens where hard links can be made.
 
     The order of the directories is the order of the rows; they are not changed, and may be removed afterwards. Running
     the same command again resumes what was interrupted, and does nothing when it is up to date.
     """
-    with ExitCodes(debug, resumes=True) as errors:
-        from packcli import pipeline
-        from packcli.cli.views.console import print_json
-        from packcli.cli.views.progress import ProgressDisplay
-        from packcli.cli.views.results import show_report
+    from packcli.cli.views.console import make_console, show_result
+    from packcli.cli.views.progress import ProgressDisplay
+    from packcli.cli.views.results import show_report
 
-        report = pipeline.merge(
-            expand(directories),
-            output,
-            overwrite=overwrite,
-            verify=verify,
-            on_event=ProgressDisplay(errors.console, quiet=quiet),
-        )
-        if json_:
-            print_json(report.as_dict())
-        if not quiet:
-            show_report(errors.console, report)
+    display = ProgressDisplay(make_console(), quiet=quiet)
+    report = packcli.merge(expand(directories), output, overwrite=overwrite, verify=verify, on_event=display)
+    show_result(report, show_report, json_=json_, quiet=quiet)
 
 
 def expand(directories: list[str]) -> list[str]:

@@ -1,24 +1,17 @@
-"""The verbs for ranks: units plan (which cli adds: its options are those of pack), run, finish, status."""
+"""`packcli units`: plan, run, finish, status, for a run that is shared out to ranks."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from packcli.cli.exit import ExitCodes
-from packcli.cli.options import Debug, Json, Quiet
-from packcli.config import PackConfig, RunOptions
+import packcli
+from packcli.cli.options import NOTHING, Config, Given, Inputs, Json, OutputOption, Quiet, plain_option, verb
+from packcli.config import OPTIONS, TABLE, read_settings
 from packcli.config.choices import TOKENIZER_ENGINES
-from packcli.errors import UsageError
 
 GROUP_HELP = "Share the work out to ranks: separate processes, on any machines with a common directory or object store."
-
-PLAN_HELP = """Cut the units of a run, and leave them and all that ranks need in the output. Options as for pack.
-
-Goes on with an output of the same run: committed units stay."""
 
 PLAN_EPILOG = """Examples:
 
@@ -30,159 +23,98 @@ RUN_EPILOG = """Examples:
 
   packcli units run packed --world-size 16        (in a Slurm array or an indexed Job)"""
 
-Directory = Annotated[
+PlannedDirectory = Annotated[
     str, typer.Argument(metavar="DIR", help="An output for which units plan was run.", show_default=False)
 ]
-Workers = Annotated[int, typer.Option("-w", "--workers", help="Processes [default: every CPU].", show_default=False)]
+Workers = Annotated[int, plain_option(*OPTIONS["workers"].flags, help=OPTIONS["workers"].help)]
 
 
-def find_rank(rank: int | None, world_size: int | None, environment: Mapping[str, str]) -> tuple[int, int]:
-    """Which rank of how many this is: as told, else as Slurm (array jobs) or Kubernetes (indexed Jobs) tell.
-
-    A Slurm array whose size is not told must be without gaps, and need not begin at 0.
-
-    Raises:
-        UsageError: nobody tells, or what is told is no rank.
-    """
-
-    def number(name: str) -> int | None:
-        text = environment.get(name)
-        if text is None or text == "":
-            return None
-        if not text.isdecimal():
-            raise UsageError(f"{name}={text!r} is not a rank", "give --rank and --world-size")
-        return int(text)
-
-    first = 0
-    array = number("SLURM_ARRAY_TASK_ID")
-    if world_size is None and rank is None and array is not None:
-        count, low, high = (number(f"SLURM_ARRAY_TASK_{name}") for name in ("COUNT", "MIN", "MAX"))
-        if count is None or low is None or high is None or high - low + 1 != count:
-            raise UsageError(
-                "the indices of this Slurm array do not tell how many ranks share the units",
-                "give --world-size: the number of ranks of the first submission",
-            )
-        first, world_size = low, count
-    if rank is None:
-        found = array if array is not None else number("JOB_COMPLETION_INDEX")
-        if found is None:
-            raise UsageError(
-                "no --rank, and neither SLURM_ARRAY_TASK_ID nor JOB_COMPLETION_INDEX is set",
-                "give --rank 0 --world-size 1 to do all units here",
-            )
-        rank = found - first
-    if world_size is None:
-        raise UsageError("no --world-size", "say how many ranks share the units")
-    return rank, world_size
-
-
+@verb(TABLE, resumes=True)
 def plan(
-    shown: Any,
-    inputs: Sequence[str],
-    output: str | None,
-    config: PackConfig,
-    options: RunOptions,
-    *,
-    json_: bool,
-    quiet: bool,
+    inputs: Inputs = None,
+    output: OutputOption = None,
+    given: Given = NOTHING,
+    config: Config = None,
+    json_: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """What units plan does, with the options of pack made into settings."""
-    from packcli.cli.views.console import print_json
+    """Cut the units of a run, and leave them and all that ranks need in the output. Options as for pack.
+
+    Goes on with an output of the same run: committed units stay.
+    """
+    settings = read_settings(config, given)
+
+    from packcli.cli.views.console import make_console, show_result
     from packcli.cli.views.progress import ProgressDisplay
     from packcli.cli.views.units import show_planned
-    from packcli.pipeline import ranks
 
-    with ProgressDisplay(shown, quiet=quiet) as display:  # for warnings, and to count a mixture
-        found = ranks.status(ranks.plan(inputs, output, config=config, options=options, on_event=display))
-    if json_:
-        print_json(found.as_dict())
-    if not quiet:
-        show_planned(shown, found)
+    with ProgressDisplay(make_console(), quiet=quiet) as display:  # for warnings, and to count a mixture
+        status = packcli.units.plan(inputs or (), output, **settings, on_event=display)
+    show_result(status, show_planned, json_=json_, quiet=quiet)
 
 
+@verb(resumes=True)
 def run(
-    directory: Directory,
+    directory: PlannedDirectory,
     rank: Annotated[
         int | None,
-        typer.Option(
-            help="Which rank this is, from 0 [default: SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX].",
-            show_default=False,
+        plain_option(
+            "--rank", help="Which rank this is, from 0 [default: SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX]."
         ),
     ] = None,
     world_size: Annotated[
         int | None,
-        typer.Option(help="How many ranks share the units [default: the size of the Slurm array].", show_default=False),
+        plain_option("--world-size", help="How many ranks share the units [default: the size of the Slurm array]."),
     ] = None,
     workers: Workers = 0,
     input_root: Annotated[
         str | None,
-        typer.Option(
+        plain_option(
+            "--input-root",
             metavar="DIR",
             help="Where the deepest directory that holds all inputs is on this machine [default: as planned].",
-            show_default=False,
         ),
     ] = None,
     tokenizer_engine: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help=f"{', '.join(TOKENIZER_ENGINES)} [default: as planned].", show_default=False),
+        plain_option(
+            "--tokenizer-engine", metavar="NAME", help=f"{', '.join(TOKENIZER_ENGINES)} [default: as planned]."
+        ),
     ] = None,
     json_: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
     """Do the units of one rank. Units that are committed are passed over; start a rank again whenever it died."""
-    with ExitCodes(debug, resumes=True) as errors:
-        RunOptions(workers=workers, tokenizer_engine=tokenizer_engine or "auto")  # knows the names
-        rank, world_size = find_rank(rank, world_size, os.environ)
+    from packcli.cli.views.console import make_console, show_result
+    from packcli.cli.views.progress import ProgressDisplay
+    from packcli.cli.views.units import show_ran
 
-        from packcli.cli.views.console import print_json
-        from packcli.cli.views.progress import ProgressDisplay
-        from packcli.cli.views.units import show_ran
-        from packcli.pipeline import ranks
-
-        with ProgressDisplay(errors.console, quiet=quiet) as display:
-            found = ranks.run(
-                directory,
-                rank,
-                world_size,
-                workers=workers,
-                input_root=input_root,
-                tokenizer_engine=tokenizer_engine,
-                on_event=display,
-            )
-        if json_:
-            print_json(found.as_dict())
-        if not quiet:
-            show_ran(errors.console, found)
+    with ProgressDisplay(make_console(), quiet=quiet) as display:
+        ran = packcli.units.run(
+            directory,
+            rank,
+            world_size,
+            workers=workers,
+            input_root=input_root,
+            tokenizer_engine=tokenizer_engine,
+            on_event=display,
+        )
+    show_result(ran, show_ran, json_=json_, quiet=quiet)
 
 
-def finish(
-    directory: Directory, workers: Workers = 0, json_: Json = False, quiet: Quiet = False, debug: Debug = False
-) -> None:
+@verb(resumes=True)
+def finish(directory: PlannedDirectory, workers: Workers = 0, json_: Json = False, quiet: Quiet = False) -> None:
     """Make the shards of ranks a dataset with its report. Exit code 3 while units are left, 5 while a rank runs."""
-    with ExitCodes(debug, resumes=True) as errors:
-        RunOptions(workers=workers)
+    from packcli.cli.views.console import show_result
+    from packcli.cli.views.results import show_report
 
-        from packcli.cli.views.console import print_json
-        from packcli.cli.views.results import show_report
-        from packcli.pipeline import ranks
-
-        report = ranks.finish(directory, workers=workers)
-        if json_:
-            print_json(report.as_dict())
-        if not quiet:
-            show_report(errors.console, report)
+    show_result(packcli.units.finish(directory, workers=workers), show_report, json_=json_, quiet=quiet)
 
 
-def status(directory: Directory, json_: Json = False, debug: Debug = False) -> None:
+@verb()
+def status(directory: PlannedDirectory, json_: Json = False) -> None:
     """Show how far the ranks have come: units, speed, what failed. Reads only, from any machine."""
-    with ExitCodes(debug) as errors:
-        from packcli.cli.views.console import print_json
-        from packcli.cli.views.units import show_status
-        from packcli.pipeline import ranks
+    from packcli.cli.views.console import show_result
+    from packcli.cli.views.units import show_status
 
-        found = ranks.status(directory)
-        if json_:
-            print_json(found.as_dict())
-        else:
-            show_status(errors.console, found)
+    show_result(packcli.units.status(directory), show_status, json_=json_, quiet=json_)

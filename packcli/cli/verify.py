@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from packcli.cli.exit import ExitCodes
-from packcli.cli.options import Debug, Json, Quiet
-from packcli.config import RunOptions
+import packcli
+from packcli.cli.options import Directory, Json, Quiet, plain_option, verb
 from packcli.config.choices import TOKENIZER_ENGINES
-from packcli.errors import UsageError
 
 VERIFY_EPILOG = """Examples:
 
@@ -24,85 +22,80 @@ VERIFY_EPILOG = """Examples:
 
   packcli verify data-packed --same-as other-packed"""
 
+INPUTS, ROW = "The inputs again", "One row again"
 
+
+@verb()
 def verify(
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="A packed directory.", show_default=False)],
-    deep: Annotated[bool, typer.Option("--deep", help="Tokenize the inputs again and compare.")] = False,
+    directory: Directory,
+    same_as: Annotated[
+        str | None, plain_option("--same-as", metavar="DIR", help="Another output, which must hold the same rows.")
+    ] = None,
+    deep: Annotated[bool, plain_option("--deep", help="Tokenize the inputs again and compare.", panel=INPUTS)] = False,
     sample: Annotated[
-        str, typer.Option(metavar="N/T", help="With --deep: every T-th part, from the N-th.", show_default=False)
+        str,
+        plain_option("--sample", metavar="N/T", help="With --deep: every T-th part, from the N-th.", panel=INPUTS),
     ] = "1/1",
     against: Annotated[
         list[str] | None,
-        typer.Option(
+        plain_option(
+            "--against",
             metavar="INPUT",
             help="As --deep, with the inputs named here; lists documents in no pack. May be repeated.",
-            show_default=False,
+            panel=INPUTS,
         ),
     ] = None,
+    tokenizer_engine: Annotated[
+        str,
+        plain_option(
+            "--tokenizer-engine",
+            metavar="NAME",
+            help=f"With --deep: {', '.join(TOKENIZER_ENGINES)} [default: auto].",
+            panel=INPUTS,
+        ),
+    ] = "auto",
     row: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Make this row again and compare it; -1 is the last.", show_default=False),
+        plain_option("--row", metavar="N", help="Make this row again and compare it; -1 is the last.", panel=ROW),
     ] = None,
     split: Annotated[
-        str, typer.Option(metavar="NAME", help="With --row: train or validation [default: train].", show_default=False)
+        str,
+        plain_option("--split", metavar="NAME", help="With --row: train or validation [default: train].", panel=ROW),
     ] = "train",
     replay: Annotated[
-        bool, typer.Option("--replay", help="With --row: pack its unit again, which a lost shard takes anyway.")
+        bool,
+        plain_option("--replay", help="With --row: pack its unit again, which a lost shard takes anyway.", panel=ROW),
     ] = False,
     strategy: Annotated[
         str | None,
-        typer.Option(
+        plain_option(
+            "--strategy",
             metavar="NAME",
             help="With --row: the function of yours that planned the packs, as of pack. No other code is run.",
-            show_default=False,
+            panel=ROW,
         ),
     ] = None,
-    same_as: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Another output, which must hold the same rows.", show_default=False),
-    ] = None,
-    tokenizer_engine: Annotated[
-        str, typer.Option(metavar="NAME", help=f"With --deep: {', '.join(TOKENIZER_ENGINES)}.", show_default=False)
-    ] = "auto",
     json_: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
     """Check a packed directory: every file, every row, every document. Exit code 3 when something is wrong."""
-    with ExitCodes(debug) as errors:
-        RunOptions(tokenizer_engine=tokenizer_engine)  # knows the names
+    from packcli.cli.views.console import make_console, show_result
+    from packcli.cli.views.progress import ProgressDisplay
+    from packcli.cli.views.results import show_verdict
 
-        from packcli import verify as verifying
-        from packcli.cli.views.console import print_json, show_warning
-        from packcli.cli.views.results import show_verdict
-        from packcli.storage import locate
-
-        shown = errors.console
-        chosen = verifying.parse_sample(sample)
-        common: dict[str, Any] = {
-            "against": against or (),
-            "tokenizer_engine": tokenizer_engine,
-            "warn": lambda message: None if quiet else show_warning(shown, message),
-        }
-        if row is not None:
-            if same_as is not None or chosen != (1, 1):
-                raise UsageError("--row looks at one row: --same-as and --sample have no say", "give one of them")
-            verdict = verifying.verify_row(
-                locate(directory), row, split=split, replay=replay, strategy=strategy, **common
-            )
-        elif replay or strategy is not None or split != "train":
-            raise UsageError("--replay, --strategy and --split say how a row is made again", "name one with --row")
-        else:
-            verdict = verifying.verify(
-                locate(directory),
-                deep=deep,
-                sample=chosen,
-                same_as=None if same_as is None else locate(same_as),
-                **common,
-            )
-        if json_:
-            print_json(verdict.as_dict())
-        if not (quiet and verdict.is_sound):
-            show_verdict(shown, verdict)
+    verdict = packcli.verify(
+        directory,
+        deep=deep,
+        sample=sample,
+        against=against or (),
+        row=row,
+        split=split,
+        replay=replay,
+        strategy=strategy,
+        same_as=same_as,
+        tokenizer_engine=tokenizer_engine,
+        on_event=ProgressDisplay(make_console(), quiet=quiet),
+    )
+    show_result(verdict, show_verdict, json_=json_, quiet=quiet and verdict.is_sound)
     if not verdict.is_sound:
         raise typer.Exit(3)

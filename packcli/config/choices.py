@@ -46,16 +46,15 @@ KEEPS_ORDER = frozenset({"concat", "first-fit", "next-fit"})
 
 EFFORTS = ("fast", "normal", "max")
 """How much work best-fit may take for fewer packs, and whether shuffle-fit looks for unbiased ones (not with fast)."""
-BUILTIN_TOKENIZER = "builtin"
 
+BUILTIN_TOKENIZER = "builtin"
+"""The name of the tokenizer that ships with packcli."""
 
 OWN_STRATEGY = re.compile(r"(?P<place>.+\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*)", re.DOTALL)
 """A function of the user's own: `module:function` or `path/to/file.py:function`."""
 
-
 MAX_LINE_BYTES = 64 * 2**20
 """Longest row that is read unless told otherwise."""
-
 
 ENGINES = ("auto", "serial", "processes", "ray")
 """Choices of `RunOptions.engine`."""

@@ -1,4 +1,4 @@
-"""What a run is: frozen settings, their checks, TOML in and out.
+"""What a run is: frozen settings and their checks.
 
 `PackConfig` holds everything that can change a byte of the output, and nothing else. How the work is
 carried out (workers, engine of tokenization, network, quiet) is `RunOptions`. The first is part of the

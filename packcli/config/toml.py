@@ -1,8 +1,7 @@
-"""Settings as people write them: packcli.toml, sizes with a unit, escapes in options."""
+"""packcli.toml, and the flags that win over it. What is written there is PackConfig.to_toml of settings."""
 
 from __future__ import annotations
 
-import re
 import sys
 import types
 import typing
@@ -11,33 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from packcli.config.choices import is_own_strategy
-from packcli.config.mixture import parse_count
+from packcli.config.options import OPTIONS
 from packcli.config.settings import PackConfig, RunOptions
 from packcli.errors import UsageError, nearest
 
 CONFIG_FILE = "packcli.toml"
 """Where settings are looked for when no file is named."""
-
-
-def parse_size(text: str) -> int:
-    """'128MiB' -> 134217728; also k, M, G, kB, KiB, ... and plain bytes. Raises UsageError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)", text.strip(), re.IGNORECASE)
-    if match is None:
-        raise UsageError(f"{text!r} is not a size", "for example 64MiB or 100MB")
-    number, prefix, binary, _ = match.groups()
-    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix.lower() or " "))
-
-
-READ_AS = {"unit_bytes": parse_size, "max_line_bytes": parse_size, "tokens": parse_count}
-"""Numbers that may have a unit behind them."""
-
-
-def unescape(text: str | None) -> str | None:
-    r"""\n, \t, \r, \0 and \\ in an option mean what they mean in C; a shell passes them on as they are."""
-    if text is None:
-        return None
-    meant = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\"}
-    return re.sub(r"\\([ntr0\\])", lambda match: meant[match.group(1)], text)
 
 
 def read_settings(path: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,9 +67,9 @@ def read_toml(path: Path) -> dict[str, Any]:
             raise UsageError(f"{path}: unknown key {key!r}" + (f"; did you mean {close!r}?" if close else ""))
         if name in settings:
             raise UsageError(f"{path}: {name} is given twice, with dashes and with underscores", "keep one of them")
-        if name in READ_AS and isinstance(value, str):
+        if OPTIONS[name].parse is not None:
             try:
-                value = READ_AS[name](value)
+                value = OPTIONS[name].from_text(value)
             except UsageError as error:
                 raise UsageError(f"{path}: {key}: {error.message}", error.hint) from None
         settings[name] = _toml_value(path, key, value, types_of[name])

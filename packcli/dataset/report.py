@@ -14,6 +14,7 @@ from packcli.dataset.output import Output
 from packcli.dataset.paths import CARD, STATS
 from packcli.dataset.stats import Stats
 from packcli.errors import OutputError
+from packcli.results import Shown
 from packcli.storage import Location
 from packcli.storage.files import to_json
 
@@ -21,8 +22,8 @@ SCHEMA_VERSION = 1
 """Version of the keys of stats.json and of --json."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+@dataclass(frozen=True, slots=True, repr=False)
+class Report(Shown):
     """What a run gave. `packcli.pack` returns it, and the closing table shows it."""
 
     output: Location
@@ -49,6 +50,18 @@ class Report:
         path = json.dumps(str(self.output))
         whole = not self.manifest["config"]["ragged"]
         return f"datasets.load_from_disk({path})" if whole else f"packcli.load({path})"
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What is worth a look; `stats`, `derived` and `manifest` have everything."""
+        figures, stats = self.derived, self.stats
+        return [
+            ("documents", f"{stats.num_documents:,}, {stats.num_documents_dropped:,} dropped"),
+            ("tokens", f"{stats.num_tokens_in:,} of text + {stats.num_tokens_special:,} special"),
+            ("packs", f"{stats.num_packs:,} of {self.max_len:,} tokens by {self.manifest['config']['strategy']}"),
+            ("utilisation", f"{figures['utilisation']:.2%}"),
+            ("output", f"{self.output} ({self.status})"),
+            ("load", self.load_line),
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints: what stats.json holds, and how it came about."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from packcli.dataset import Packed
 from packcli.errors import UsageError
+from packcli.results import Shown
 from packcli.storage.files import committed, write_json
 
 
@@ -40,8 +41,8 @@ class Part:
     """num_tokens, and whatever the format needs to join its parts."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Exported:
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Exported(Shown):
     """What an export gave. `packcli.export` returns it, and the closing table shows it."""
 
     output: Path
@@ -56,6 +57,16 @@ class Exported:
     files: tuple[ExportedFile, ...]
     load: str
     """The lines that load it in its stack."""
+
+    def facts(self) -> list[tuple[str, str]]:
+        """The lines of the closing table."""
+        return [
+            ("format", self.format),
+            (self.rows_are, f"{self.num_rows:,}, {self.num_tokens:,} tokens"),
+            ("files", f"{len(self.files):,}, {self.num_bytes / 1e6:,.1f} MB"),
+            ("output", f"{self.output} ({self.status})"),
+            *(("" if number else "load", line) for number, line in enumerate(self.load.split("\n"))),
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints."""

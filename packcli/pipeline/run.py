@@ -42,28 +42,22 @@ def pack(
     inputs: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] = (),
     output: str | os.PathLike[str] | None = None,
     *,
-    config: PackConfig | None = None,
-    options: RunOptions | None = None,
+    config: PackConfig,
+    options: RunOptions,
     on_event: Callable[[object], None] | None = None,
-    **settings: Any,
 ) -> Report:
-    """Packs text into a dataset directory; resumes what was interrupted; does nothing when it is up to date.
-
-    An input of several units starts processes: a script that calls this needs the usual
-    `if __name__ == "__main__":`, or workers=1.
+    """What `packcli.pack` does, with its keywords made into settings.
 
     Args:
-        inputs: One or several files, directories, globs, or `-` for JSONL on standard input. None where the setting
-            `mix` names inputs with their shares: `mix={"web.jsonl": 0.7, "code/": 0.3}`.
-        output: The directory to write; by default named after the first input, in the current directory.
-        config: What to make. Or give its fields as keyword arguments: `max_len=4096, strategy="best-fit"`.
-        options: How to carry it out. Or give its fields as keyword arguments: `workers=4`.
+        inputs: As of packcli.pack.
+        output: As of packcli.pack.
+        config: What to make.
+        options: How to carry it out.
         on_event: Called with Started, Progress and Warned events.
 
     Raises:
         PackcliError: whatever is wrong; see packcli.errors.
     """
-    config, options = _settings(config, options, settings)
     names = [os.fspath(each) for each in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
     names = input_names(names, config)
     target = Output(storage.locate(output if output is not None else default_output(names, config)))
@@ -86,17 +80,6 @@ def pack(
     run.config, spec = describe_all(config, options, target, sources, emit)
     with target.locked():
         return run.carry_out(spec)
-
-
-def _settings(
-    config: PackConfig | None, options: RunOptions | None, settings: dict[str, Any]
-) -> tuple[PackConfig, RunOptions]:
-    option_names = set(RunOptions.__dataclass_fields__)
-    for_options = {name: value for name, value in settings.items() if name in option_names}
-    for_config = {name: value for name, value in settings.items() if name not in option_names}
-    if (config and for_config) or (options and for_options):
-        raise TypeError("give either config and options or their fields as keyword arguments, not both")
-    return config or PackConfig(**for_config), options or RunOptions(**for_options)
 
 
 class Run:

@@ -11,14 +11,15 @@ import numpy as np
 
 from packcli.config.choices import IGNORE
 from packcli.dataset import Contents, Output, Piece, Row
-from packcli.errors import UsageError, nearest
+from packcli.errors import UsageError, nearest, printable
+from packcli.results import as_html
 from packcli.seeds import permutation
 from packcli.storage import Location
 from packcli.tokenization import Decoder, find_decoder
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TextSpan:
     """Tokens of one piece that all carry loss, or all do not."""
 
     text: str
@@ -35,7 +36,7 @@ class ShownPiece:
     piece: Piece
     origin: str
     """Name of the input file; empty when the row does not say."""
-    runs: tuple[Run, ...]
+    runs: tuple[TextSpan, ...]
     restarts: bool
     """Whether positions begin at 0 here."""
     first_position: int
@@ -152,7 +153,7 @@ class Inspector:
             )
         return shown
 
-    def _runs(self, row: Row, piece: Piece) -> Iterator[Run]:
+    def _runs(self, row: Row, piece: Piece) -> Iterator[TextSpan]:
         has_loss = row.labels[piece.begin : piece.end] != IGNORE
         cuts = [0, *(np.flatnonzero(np.diff(has_loss)) + 1).tolist(), len(has_loss)]
         ids = row.ids[piece.begin : piece.end].tolist()
@@ -162,7 +163,7 @@ class Inspector:
         begin = 0
         for (low, high), end in zip(itertools.pairwise(cuts), ends, strict=True):
             end = max(begin, min(end, len(whole)))
-            yield Run(whole[begin:end], bool(has_loss[low]), high - low)
+            yield TextSpan(whole[begin:end], bool(has_loss[low]), high - low)
             begin = end
 
     def tokens(self, row: Row) -> Iterator[tuple[int, int, str, int | None, int, int]]:
@@ -179,8 +180,45 @@ class Inspector:
                     0 if piece.is_padding else number,
                 )
 
-    def as_dict(self, row: Row) -> dict[str, Any]:
-        """A row for --json."""
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DecodedPack:
+    """One pack as people read it."""
+
+    row: Row
+    """Its ids, labels and positions, as they are stored."""
+    segments: tuple[ShownPiece, ...]
+    """With their text; the padding, when there is any, is the last."""
+    inspector: Inspector
+    """What read it."""
+
+    @property
+    def text(self) -> str:
+        """The text of all segments, which are not parted by anything."""
+        return "".join(span.text for each in self.segments for span in each.runs)
+
+    @property
+    def num_padding(self) -> int:
+        """Positions that hold no token of a document."""
+        return sum(each.num_tokens for each in self.segments if each.piece.is_padding)
+
+    @property
+    def heading(self) -> str:
+        """What it is, in a line."""
+        number = sum(not each.piece.is_padding for each in self.segments)
+        return (
+            f"{self.row.split} row {self.row.index:,}: {len(self.row.ids) - self.num_padding:,} tokens in {number:,} "
+            f"{'segment' if number == 1 else 'segments'}, {self.row.num_loss:,} with loss, "
+            f"{self.num_padding:,} padding ({self.row.file})"
+        )
+
+    def tokens(self) -> Iterator[tuple[int, int, str, int | None, int, int]]:
+        """Every position: place, id, text, label (None for -100), position id, segment (0 is padding)."""
+        return self.inspector.tokens(self.row)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A row as --json prints it."""
+        row = self.row
         return {
             "split": row.split,
             "row": row.index,
@@ -195,11 +233,94 @@ class Inspector:
                     "end": each.piece.end,
                     "is_padding": each.piece.is_padding,
                     "position_restarts": each.restarts,
-                    "runs": [{"text": run.text, "has_loss": run.has_loss} for run in each.runs],
+                    "runs": [{"text": span.text, "has_loss": span.has_loss} for span in each.runs],
                 }
-                for each in self.show(row)
+                for each in self.segments
             ],
             "input_ids": row.ids.tolist(),
             "labels": row.labels.tolist(),
             "position_ids": row.positions.tolist(),
         }
+
+    def __repr__(self) -> str:
+        return f"<DecodedPack: {printable(self.heading)}>"
+
+    def __str__(self) -> str:
+        lines = [self.heading]
+        lines += [f"{each.number}: {each.where}\n{_words(each)}" for each in self.segments if not each.piece.is_padding]
+        return "\n".join(printable(line, keep="\n") for line in lines)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a line for each segment."""
+        rows = [(str(each.number), each.where, _words(each)) for each in self.segments if not each.piece.is_padding]
+        return as_html([(self.heading,)]) + as_html(rows, ("segment", "from", "text"))
+
+
+SHOWN_CHARS = 300
+"""Of the text of a segment, where packs are shown short."""
+
+
+def _words(each: ShownPiece) -> str:
+    text = "".join(span.text for span in each.runs)
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
+
+
+class DecodedPacks(list[DecodedPack]):
+    """Packs, shown below each other."""
+
+    def __repr__(self) -> str:
+        return f"[{', '.join(map(repr, self))}]"
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self))
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return "\n".join(each._repr_html_() for each in self)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that --json prints."""
+        return {"rows": [each.as_dict() for each in self]}
+
+
+def read_packs(
+    root: Location,
+    *,
+    row: int | None = None,
+    random: int | None = None,
+    doc: str | None = None,
+    search: str | None = None,
+    limit: int = 5,
+    split: str = "train",
+    seed: int = 0,
+    tokenizer: str | None = None,
+) -> Iterator[DecodedPack]:
+    """Some packs of an output, one by one: what is searched for is given as soon as it is found.
+
+    Args:
+        root: A finished output.
+        row, random, doc, search, limit, split, seed, tokenizer: As of packcli.inspect.
+
+    Raises:
+        UsageError: no such rows, or two ways to choose them; at once, and not when they are asked for.
+        PackcliError: not an output, or the tokenizer is not at hand.
+    """
+    if sum(each is not None for each in (row, random, doc, search)) > 1:
+        raise UsageError("--row, --random, --doc and --search choose rows: give one of them")
+    if limit < 1 or (random is not None and random < 1):
+        raise UsageError("--limit and --random take a number of rows, at least 1")
+    inspector = Inspector(root, tokenizer)
+    if split not in inspector.contents.splits:
+        raise UsageError(f"--split {split!r}: no rows", f"it has {', '.join(inspector.contents.splits)}")
+    if row is not None:
+        rows = iter([inspector.at(split, row)])
+    elif doc is not None:
+        rows = itertools.islice(inspector.of_document(split, doc), limit)
+    elif search is not None:
+        rows = itertools.islice(inspector.search(split, search), limit)
+    else:
+        rows = inspector.random(split, random or 1, seed)
+    first = next(rows, None)
+    if first is None:
+        raise UsageError(f"{root}: no row of {split} holds {doc if doc is not None else repr(search)}")
+    return (DecodedPack(each, tuple(inspector.show(each)), inspector) for each in itertools.chain([first], rows))

@@ -15,7 +15,7 @@ import packcli
 from packcli.dataset import check_files, run_schema
 from packcli.dataset.checks.rows import check_rows_of, rules_of
 from packcli.storage.files import file_sha256
-from packcli.verify import verify
+from packcli.verification import verify
 
 TURNS = 5
 

@@ -21,7 +21,7 @@ from packcli.dataset import Contents, Output, read_manifest, read_report
 from packcli.dataset.fingerprint import sealed_bytes
 from packcli.errors import LockedError, MismatchError, NoInputError, OutputError, StorageError, UsageError
 from packcli.report import recount
-from packcli.verify import verify
+from packcli.verification import verify
 
 
 @pytest.fixture(scope="module")

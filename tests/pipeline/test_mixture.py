@@ -26,7 +26,7 @@ from packcli.pipeline import mixture
 from packcli.pipeline.mixture import num_tokens
 from packcli.report import recount
 from packcli.seeds import row_hashes
-from packcli.verify import verify
+from packcli.verification import verify
 
 WORDS = "the cat sat on the mat and the dog ran after it while seven birds were singing in some other garden".split()
 

@@ -11,14 +11,13 @@ from helpers import SAMPLE, tree_hash
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-import packcli
-from packcli import tokenization
+from packcli import pipeline, tokenization
 from packcli.config import PackConfig, RunOptions
 from packcli.dataset import read_report, read_unit
 from packcli.packing.strategies import STRATEGIES
 from packcli.pipeline import measure
 from packcli.report import compare, recount
-from packcli.verify import verify
+from packcli.verification import verify
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def pack(tokenizer_dir):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tokenization, "choose_engine", lambda *arguments, **options: choice)
             made = PackConfig(tokenizer=str(tokenizer_dir), **config)
-            return packcli.pack(source, output, config=made, options=RunOptions(workers=1))
+            return pipeline.pack(source, output, config=made, options=RunOptions(workers=1))
 
     return run
 

@@ -11,7 +11,7 @@ from rejected_rows import pack, raw_of, rejected
 import packcli
 from packcli import errors
 from packcli.config import PackConfig
-from packcli.verify import verify
+from packcli.verification import verify
 
 # --- the same figures for any number of processes, after any end ---
 

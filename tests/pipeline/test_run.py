@@ -14,8 +14,7 @@ from helpers import BUILTIN, SAMPLE, big_input, tree_hash
 from sample_runs import pack
 from tokenizer_files import IS_0, Oracle
 
-import packcli
-from packcli import errors
+from packcli import errors, pipeline
 from packcli.config import PackConfig, RunOptions
 from packcli.config.choices import COLUMNS
 from packcli.dataset import Output
@@ -398,13 +397,9 @@ def test_what_is_lost_from_an_output_is_made_again(tmp_path, lost):
 
 def test_config_objects_and_keywords_are_the_same(tmp_path):
     config = PackConfig(max_len=256, strategy="bfd")
-    packcli.pack([SAMPLE], tmp_path / "a", config=config, options=RunOptions(workers=1))
+    pipeline.pack([SAMPLE], tmp_path / "a", config=config, options=RunOptions(workers=1))
     pack(tmp_path / "b", strategy="best-fit")
     assert tree_hash(tmp_path / "a") == tree_hash(tmp_path / "b")
-    with pytest.raises(TypeError, match="not both"):
-        packcli.pack(SAMPLE, tmp_path / "c", config=config, seed=1)
-    with pytest.raises(TypeError, match="max_length"):
-        packcli.pack(SAMPLE, tmp_path / "c", max_length=1)
 
 
 def test_a_plain_pack_imports_only_what_it_needs(tmp_path):

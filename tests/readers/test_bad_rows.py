@@ -15,7 +15,7 @@ from packcli import errors
 from packcli.config.bad_rows import CAUSES
 from packcli.readers import BadRows, Fields, TextExtractor, cut_units, files, find_fields, find_sources, read_parts
 from packcli.readers.json_decoder import repaired
-from packcli.verify import verify
+from packcli.verification import verify
 
 KEYS = ["source", "row", "place", "byte", "cause", "message", "num_bytes"]
 

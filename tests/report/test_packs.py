@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 import packcli
 from packcli import cli
-from packcli.cli.views.packs import show_row
+from packcli.cli.views.packs import show_pack
 from packcli.dataset import Contents
 from packcli.errors import printable
-from packcli.report import Inspector
+from packcli.report import Inspector, read_packs
 
 HOSTILE = "<script>alert(1)</script> \x1b[31mred\x1b]8;;http://x\x07 \u202eabc\u2066 [bold]no[/bold] \x9b2J \u200b"
 
@@ -141,20 +141,19 @@ def test_tokens_are_listed_one_a_line(packed):
 
 
 def test_colours_and_marks_tell_the_same(packed):
-    inspector = Inspector(packed)
-    row = max(inspector.random("train", 20, 0), key=lambda row: len(row.pieces))
-    assert len(row.pieces) > 2
+    row = max(read_packs(packed, random=20), key=lambda each: len(each.segments))
+    assert len(row.segments) > 2
     plain, coloured, ascii_only = io.StringIO(), io.StringIO(), io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    show_row(Console(file=plain, width=80, color_system=None), inspector, row)
-    show_row(Console(file=coloured, width=80, force_terminal=True, color_system="256", no_color=False), inspector, row)
+    show_pack(Console(file=plain, width=80, color_system=None), row)
+    show_pack(Console(file=coloured, width=80, force_terminal=True, color_system="256", no_color=False), row)
     assert "\x1b" not in plain.getvalue()
-    assert plain.getvalue().count("\u27ea") == sum(not piece.is_padding for piece in row.pieces) + 1
+    assert plain.getvalue().count("\u27ea") == sum(not piece.is_padding for piece in row.row.pieces) + 1
     assert "\u27ea" not in coloured.getvalue()
     for style in ("\x1b[2;3", "\x1b[36m", "\x1b[32m"):  # dim, and two colours in turn
         assert style in coloured.getvalue()
     assert max(len(line) for line in plain.getvalue().splitlines()) <= 80
     ascii_only.reconfigure(errors="backslashreplace")
-    show_row(Console(file=ascii_only, width=80, color_system=None), inspector, row)
+    show_pack(Console(file=ascii_only, width=80, color_system=None), row)
     ascii_only.flush()
     assert b"{{no loss}}" in ascii_only.buffer.getvalue()
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import packcli
-from packcli import cli
+from packcli import cli, pipeline
 from packcli.cli.views.stats import show_what_if
 from packcli.config import PackConfig, RunOptions
 from packcli.dataset import Stats
@@ -60,7 +60,7 @@ def test_the_figures_are_those_of_packing(tmp_path, config, measured, overlong):
         out = tmp_path / f"{each.strategy}-{each.max_len}"
         settings = {"max_len": each.max_len, "strategy": each.strategy, "overlong": overlong}
         made = dataclasses.replace(config, **settings)
-        report = packcli.pack(str(SAMPLE), out, config=made, options=RunOptions(workers=1))
+        report = pipeline.pack(str(SAMPLE), out, config=made, options=RunOptions(workers=1))
         stats, told = report.stats, each
         assert told.num_packs == stats.num_packs
         assert told.num_packs_above_lower_bound == report.derived["num_packs_above_lower_bound"]

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-import packcli
-from packcli import cli
+from packcli import cli, pipeline
 from packcli.config import PackConfig, RunOptions
 from packcli.dataset import Stats, read_report
 from packcli.packing import LengthBuffer, LossRuns, TokenBuffer
@@ -106,7 +105,7 @@ def test_the_figures_are_those_of_packing(tmp_path, source, small, max_len, sett
     for told in found.outcomes[first::3]:
         out = tmp_path / told.strategy
         made = PackConfig(max_len=max_len, strategy=told.strategy, **settings)
-        report = packcli.pack(str(source), out, config=made, options=OPTIONS)
+        report = pipeline.pack(str(source), out, config=made, options=OPTIONS)
         stats = report.stats
         no_loss = stats.num_documents_no_loss + stats.num_documents_no_loss_left
         assert told.num_packs == stats.num_packs

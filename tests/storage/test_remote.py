@@ -13,7 +13,7 @@ from packcli import storage
 from packcli.errors import MismatchError, OutputError, StorageError
 from packcli.storage import RemotePath, location, ranges
 from packcli.storage.filesystem import to_entry
-from packcli.verify import verify
+from packcli.verification import verify
 
 
 def test_what_an_object_is(bucket):

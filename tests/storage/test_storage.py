@@ -15,7 +15,7 @@ from packcli import cli, readers
 from packcli.dataset import Output
 from packcli.errors import MismatchError, OutputError, StorageError, UsageError
 from packcli.storage import RemotePath, filesystem
-from packcli.verify import verify
+from packcli.verification import verify
 
 EVERY = 1 if os.environ.get("PACKCLI_EVERY_WAY") else 11
 """Which requests of a run fail, one in each of many runs; `make stress` asks for all."""

@@ -11,7 +11,7 @@ import packcli
 from packcli import cli
 from packcli.dataset import fingerprint
 from packcli.dataset.fingerprint import sealed_bytes
-from packcli.verify import verify
+from packcli.verification import verify
 
 TINY = {}
 """Settings of a tokenizer that loads in no time."""

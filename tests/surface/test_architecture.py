@@ -13,11 +13,11 @@ import packcli as root
 
 PACKAGE = Path(root.__file__).parent
 
-LINE = """errors seeds config storage packing readers tokenization dataset pipeline verify report exports training
-          cli""".split()
+LINE = """errors results seeds config storage packing readers tokenization dataset pipeline verification report exports
+          training api cli""".split()
 """Modules and packages from the bottom up: each imports only what stands before it."""
 
-APART = {"verify", "report", "exports", "training"}
+APART = {"verification", "report", "exports", "training"}
 """They do not know each other."""
 
 BACKWARDS: set[tuple[str, str]] = set()

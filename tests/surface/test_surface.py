@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 import packcli
 from packcli import cli, errors
-from packcli.config import PackConfig, RunOptions
+from packcli.cli import reference
+from packcli.config import TABLE, PackConfig, RunOptions
 from packcli.config.choices import COLUMNS, EFFORTS, OVERLONG, STRATEGY_ALIASES
 from packcli.packing.strategies import STRATEGIES
 
@@ -60,8 +61,10 @@ def command(name):
 
 
 def test_public_names():
-    names = "PackConfig PackcliError __version__ concatenate_and_pack export load merge pack pack_sequences plan"
-    names += " restore stream_packs"
+    names = (
+        "PackConfig PackcliError __version__ concatenate_and_pack export inspect load merge pack pack_sequences plan"
+    )
+    names += " progress restore stats stream_packs units verify"
     assert sorted(packcli.__all__) == names.split()
     for name in packcli.__all__:
         assert getattr(packcli, name) is not None
@@ -70,12 +73,11 @@ def test_public_names():
         packcli.pakc  # noqa: B018
 
 
-def test_plan_stays_a_function_after_everything_is_imported():
-    """A submodule named plan would take its place."""
-    import packcli.pipeline.run
-
-    assert packcli.plan([3, 4, 5], 8).num_packs == 2
-    assert packcli.pipeline
+def test_functions_stay_functions_after_everything_is_imported():
+    """A package or module of such a name would take its place."""
+    places = {path.stem for path in Path(packcli.__file__).parent.iterdir()}
+    assert "pipeline" in places
+    assert not places & set(packcli.__all__)
 
 
 @pytest.mark.parametrize("name", sorted(OPTIONS))
@@ -92,10 +94,25 @@ def test_options_and_their_help(name):
 
 def test_every_setting_has_an_option():
     """A field of the config that no flag reaches, or a flag that reaches nothing."""
-    renamed = {"add_eos": "eos", "add_bos": "bos", "strategy_sha256": "strategy"}
-    flags = {option.lstrip("-").replace("-", "_") for option in OPTIONS["pack"]}
-    for name in [*PackConfig.__dataclass_fields__, *RunOptions.__dataclass_fields__]:
-        assert renamed.get(name, name) in flags
+    fields = {*PackConfig.__dataclass_fields__, *RunOptions.__dataclass_fields__}
+    assert {row.field for row in TABLE} == fields
+    assert {row.field for row in TABLE if not row.flags} == {"strategy_sha256"}
+    flags = {flag for row in TABLE for each in row.flags for flag in each.split("/")}
+    own = "--config --debug --help --json --output --quiet -o -q".split()
+    assert sorted({*flags, *own}) == sorted(OPTIONS["pack"])
+
+
+def test_the_reference_of_options_has_a_line_for_each():
+    assert set(reference.verbs()) == set(OPTIONS)
+    for verb, options in OPTIONS.items():
+        lines = reference.describe(verb).splitlines()
+        for option in options:
+            assert sum(re.search(rf"^\|.*`{option}[ `]", line) is not None for line in lines) == 1, (verb, option)
+    lines = reference.describe("pack").splitlines()
+    for row in TABLE:
+        if row.flags:
+            (line,) = (line for line in lines if f"| `{row.field}` |" in line)
+            assert row.help.replace("|", "\\|").replace("\n", "\\n") in line
 
 
 def test_names_of_strategies_columns_and_policies():

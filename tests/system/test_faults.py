@@ -20,7 +20,7 @@ from packcli.dataset import Output, shards
 from packcli.pipeline import engines
 from packcli.pipeline import run as pipeline_run
 from packcli.storage import look_for_room, space
-from packcli.verify import verify
+from packcli.verification import verify
 
 fingerprint = importlib.import_module("packcli.dataset.fingerprint")
 

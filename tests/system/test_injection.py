@@ -15,12 +15,11 @@ import warnings
 import pytest
 from helpers import tree_hash
 
-import packcli
-from packcli import errors, tokenization
+from packcli import errors, pipeline, tokenization
 from packcli.cli.exit import storage_error
-from packcli.config import PackConfig
+from packcli.config import PackConfig, RunOptions
 from packcli.dataset.sidecar import read_sidecar
-from packcli.verify import verify
+from packcli.verification import verify
 
 EVERY_WAY = bool(os.environ.get("PACKCLI_EVERY_WAY"))
 """`make stress` lets every operation fail in every way and more of them; the suite takes the ways in turn."""
@@ -119,14 +118,14 @@ def pack(tmp_path_factory, tokenizer_dir):
         columns="all" if EVERY_WAY else "compact",
         tokenizer=str(tokenizer_dir),
     )
-    options = packcli.config.RunOptions(workers=1, tokenizer_engine="tokenizers", max_bad=1)
+    options = RunOptions(workers=1, tokenizer_engine="tokenizers", max_bad=1)
     spec = tokenization.find_tokenizer(config, allow_network=False)
     choice = tokenization.choose_engine(spec, "tokenizers", [])
 
     def run(output):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tokenization, "choose_engine", lambda *arguments, **options: choice)
-            return packcli.pack([plain, zipped], output, config=config, options=options)
+            return pipeline.pack([plain, zipped], output, config=config, options=options)
 
     return run
 

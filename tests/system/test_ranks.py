@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from packcli import cli, errors
+from packcli.api.units import find_rank
 from packcli.cli.exit import InterruptedRunError
-from packcli.cli.units import find_rank
 from packcli.dataset import Output
 from packcli.pipeline import ranks
 from packcli.pipeline.ranks import status

@@ -9,14 +9,14 @@ import fsspec
 import pytest
 from helpers import SAMPLE, tree_hash
 
-import packcli
+from packcli import pipeline
 from packcli.config import PackConfig, RunOptions
 from packcli.dataset import Output
 from packcli.errors import LockedError, MismatchError, OutputError, StorageError, UnfinishedError
 from packcli.pipeline import Started, ranks
 from packcli.pipeline.ranks import status
 from packcli.storage import SILENCE_S, Heartbeat, RemotePath, heartbeats, look, read_heartbeats
-from packcli.verify import verify
+from packcli.verification import verify
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 def whole(folder, config, tmp_path_factory):
     """The tree of one process, on a disk."""
     output = tmp_path_factory.mktemp("whole") / "out"
-    packcli.pack(str(folder), str(output), config=config, options=RunOptions(workers=1))
+    pipeline.pack(str(folder), str(output), config=config, options=RunOptions(workers=1))
     return tree_hash(output)
 
 
@@ -81,7 +81,7 @@ def test_three_ranks_give_the_bytes_of_one_process(bucket, tmp_path, inputs, fol
 def test_pack_goes_on_with_what_ranks_began(bucket, tmp_path, inputs, config, whole):
     plan(inputs, bucket / "out", config)
     ranks.run(bucket / "out", 1, 2, workers=1)
-    report = packcli.pack(str(inputs), str(bucket / "out"), config=config, options=RunOptions(workers=1))
+    report = pipeline.pack(str(inputs), str(bucket / "out"), config=config, options=RunOptions(workers=1))
     assert report.run["resumed_parts"] > 0
     assert tree_hash(bucket / "out") == whole
 
@@ -122,7 +122,7 @@ def test_who_works_alone_and_who_beside_others(bucket, inputs, config):
         for work in (
             lambda: ranks.finish(output),
             lambda: plan(inputs, output, config),
-            lambda: packcli.pack(str(inputs), str(output), config=config),
+            lambda: pipeline.pack(str(inputs), str(output), config=config, options=RunOptions()),
         ):
             with pytest.raises(LockedError, match="a rank still runs there: rank 4 of 16"):
                 work()

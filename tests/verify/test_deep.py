@@ -10,7 +10,7 @@ from helpers import SAMPLE
 from outputs_to_verify import invoke, of_row, pack, rewrite_shard, wrong
 
 from packcli.errors import UsageError
-from packcli.verify import parse_sample, verify
+from packcli.verification import parse_sample, verify
 
 
 @pytest.mark.parametrize("engine", ["auto", "tokenizers"])

@@ -20,7 +20,7 @@ import packcli
 from packcli import cli, readers
 from packcli.errors import MismatchError, OutputError, StorageError, UsageError
 from packcli.readers import PickedRows, find_fields, find_sources
-from packcli.verify import inputs
+from packcli.verification import inputs
 
 ENGINE = {"tokenizer_engine": "tokenizers"}
 LINES = [line for line in SAMPLE.read_bytes().split(b"\n") if 0 < len(line) < 1500][:80]
@@ -228,8 +228,8 @@ def test_only_the_documents_of_the_row_are_read_and_tokenized(output, monkeypatc
     def never(*arguments):
         raise AssertionError("a whole unit is packed")
 
-    monkeypatch.setattr(importlib.import_module("packcli.verify.restore"), "tokenize_rows", spy)
-    monkeypatch.setattr(importlib.import_module("packcli.verify.restore"), "run_unit", never)
+    monkeypatch.setattr(importlib.import_module("packcli.verification.restore"), "tokenize_rows", spy)
+    monkeypatch.setattr(importlib.import_module("packcli.verification.restore"), "run_unit", never)
     monkeypatch.setattr(readers, "digest_parts", never)
     rows = load_from_disk(str(output))
     for number in (0, len(rows) // 2):
@@ -321,7 +321,7 @@ def test_a_row_that_the_inputs_do_not_give_is_told(output, monkeypatch):
         batch.ids[:] += 1
         return batch, origin
 
-    monkeypatch.setattr(importlib.import_module("packcli.verify.restore"), "tokenize_rows", other)
+    monkeypatch.setattr(importlib.import_module("packcli.verification.restore"), "tokenize_rows", other)
     (one, two) = packcli.restore(output, 1, **ENGINE).problems
     assert one.what.startswith("row 1: input_ids differs at ")
     assert two.what.startswith("row 1: labels differs at ")

@@ -17,8 +17,8 @@ import packcli
 from packcli.dataset import read_report
 from packcli.dataset.fingerprint import sealed_bytes
 from packcli.errors import OutputError
-from packcli.verify import verify
-from packcli.verify.inputs import tokenize_unit
+from packcli.verification import verify
+from packcli.verification.inputs import tokenize_unit
 
 FLIPS = int(os.environ.get("PACKCLI_FLIPS", "20"))
 """Flipped bits for each kind of file; `make stress` asks for 1,000."""
@@ -408,6 +408,6 @@ def test_a_label_that_the_text_does_not_give_is_found(tmp_path, monkeypatch):
             part.tokens.loss[1:] = part.tokens.loss[:-1].copy()
             yield part
 
-    monkeypatch.setattr("packcli.verify.deep.tokenize_unit", moved)
+    monkeypatch.setattr("packcli.verification.deep.tokenize_unit", moved)
     verdict = verify(tmp_path / "out", deep=True)
     assert any("holds label" in each.what for each in verdict.problems)

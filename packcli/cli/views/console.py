@@ -1,7 +1,4 @@
-"""What people see: closing tables, progress, warnings, errors. The only file that knows rich.
-
-Everything here goes to stderr; stdout holds results for machines only (`print_json`).
-"""
+"""Where messages go. Everything for people goes to stderr; stdout holds results for machines only (`print_json`)."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -41,6 +39,14 @@ def print_json(value: Any) -> None:
     """One JSON object on stdout."""
     sys.stdout.write(json.dumps(value, ensure_ascii=True, indent=1) + "\n")
     sys.stdout.flush()  # a closed pipe is noticed here, not at exit
+
+
+def show_result(result: Any, show: Callable[[Console, Any], None], *, json_: bool, quiet: bool = False) -> None:
+    """The end of a verb: its result for machines where asked for, and for people unless quiet."""
+    if json_:
+        print_json(result.as_dict())
+    if not quiet:
+        show(make_console(), result)
 
 
 def show_error(console: Console, error: PackcliError) -> None:

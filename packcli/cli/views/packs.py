@@ -1,4 +1,4 @@
-"""Packs on a terminal: the view of `packcli inspect`, on stdout. Knows rich, as console does.
+"""Packs on a terminal: the view of `packcli inspect`, on stdout.
 
 With colours, segments alternate between two, and tokens without loss are dim. Without colours, tokens without
 loss stand between marks.
@@ -15,9 +15,8 @@ from rich.console import Console
 from rich.text import Text
 
 from packcli.cli.views.console import PipedConsole
-from packcli.dataset import Row
 from packcli.errors import printable
-from packcli.report import Inspector, ShownPiece
+from packcli.report import DecodedPack, ShownPiece
 
 SEGMENT_STYLES = ("cyan", "green")
 MASKED_STYLE = "dim"
@@ -43,24 +42,13 @@ def paged(console: Console, wanted: bool) -> Iterator[None]:
         yield
 
 
-def show_row(console: Console, inspector: Inspector, row: Row, find: str | None = None) -> None:
+def show_pack(console: Console, pack: DecodedPack, find: str | None = None) -> None:
     """One pack: a line of figures, then every segment under its heading."""
-    pieces = inspector.show(row)
-    padding = sum(each.num_tokens for each in pieces if each.piece.is_padding)
-    num_real = len(row.ids) - padding
-    segments = sum(not each.piece.is_padding for each in pieces)
-    noun = "segment" if segments == 1 else "segments"
-    console.print(
-        Text(
-            f"{row.split} row {row.index:,}: {num_real:,} tokens in {segments:,} {noun}, "
-            f"{row.num_loss:,} with loss, {padding:,} padding ({printable(row.file)})",
-            style="bold",
-        )
-    )
+    console.print(Text(printable(pack.heading), style="bold"))
     marks = _marks(console)
     legend = f"{marks[0]}no loss{marks[1]}" if marks else "dim: no loss"
     console.print(Text(legend, style="" if marks else MASKED_STYLE))
-    for each in pieces:
+    for each in pack.segments:
         _show_piece(console, each, marks, find)
     console.print()
 
@@ -95,11 +83,12 @@ def _show_piece(console: Console, each: ShownPiece, marks: tuple[str, str] | Non
     console.print(body, overflow="fold")
 
 
-def show_tokens(console: Console, inspector: Inspector, row: Row) -> None:
+def show_tokens(console: Console, pack: DecodedPack) -> None:
     """One pack, one token a line: place, id, label, position, segment, text."""
+    row = pack.row
     console.print(Text(f"{row.split} row {row.index:,} ({printable(row.file)})", style="bold"))
     console.print(Text(f"{'place':>7} {'id':>8} {'label':>8} {'position':>8} {'segment':>7}  text", style="bold"))
-    for place, token, text, label, position, segment in inspector.tokens(row):
+    for place, token, text, label, position, segment in pack.tokens():
         shown = "-" if label is None else str(label)
         number = str(segment) if segment else "pad"
         line = f"{place:>7} {token:>8} {shown:>8} {position:>8} {number:>7}  {printable(text)}"

@@ -7,11 +7,20 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from packcli.cli.views.console import show_warning
+from packcli.cli.views.console import make_console, show_warning
 from packcli.pipeline import Progress as ProgressEvent
 from packcli.pipeline import Started, Warned
 
 LOG_EVERY_S = 10.0
+
+
+def progress() -> ProgressDisplay:
+    """What shows the events of a run: `with packcli.progress() as shown: packcli.pack(..., on_event=shown)`.
+
+    On a terminal a bar, which goes away at the end; elsewhere, as in a notebook, a line every ten seconds. Warnings
+    are shown in either.
+    """
+    return ProgressDisplay(make_console(), quiet=False)
 
 
 class ProgressDisplay:
@@ -22,16 +31,19 @@ class ProgressDisplay:
         self._quiet = quiet
         self._doing = self._now = doing
         self._bar: Progress | None = None
+        self._draws = False
         self._total = self._bytes = self._documents = 0
         self._began = self._logged = time.monotonic()
         self._begin_bytes = 0
 
     def __enter__(self) -> ProgressDisplay:
-        """Nothing is drawn before the first event."""
+        """From here to the end of the block bars may be drawn; none is before the first event."""
+        self._draws = True
         return self
 
     def __exit__(self, *exc: object) -> None:
         """Takes the bar away."""
+        self._draws = False
         if self._bar is not None:
             self._bar.stop()
 
@@ -53,7 +65,7 @@ class ProgressDisplay:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        if self._quiet or not self._console.is_terminal:
+        if self._quiet or not (self._draws and self._console.is_terminal):
             return
         self._bar = Progress(
             TextColumn(self._now),

@@ -1,4 +1,4 @@
-"""Tables and histograms on a terminal: the views of `packcli stats`. Knows rich, as console does."""
+"""Tables and histograms on a terminal: the views of `packcli stats`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from packcli.cli.views.results import show_report
+from packcli.cli.views.results import show_lines, show_report
 from packcli.dataset import Report
 from packcli.errors import printable
-from packcli.report import Chart, Recount, Table, WhatIf, describe_records, report_charts, report_tables, what_if_tables
+from packcli.report import (
+    Chart,
+    Figures,
+    Recount,
+    Table,
+    WhatIf,
+    describe_records,
+    report_charts,
+    report_tables,
+    what_if_tables,
+)
 
 MAX_SOURCES = 20
 """Rows of the table of sources on a terminal; --csv, --markdown and --json have them all."""
@@ -24,6 +34,14 @@ def print_text(text: str) -> None:
     """Text for files and pipes, on stdout."""
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def show_figures(console: Console, figures: Figures) -> None:
+    """What `stats` found."""
+    if figures.what_if is not None:
+        show_what_if(console, figures.what_if)
+    else:
+        show_reports(console, figures.reports, figures.recounts)
 
 
 def show_reports(console: Console, reports: Sequence[Report], recounts: Sequence[Recount]) -> None:
@@ -102,16 +120,16 @@ def show_chart(console: Console, chart: Chart) -> None:
         console.print(f"{name:>{left}}  {count:>{middle},}  {count / total:>6.1%}  [cyan]{bar}[/]", soft_wrap=True)
 
 
-def show_recount(console: Console, report: Report, counted: Recount) -> None:
+def show_recount(console: Console, report: Report, recount: Recount) -> None:
     """Whether the rows say what the report says."""
-    loss = "" if counted.num_tokens_loss is None else f"; {counted.num_tokens_loss:,} tokens with loss"
+    loss = "" if recount.num_tokens_loss is None else f"; {recount.num_tokens_loss:,} tokens with loss"
     console.print(f"\n[bold]Recount[/] of {escape(printable(str(report.output)))}")
-    if counted.not_counted:
-        console.print(f"  not counted: {escape(counted.not_counted)}")
-    for name, (said, found) in counted.differences.items():
-        console.print(f"  [bold red]differs:[/] {name}: the report says {_short(said)}, the rows {_short(found)}")
-    if not counted.differences:
-        console.print(f"  {len(counted.totals)} figures are what the rows say{loss}")
+    if recount.not_counted:
+        console.print(f"  not counted: {escape(recount.not_counted)}")
+    for name, (reported, in_rows) in recount.differences.items():
+        console.print(f"  [bold red]differs:[/] {name}: the report says {_short(reported)}, the rows {_short(in_rows)}")
+    if not recount.differences:
+        console.print(f"  {len(recount.totals)} figures are what the rows say{loss}")
 
 
 def _short(value: object) -> str:
@@ -119,27 +137,21 @@ def _short(value: object) -> str:
     return escape(text if len(text) <= 60 else f"{text[:60]}...")
 
 
-def show_what_if(console: Console, found: WhatIf) -> None:
+def show_what_if(console: Console, what_if: WhatIf) -> None:
     """What packing would give: what was read, then the tables."""
-    told = found.as_dict()
-    part = "" if told["sample"] >= 1 else f", {told['num_documents_measured']:,} of them measured"
-    lines = {"documents": f"{told['num_documents']:,}{part}", "tokens": f"{told['num_tokens']:,}"}
-    if found.is_masked:
-        share = told["num_loss_tokens"] / max(told["num_tokens"], 1)
-        lines["records"] = describe_records(found.lengths.text)
-        lines["loss"] = f"{told['loss']}: {told['num_loss_tokens']:,} tokens, {share:.2%}"
-        if told["tokens_by_role"]:
-            lines["words"] = ", ".join(f"{role} {count:,} tokens" for role, count in told["tokens_by_role"].items())
-    lines["overlong"] = told["overlong_policy"]
-    lines["tokenizer"] = told["tokenizer"]
-    lines |= {name: f"{told[key]:,} {what}" for key, (name, what) in NOTICES.items() if told[key]}
-    grid = Grid(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, line in lines.items():
-        grid.add_row(name, escape(printable(line)))
-    console.print(grid)
-    show_tables(console, what_if_tables(found, max_sources=MAX_SOURCES))
+    figures = what_if.as_dict()
+    part = "" if figures["sample"] >= 1 else f", {figures['num_documents_measured']:,} of them measured"
+    lines = [("documents", f"{figures['num_documents']:,}{part}"), ("tokens", f"{figures['num_tokens']:,}")]
+    if what_if.is_masked:
+        share = figures["num_loss_tokens"] / max(figures["num_tokens"], 1)
+        lines.append(("records", describe_records(what_if.lengths.text)))
+        lines.append(("loss", f"{figures['loss']}: {figures['num_loss_tokens']:,} tokens, {share:.2%}"))
+        if roles := figures["tokens_by_role"]:
+            lines.append(("words", ", ".join(f"{role} {count:,} tokens" for role, count in roles.items())))
+    lines += [("overlong", figures["overlong_policy"]), ("tokenizer", figures["tokenizer"])]
+    lines += [(name, f"{figures[key]:,} {what}") for key, (name, what) in NOTICES.items() if figures[key]]
+    show_lines(console, lines)
+    show_tables(console, what_if_tables(what_if, max_sources=MAX_SOURCES))
 
 
 NOTICES = {

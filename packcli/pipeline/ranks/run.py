@@ -57,11 +57,12 @@ from packcli.pipeline.ranks.plan import RankPlan, fetch_tokenizer, read_plan, wr
 from packcli.pipeline.run import Run, run_facts
 from packcli.pipeline.upkeep import cleaned_up, log_run
 from packcli.pipeline.workers import Schedule, run_units
+from packcli.results import Shown
 from packcli.storage import Heartbeat, Location, RemotePath, locate
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
+@dataclass(frozen=True, slots=True, repr=False)
+class Ran(Shown):
     """What a rank did."""
 
     output: Location
@@ -74,6 +75,16 @@ class Ran:
     num_bytes: int
     """Of the input files that these cover, about."""
     seconds: float
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What was done, and how long it took."""
+        before = self.num_units - self.num_units_done
+        return [
+            ("rank", f"{self.rank} of {self.world_size}"),
+            ("units", f"{self.num_units_done:,} of its {self.num_units:,} done, {before:,} were done already"),
+            ("time", f"{self.seconds:,.1f} s"),
+            ("output", str(self.output)),
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints."""

@@ -19,6 +19,7 @@ import numpy as np
 from packcli.dataset import Output, committed_units, sidecar_file
 from packcli.errors import OutputError
 from packcli.pipeline.ranks.plan import UNITS, read_units
+from packcli.results import Shown
 from packcli.storage import Location, RemotePath, Seen, concurrently, locate
 
 HEAD_BYTES = 256
@@ -49,8 +50,8 @@ class RankStatus:
     error: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+@dataclass(frozen=True, slots=True, repr=False)
+class Status(Shown):
     """How far an output has come."""
 
     output: Location
@@ -70,6 +71,17 @@ class Status:
     """Those that run, failed or died; a rank that is done leaves no note."""
     alone: str | None
     """Who works there alone: pack, plan or finish."""
+
+    def facts(self) -> list[tuple[str, str]]:
+        """How far it has come; `ranks` has the ranks one by one."""
+        states = [each.state for each in self.ranks]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in sorted({*states})) or "none at work"
+        return [
+            ("units", f"{self.num_units_done:,} of {self.num_units:,} done"),
+            ("input", f"{self.num_bytes_done / 1e6:,.1f} of {self.num_bytes / 1e6:,.1f} MB"),
+            ("ranks", counts),
+            ("output", f"{self.output} ({self.state})"),
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints."""

@@ -9,13 +9,17 @@ from typing import Any
 
 from packcli.dataset import Problem, check_output, check_same
 from packcli.errors import MismatchError
+from packcli.results import Shown
 from packcli.storage import Location
-from packcli.verify.deep import Absent, check_inputs
-from packcli.verify.restore import Restored, restore
+from packcli.verification.deep import Absent, check_inputs
+from packcli.verification.restore import Restored, restore
+
+SHOWN = 5
+"""Problems that the short text has; `problems` has them all."""
 
 
-@dataclass(slots=True)
-class Verdict:
+@dataclass(slots=True, repr=False)
+class Verdict(Shown):
     """What `verify` found."""
 
     output: Location
@@ -39,6 +43,16 @@ class Verdict:
     def is_sound(self) -> bool:
         """Whether nothing is wrong."""
         return not self.problems
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Whether it is sound, what was looked at, and the first problems."""
+        looked = f"{self.num_shards:,} shards, {self.num_rows:,} rows, {self.num_tokens:,} tokens"
+        if self.num_documents_compared:
+            looked += f"; {self.num_documents_compared:,} documents tokenized again"
+        problems = [("wrong", f"{each.file}: {each.what}" if each.file else each.what) for each in self.problems]
+        more = [("wrong", f"and {len(problems) - SHOWN:,} more")] if len(problems) > SHOWN else []
+        state = "sound" if self.is_sound else f"{len(problems):,} problems"
+        return [("output", f"{self.output}: {state}"), ("looked at", looked), *problems[:SHOWN], *more]
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints."""

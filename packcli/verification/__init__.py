@@ -10,8 +10,8 @@ Nothing is written.
 
 from __future__ import annotations
 
-from packcli.verify.deep import Absent, parse_sample
-from packcli.verify.restore import Restored, restore
-from packcli.verify.verdict import Verdict, verify, verify_row
+from packcli.verification.deep import Absent, parse_sample
+from packcli.verification.restore import Restored, restore
+from packcli.verification.verdict import Verdict, verify, verify_row
 
 __all__ = ["Absent", "Restored", "Verdict", "parse_sample", "restore", "verify", "verify_row"]

@@ -17,7 +17,7 @@ from packcli.dataset import Problem, Record, Schema, Sidecar, check_files, read_
 from packcli.errors import UsageError
 from packcli.packing import PackBatch, Sources, kept_lengths
 from packcli.storage import Location
-from packcli.verify.inputs import TokenizedPart, open_inputs, tokenize_unit
+from packcli.verification.inputs import TokenizedPart, open_inputs, tokenize_unit
 
 PROBLEMS_A_PART = 20
 """Problems of one kind in a part that are listed, at most."""

@@ -27,7 +27,7 @@ from packcli.packing import Assembler, Layout, Lists, PackBatch, Plan, Segments,
 from packcli.pipeline import Job, pin_strategy, run_unit
 from packcli.storage import Location, locate
 from packcli.storage.files import file_sha256
-from packcli.verify.inputs import OpenInputs, open_inputs, tokenize_rows
+from packcli.verification.inputs import OpenInputs, open_inputs, tokenize_rows
 
 Columns = dict[str, NDArray[Any] | tuple[NDArray[Any], ...]]
 """A row: int32 arrays; `sources` is (source, row, start, end)."""
