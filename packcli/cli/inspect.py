@@ -55,8 +55,8 @@ def inspect(
     from packcli.storage import locate
 
     inspector = Inspector(locate(directory), tokenizer)
-    if split not in inspector.contents.splits:
-        raise UsageError(f"--split {split!r}: no rows", f"it has {', '.join(inspector.contents.splits)}")
+    if split not in inspector.packed.num_rows:
+        raise UsageError(f"--split {split!r}: no rows", f"it has {', '.join(inspector.packed.num_rows)}")
     if row is not None:
         rows = iter([inspector.at(split, row)])
     elif doc is not None:

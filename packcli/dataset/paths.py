@@ -8,6 +8,9 @@ from packcli.config import PackConfig
 
 SIDECAR_NAME = re.compile(r"(\d{5,})-(\d{3,})\.json")
 
+SHARD_NAME = re.compile(r"(?:(?:train|validation)/)?data-\d{5,}-\d{3,}\.arrow")
+"""Nothing else is opened as a shard, whatever a manifest or a sidecar says."""
+
 TRAIN, VALIDATION = "train", "validation"
 
 STATE_DIRECTORY = ".packcli"

@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from packcli.dataset import MANIFEST, STATE_DIRECTORY, Output, Packed
+from packcli.dataset import MANIFEST, STATE_DIRECTORY, Output, PackedDataset
 from packcli.errors import MismatchError, OutputError, StorageError
 from packcli.exports.base import Export, Exported, ExportedFile, Part, Sink
 from packcli.storage import Location
@@ -31,7 +31,7 @@ def run_export(
     exporter: Export, name: str, directory: Location, output: Path, *, lossy: bool, overwrite: bool
 ) -> Exported:
     """See packcli.exports.export."""
-    packed = Packed(directory)
+    packed = PackedDataset(directory)
     target = Output(output)
     above = packed.root.resolve().parents if isinstance(packed.root, Path) else ()
     if (output / MANIFEST).exists() or output.resolve() in above:
@@ -42,7 +42,7 @@ def run_export(
         "export_version": EXPORT_VERSION,
         "format": name,
         "source_fingerprint": packed.manifest["fingerprint"],
-        "shard_sha256": packed.shard_sha256,
+        "shard_sha256": [shard["sha256"] for shards in packed.splits.values() for shard in shards],
     }
     run["fingerprint"] = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
     with target.locked():
@@ -60,7 +60,7 @@ class ExportRun:
     """One call of run_export; the lock is held."""
 
     def __init__(
-        self, exporter: Export, name: str, packed: Packed, root: Path, run: dict[str, Any], lossy: bool
+        self, exporter: Export, name: str, packed: PackedDataset, root: Path, run: dict[str, Any], lossy: bool
     ) -> None:
         self.exporter, self.name, self.packed, self.lossy = exporter, name, packed, lossy
         self.run, self.root = run, root
@@ -106,6 +106,7 @@ class ExportRun:
         return self._exported(record, "resumed" if num_resumed else "exported")
 
     def _part(self, split: str, index: int) -> Part:
+        self.packed.check_sha256(self.packed.splits[split][index])
         sink = Sink(self.root)
         counts = self.exporter.write_part(self.packed, split, index, sink, self.lossy)
         part = Part(split=split, index=index, files=tuple(sink.files), counts=counts)

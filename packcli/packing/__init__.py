@@ -6,11 +6,12 @@ plan, ids        assemble.Assembler         -> PackBatch: rows with labels, posi
 lists, tensors   in_memory.pack_sequences   -> rows, in memory
 a stream         stream.stream_packs        -> rows, window by window
 
-tokens    ids, lengths and loss masks while they grow;  columns   what a row is made of
+tokens    ids, lengths and loss masks while they grow;  columns   what a row is made of;  arrays   lists in an array
 """
 
 from __future__ import annotations
 
+from packcli.packing.arrays import offsets, ranges
 from packcli.packing.assemble import Assembler
 from packcli.packing.columns import Layout, Lists, Origin, PackBatch, Sources, rows_per_batch
 from packcli.packing.overlong import OverlongDocumentError, Segments, kept_lengths, split_documents
@@ -34,6 +35,8 @@ __all__ = [
     "balance_plan",
     "kept_lengths",
     "make_plan",
+    "offsets",
+    "ranges",
     "rows_per_batch",
     "split_documents",
 ]

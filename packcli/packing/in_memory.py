@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli.errors import UsageError
+from packcli.packing.arrays import offsets
 from packcli.packing.plan import Plan, make_plan
 
 Strategy = str | Callable[..., Any]
@@ -128,7 +129,7 @@ def _pieces(plan: Plan) -> tuple[NDArray[np.int64], ...]:
     order, segments = plan.order, plan.segments
     length = segments.length[order].astype(np.int64)
     row = np.repeat(np.arange(plan.num_packs), plan.docs_per_pack)
-    begin = np.cumsum(length) - length
+    begin = offsets(length)[:-1]
     start = begin - begin[plan.pack_offsets[row]] if len(row) else begin
     return row, start, length, segments.doc[order], segments.start[order]
 

@@ -20,6 +20,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from packcli.packing.arrays import offsets
+
 Integer = TypeVar("Integer", bound=np.integer)
 
 
@@ -86,7 +88,7 @@ def split_documents(lengths: NDArray[np.integer], max_len: int) -> Segments:
     lengths = lengths.astype(np.int64, copy=False)
     pieces = -(-lengths // max_len)
     doc = np.repeat(np.arange(len(lengths), dtype=np.int64), pieces)
-    piece_of_doc = np.arange(len(doc), dtype=np.int64) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    piece_of_doc = np.arange(len(doc), dtype=np.int64) - np.repeat(offsets(pieces)[:-1], pieces)
     start = piece_of_doc * max_len
     length = np.minimum(lengths[doc] - start, max_len).astype(np.int32)
     return Segments(length, (doc, start))

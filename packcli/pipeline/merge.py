@@ -29,8 +29,8 @@ from packcli.dataset import (
     PLAN,
     STATE_DIRECTORY,
     Output,
+    PackedDataset,
     Problem,
-    Record,
     Report,
     Sidecar,
     adopt_shard,
@@ -66,12 +66,12 @@ class _Input:
     """An output that is merged, and what is added to its numbers."""
 
     root: Path
-    record: Record
+    record: PackedDataset
     first_source: int
     first_unit: int
 
     @property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Mapping[str, Any]:
         return self.record.manifest
 
     def renumbered(self, sidecar: Sidecar) -> Sidecar:
@@ -163,7 +163,7 @@ def _read_inputs(roots: Sequence[Path], output: Path, verify: bool) -> list[_Inp
     return inputs
 
 
-def _sound(root: Path, verify: bool) -> Record:
+def _sound(root: Path, verify: bool) -> PackedDataset:
     """Raises StorageError when an output is damaged."""
     record, problems = check_files(root)
     if verify and record is not None and not problems:

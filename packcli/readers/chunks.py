@@ -19,6 +19,7 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
+from packcli.packing import offsets
 from packcli.seeds import row_hashes
 
 
@@ -87,7 +88,7 @@ class LineChunk:
     @property
     def row_starts(self) -> NDArray[np.int64]:
         """Where each line begins in the data, int64[D + 1]."""
-        return np.append(0, np.cumsum(self.row_bytes + 1))
+        return offsets(self.row_bytes + 1)
 
     def rows(self, first: int, stop: int) -> LineChunk:
         begin, end = self.row_starts[[first, stop]].tolist()

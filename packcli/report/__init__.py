@@ -8,7 +8,7 @@ a report             html.write_page         -> one HTML page;  summary: lines o
 
 from __future__ import annotations
 
-from packcli.report.packs import Inspector, ShownPiece
+from packcli.report.packs import Inspector, ShownSegment
 from packcli.report.recount import Recount, recount
 from packcli.report.summary import describe_records
 from packcli.report.tables import Chart, Table, report_charts, report_tables, to_csv, to_markdown
@@ -19,7 +19,7 @@ __all__ = [
     "Chart",
     "Inspector",
     "Recount",
-    "ShownPiece",
+    "ShownSegment",
     "Table",
     "WhatIf",
     "compare",

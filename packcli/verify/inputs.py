@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,8 @@ from packcli.config import PackConfig, RunOptions, read_toml
 from packcli.dataset import (
     STATE_DIRECTORY,
     Output,
+    PackedDataset,
     Problem,
-    Record,
     cut_units,
     find_again,
     members_of,
@@ -46,7 +46,7 @@ class Inputs:
 
 def open_inputs(
     root: Location,
-    record: Record,
+    record: PackedDataset,
     *,
     against: Sequence[str],
     tokenizer_engine: str,
@@ -71,7 +71,7 @@ def open_inputs(
         problem = _sources_problem(record, sources)
     if problem is not None:
         return Problem("", problem)
-    text = dict(record.manifest["text"])
+    text: dict[str, Any] = {**record.manifest["text"]}
     then = text.pop("chat_template")
     fields = readers.find_fields(
         sources, config.text_field, config.text_template, format_=config.format, mapped=config.field
@@ -103,7 +103,7 @@ def open_inputs(
     return Inputs(job, cut_units(record.manifest, sources, record.config.unit_bytes))
 
 
-def _settings(root: Location, record: Record) -> tuple[PackConfig, tokenization.TokenizerSpec]:
+def _settings(root: Location, record: PackedDataset) -> tuple[PackConfig, tokenization.TokenizerSpec]:
     """The settings with their paths, as this machine keeps them, and the tokenizer of today."""
     options = set(RunOptions.__dataclass_fields__)
     try:
@@ -118,7 +118,7 @@ def _settings(root: Location, record: Record) -> tuple[PackConfig, tokenization.
     return config, tokenization.find_tokenizer(config, allow_network=False)
 
 
-def _tokenizer_problem(record: Record, tokenizer: tokenization.TokenizerSpec) -> str | None:
+def _tokenizer_problem(record: PackedDataset, tokenizer: tokenization.TokenizerSpec) -> str | None:
     now = tokenizer.identity()
     for name, then in record.manifest["tokenizer"].items():
         if now.get(name) != then:
@@ -127,7 +127,7 @@ def _tokenizer_problem(record: Record, tokenizer: tokenization.TokenizerSpec) ->
     return None
 
 
-def _remembered(root: Location, record: Record) -> list[str]:
+def _remembered(root: Location, record: PackedDataset) -> list[str]:
     """Where the inputs were when they were packed."""
     known = [path_of(each) for each in remembered_inputs(root, record.manifest)]
     paths = [path for path in known if path is not None]
@@ -139,7 +139,7 @@ def _remembered(root: Location, record: Record) -> list[str]:
     return paths
 
 
-def _sources_problem(record: Record, sources: Sequence[readers.Source]) -> str | None:
+def _sources_problem(record: PackedDataset, sources: Sequence[readers.Source]) -> str | None:
     then = record.manifest["inputs"]
     if len(then) != len(sources):
         return f"the inputs are {len(sources)} files, and were {len(then)}"

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import packcli
 from packcli import cli
-from packcli.dataset import Contents, Output, members_of, read_manifest, read_report, shift_column
+from packcli.dataset import Output, PackedDataset, members_of, read_manifest, read_report, shift_column
 from packcli.dataset.fingerprint import sealed_bytes
 from packcli.dataset.members import member_of
 from packcli.errors import LockedError, MismatchError, NoInputError, OutputError, StorageError, UsageError
@@ -63,11 +63,11 @@ def packed(tmp_path_factory, tokenizer):
 
 
 def segments(root, split="train"):
-    """(name of the input by the manifest, its index, row, start, end) of every segment, as Contents reads them."""
-    contents = Contents(root)
-    names = [each["name"] for each in contents.manifest["inputs"]]
+    """(name of the input by the manifest, its index, row, start, end) of every segment, as PackedDataset reads them."""
+    packed = PackedDataset(root)
+    names = [each["name"] for each in packed.manifest["inputs"]]
     out = []
-    for _, batches in contents.shards(split):
+    for _, batches in packed.shards(split):
         for batch in batches:
             found = batch.sources
             columns = (found.source, found.row, found.start, found.end)

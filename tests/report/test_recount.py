@@ -1,7 +1,6 @@
 """Every figure of a report equals a recount from raw rows and documents, by code that shares nothing with packcli."""
 
 import json
-import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +12,7 @@ from typer.testing import CliRunner
 
 import packcli
 from packcli import cli
-from packcli.dataset import Stats, measure_layouts, read_report
+from packcli.dataset import Stats, measure_layouts
 from packcli.dataset.derived import LAYOUTS
 from packcli.packing.strategies import STRATEGIES
 from packcli.report import recount
@@ -161,18 +160,6 @@ def test_a_damaged_shard_is_an_error_with_its_name(tmp_path, tokenizer_dir):
     result = CliRunner().invoke(cli.app, ["stats", str(tmp_path / "out"), "--recount"], env={"COLUMNS": "200"})
     assert result.exit_code == 6
     assert shard.name in result.stderr
-
-
-def test_outputs_from_before_layouts_are_shown(tmp_path, tokenizer_dir):
-    pack(tmp_path / "out", tokenizer_dir)
-    path = tmp_path / "out" / "stats.json"
-    content = json.loads(path.read_bytes())
-    del content["totals"]["layouts"]
-    path.write_text(json.dumps(content))
-    shutil.rmtree(tmp_path / "out" / "units")
-    report = read_report(tmp_path / "out")
-    assert list(report.derived["layouts"]) == ["packed", "padded"]
-    assert not recount(report).differences
 
 
 def test_layouts_by_hand():

@@ -17,7 +17,7 @@ from rich.text import Text
 from packcli.cli.views.console import PipedConsole
 from packcli.dataset import Row
 from packcli.errors import printable
-from packcli.report import Inspector, ShownPiece
+from packcli.report import Inspector, ShownSegment
 
 SEGMENT_STYLES = ("cyan", "green")
 MASKED_STYLE = "dim"
@@ -45,10 +45,10 @@ def paged(console: Console, wanted: bool) -> Iterator[None]:
 
 def show_row(console: Console, inspector: Inspector, row: Row, find: str | None = None) -> None:
     """One pack: a line of figures, then every segment under its heading."""
-    pieces = inspector.show(row)
-    padding = sum(each.num_tokens for each in pieces if each.piece.is_padding)
+    shown = inspector.show(row)
+    padding = sum(each.num_tokens for each in shown if each.segment.is_padding)
     num_real = len(row.ids) - padding
-    segments = sum(not each.piece.is_padding for each in pieces)
+    segments = sum(not each.segment.is_padding for each in shown)
     noun = "segment" if segments == 1 else "segments"
     console.print(
         Text(
@@ -60,8 +60,8 @@ def show_row(console: Console, inspector: Inspector, row: Row, find: str | None 
     marks = _marks(console)
     legend = f"{marks[0]}no loss{marks[1]}" if marks else "dim: no loss"
     console.print(Text(legend, style="" if marks else MASKED_STYLE))
-    for each in pieces:
-        _show_piece(console, each, marks, find)
+    for each in shown:
+        _show_segment(console, each, marks, find)
     console.print()
 
 
@@ -71,9 +71,9 @@ def _marks(console: Console) -> tuple[str, str] | None:
     return ASCII_MARKS if console.options.ascii_only else MARKS
 
 
-def _show_piece(console: Console, each: ShownPiece, marks: tuple[str, str] | None, find: str | None) -> None:
+def _show_segment(console: Console, each: ShownSegment, marks: tuple[str, str] | None, find: str | None) -> None:
     rule = "--" if console.options.ascii_only else "\u2500\u2500"
-    if each.piece.is_padding:
+    if each.segment.is_padding:
         console.print(Text(f"{rule} padding: {each.num_tokens:,} positions, no loss; {each.positions}", style="dim"))
         return
     style = SEGMENT_STYLES[each.number % 2]
@@ -82,9 +82,9 @@ def _show_piece(console: Console, each: ShownPiece, marks: tuple[str, str] | Non
         Text(f"{rule} {each.number}: {place}{each.num_tokens:,} tokens; {each.positions}", style=f"bold {style}")
     )
     body = Text()
-    for run in each.runs:
-        text = printable(run.text, keep="\n")
-        if run.has_loss:
+    for span in each.spans:
+        text = printable(span.text, keep="\n")
+        if span.has_loss:
             body.append(text, style=style)
         elif marks:
             body.append(f"{marks[0]}{text}{marks[1]}")

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from packcli.dataset.checks.files import Problem, Record
+from packcli.dataset.checks.files import Problem
 from packcli.dataset.checks.invariants import Pieces, Rules, check_documents, check_rows
 from packcli.dataset.documents import number_copies
 from packcli.dataset.members import MIX, Member, member_of, members_of
 from packcli.dataset.paths import EMPTY_SHARD, folder_of, splits_of
+from packcli.dataset.reader import PackedDataset
 from packcli.dataset.schema import Schema, run_schema
 from packcli.dataset.shards import ShardInfo, read_shard
 from packcli.dataset.sidecar import Sidecar
@@ -59,7 +60,7 @@ class _Spans:
     file: str
 
 
-def check_shards(root: Location, record: Record) -> CheckedShards:
+def check_shards(root: Location, record: PackedDataset) -> CheckedShards:
     """Looks at every row, in as many threads as there are CPUs: hashing and NumPy leave the interpreter free."""
     schema = run_schema(record.config, record.tokenizer)
     members = members_of(record.manifest)
@@ -91,7 +92,7 @@ def check_shards(root: Location, record: Record) -> CheckedShards:
     return checked
 
 
-def rules_of(record: Record, member: Member | None = None) -> Rules:
+def rules_of(record: PackedDataset, member: Member | None = None) -> Rules:
     """What the rows of a run are held to, or those of one of its members."""
     config = record.config
     whole = members_of(record.manifest)
@@ -108,7 +109,7 @@ def rules_of(record: Record, member: Member | None = None) -> Rules:
 
 
 def _check_part(
-    root: Location, record: Record, sidecar: Sidecar, schema: Schema, rules: Rules, has_ends: bool
+    root: Location, record: PackedDataset, sidecar: Sidecar, schema: Schema, rules: Rules, has_ends: bool
 ) -> tuple[CheckedShards, _Spans | None]:
     """The shards of one part: rows, documents over all splits, and the counts of its sidecar."""
     checked = CheckedShards()
@@ -161,9 +162,9 @@ def _ranges(
     return source[first], row[first], row[last]
 
 
-def _repeated(record: Record, pieces: Pieces, copies: NDArray[np.int64]) -> Iterator[str]:
+def _repeated(record: PackedDataset, pieces: Pieces, copies: NDArray[np.int64]) -> Iterator[str]:
     """Documents of a mixture that a part holds more often than the whole takes them."""
-    for each in record.manifest[MIX]["components"]:
+    for each in record.manifest["mix"]["components"]:
         most = each["epochs"] + (each["threshold"] > 0)
         mine = (pieces.source >= each["first_source"]) & (pieces.source < each["first_source"] + each["num_sources"])
         bad = np.flatnonzero(mine & (copies >= most))
@@ -242,7 +243,7 @@ def _count(shards: dict[str, _Shard], rules: Rules) -> dict[str, Any]:
     return counted
 
 
-def _has_all_ends(record: Record, sidecar: Sidecar) -> bool:
+def _has_all_ends(record: PackedDataset, sidecar: Sidecar) -> bool:
     """Whether every document that a part read got BOS and EOS, as its counts say."""
     extra = (record.tokenizer.bos_id is not None) + (record.tokenizer.eos_id is not None)
     stats = sidecar.stats
@@ -265,7 +266,7 @@ def _overlaps(spans: list[_Spans]) -> Iterator[Problem]:
         yield Problem(other.file, f"source {source[at]} row {first[at + 1]}: also among the rows of {one.file}")
 
 
-def _check_empty(root: Location, record: Record, schema: Schema) -> Iterator[Problem]:
+def _check_empty(root: Location, record: PackedDataset, schema: Schema) -> Iterator[Problem]:
     """The shard of a split without rows; its sha256 stands under `files` of the manifest."""
     for split in splits_of(record.config):
         name = f"{folder_of(record.config, split)}{EMPTY_SHARD}"

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from packcli.dataset.checks.files import Problem, Record, check_files
+from packcli.dataset.checks.files import Problem, check_files
 from packcli.dataset.paths import splits_of
+from packcli.dataset.reader import PackedDataset
 from packcli.dataset.schema import run_schema
 from packcli.dataset.shards import read_shard
 from packcli.packing import Lists, PackBatch, Sources
@@ -38,14 +39,14 @@ def check_same(one: Location, other: Location) -> list[Problem]:
     return problems
 
 
-def _record(root: Location) -> Record:
+def _record(root: Location) -> PackedDataset:
     record, _ = check_files(root)
     if record is None:
         raise AssertionError("only sound outputs are compared")
     return record
 
 
-def _rows(root: Location, record: Record, split: str) -> Iterator[tuple[PackBatch, int]]:
+def _rows(root: Location, record: PackedDataset, split: str) -> Iterator[tuple[PackBatch, int]]:
     """Every row of a split: its batch, and its number in the batch."""
     schema = run_schema(record.config, record.tokenizer)
     for sidecar in record.sidecars:
