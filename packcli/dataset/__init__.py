@@ -16,7 +16,7 @@ from packcli.dataset.checks.files import Problem, check_files
 from packcli.dataset.checks.output import check_output
 from packcli.dataset.checks.same import check_same
 from packcli.dataset.committed import Committed, Listed, committed_units, list_shards, read_unit
-from packcli.dataset.derived import measure_layouts, quantiles, reached
+from packcli.dataset.derived import measure_baselines, quantiles, reached
 from packcli.dataset.documents import WholeDocuments, kept_of_documents
 from packcli.dataset.fingerprint import describe_run, fingerprint, first_difference
 from packcli.dataset.manifest import Manifest, ManifestWriter, ShardEntry, read_head, read_manifest
@@ -106,7 +106,7 @@ __all__ = [
     "lists_of",
     "make_limit",
     "make_schema",
-    "measure_layouts",
+    "measure_baselines",
     "members_of",
     "padded",
     "padded_positions",

@@ -20,7 +20,7 @@ LAYOUTS = {f"{kind}-{size}": (kind == "sorted", size) for kind in ("batch", "sor
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
 
-def measure_layouts(kept: NDArray[np.integer], max_len: int) -> dict[str, dict[str, int]]:
+def measure_baselines(kept: NDArray[np.integer], max_len: int) -> dict[str, dict[str, int]]:
     """Positions and attention cost of documents of these lengths in each of LAYOUTS.
 
     Args:
@@ -40,7 +40,7 @@ def measure_layouts(kept: NDArray[np.integer], max_len: int) -> dict[str, dict[s
     return found
 
 
-def compare_layouts(
+def compare_baselines(
     layouts: Mapping[str, Mapping[str, int]],
     max_len: int,
     *,
@@ -52,7 +52,7 @@ def compare_layouts(
     """As packed, one document a row padded to max_len, and each of the layouts measured.
 
     Args:
-        layouts: From measure_layouts; sums over units.
+        layouts: From measure_baselines; sums over units.
         max_len: Positions of a pack.
         num_tokens: Tokens that every layout holds.
         num_packs: Packs of max_len positions.
@@ -156,7 +156,7 @@ def derived(stats: Stats, max_len: int, max_docs: int = 0) -> dict[str, Any]:
         "document_length": quantiles(stats.documents_by_length),
         "segment_length": quantiles(stats.segments_by_length),
         "documents_per_pack": quantiles(stats.packs_by_documents),
-        "layouts": compare_layouts(
+        "layouts": compare_baselines(
             stats.layouts,
             max_len,
             num_tokens=stats.num_tokens_packed,

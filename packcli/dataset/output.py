@@ -48,7 +48,7 @@ from packcli.dataset.sidecar import Sidecar
 from packcli.dataset.state import seen_input
 from packcli.errors import LockedError, MismatchError, OutputError
 from packcli.readers import Source
-from packcli.storage import SILENCE_S, Heartbeat, Seen, look, read_heartbeats
+from packcli.storage import SILENCE_S, Heartbeat, Peer, read_heartbeat, read_heartbeats
 from packcli.storage.files import LEFT_OVER, committed, read_json, write_json
 
 
@@ -133,10 +133,10 @@ class Output:
         """Who works here alone, if anybody does: pack, plan or finish. `now` is the time of the filesystem."""
         if isinstance(self._state, storage.RemotePath):
             return storage.owner_of(self._state / "lock")
-        owner = look(self._state / OWNER, now)
+        owner = read_heartbeat(self._state / OWNER, now)
         return str(owner) if owner is not None and owner.is_alive else None
 
-    def ranks(self, now: float) -> list[Seen]:
+    def ranks(self, now: float) -> list[Peer]:
         """The notes of ranks: of those that run, failed or died. `now` is the time of the filesystem."""
         return read_heartbeats(self._state / RANKS, now)
 

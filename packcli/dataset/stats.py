@@ -105,7 +105,7 @@ class Stats:
     tokens_by_role: dict[str, int] = field(default_factory=dict)
     """Tokens of the words of each role; what templates write around them is in none. Empty for text."""
     layouts: dict[str, dict[str, int]] = field(default_factory=dict)
-    """What packing is compared with, see `derived.measure_layouts`."""
+    """What packing is compared with, see `derived.measure_baselines`."""
     by_split: dict[str, dict[str, int]] = field(default_factory=dict)
     """Per split: documents, packs and tokens packed."""
 

@@ -31,7 +31,7 @@ class ExportedFile:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class ExportPart:
     """What one shard gave."""
 
     split: str
@@ -141,7 +141,7 @@ class Export(ABC):
         """Writes what becomes of one shard; returns counts, `num_rows` and `num_tokens` among them."""
 
     @abstractmethod
-    def finish(self, packed: PackedDataset, parts: Mapping[str, Sequence[Part]], sink: Sink) -> None:
+    def finish(self, packed: PackedDataset, parts: Mapping[str, Sequence[ExportPart]], sink: Sink) -> None:
         """Writes what joins the parts of each split."""
 
     @abstractmethod

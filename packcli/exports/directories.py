@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from packcli.dataset import PackedDataset, Rows, ShardEntry
-from packcli.exports.base import Export, Part, Sink, quoted
+from packcli.exports.base import Export, ExportPart, Sink, quoted
 from packcli.exports.parquet import lists, matrix
 
 ROWS = 1000
@@ -44,7 +44,7 @@ class Directory(Export):
                 counts["num_rows"] += batch.num_rows
         return counts
 
-    def finish(self, packed: PackedDataset, parts: Mapping[str, Sequence[Part]], sink: Sink) -> None:
+    def finish(self, packed: PackedDataset, parts: Mapping[str, Sequence[ExportPart]], sink: Sink) -> None:
         """dataset_info.json, state.json last; with two splits dataset_dict.json."""
         if len(parts) > 1:
             sink.json("dataset_dict.json", {"splits": list(parts)})
@@ -73,7 +73,7 @@ def _folder(packed: PackedDataset, split: str) -> str:
     return f"{split}/" if len(packed.splits) > 1 else ""
 
 
-class Packs(Directory):
+class PackDirectory(Directory):
     """A directory whose rows are packs."""
 
     def batches(self, packed: PackedDataset, shard: ShardEntry, counts: dict[str, Any]) -> Iterator[pa.RecordBatch]:
@@ -87,7 +87,7 @@ class Packs(Directory):
         """The columns."""
 
 
-class Automodel(Packs):
+class Automodel(PackDirectory):
     """NeMo Automodel: labels shifted, seq_lens of real tokens, seq_lens_padded with padding in the last one.
 
     documents of 3 and 2 tokens in 8: seq_lens 3 2, seq_lens_padded 3 5.
@@ -108,7 +108,7 @@ class Automodel(Packs):
         return f"datasets.load_from_disk({quoted(output)})  # prepacked: true; collate_fn: packed_sequence_thd_collater"
 
 
-class LlamaFactory(Packs):
+class LlamaFactory(PackDirectory):
     """LLaMA-Factory: attention_mask holds 1, 2, ... for the documents of a row, and 0 on padding."""
 
     columns = ("input_ids", "attention_mask", "position_ids", "labels")

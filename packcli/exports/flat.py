@@ -15,7 +15,7 @@ import numpy as np
 
 from packcli.config.choices import IGNORE
 from packcli.dataset import PackedDataset
-from packcli.exports.base import Export, Part, Sink, quoted
+from packcli.exports.base import Export, ExportPart, Sink, quoted
 from packcli.exports.megatron import joined_lengths, write_flat_part
 
 NAMES = {"train": "train.bin", "validation": "val.bin"}
@@ -28,7 +28,7 @@ class Flat(Export):
     ends_by_eos = True
 
     def write_part(self, packed: PackedDataset, split: str, index: int, sink: Sink, lossy: bool) -> dict[str, Any]:
-        """Pieces of the files."""
+        """Stretches of the files."""
         documents = packed.documents(packed.splits[split][index])
         counts = write_flat_part(documents, packed, split, index, sink, lossy, _dtype(packed))
         kept = documents.labels != IGNORE
@@ -37,7 +37,7 @@ class Flat(Export):
             file.write(kept.tobytes())
         return counts | {"has_mask": bool(not kept.all())}
 
-    def finish(self, packed: PackedDataset, parts: Mapping[str, Sequence[Part]], sink: Sink) -> None:
+    def finish(self, packed: PackedDataset, parts: Mapping[str, Sequence[ExportPart]], sink: Sink) -> None:
         """The files."""
         has_mask = any(part.counts["has_mask"] for each in parts.values() for part in each)
         for split, each in parts.items():

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from packcli.dataset import PackedDataset, Rows
-from packcli.exports.base import Export, Part, Sink, quoted, refuse_hidden_ends
+from packcli.exports.base import Export, ExportPart, Sink, quoted, refuse_hidden_ends
 
 COLUMNS = ("labels", "position_ids", "tokens")
 SHARD_BYTES = 1 << 26
@@ -57,7 +57,7 @@ class Mds(Export):
         if waiting:
             yield waiting
 
-    def finish(self, packed: PackedDataset, parts: Mapping[str, Sequence[Part]], sink: Sink) -> None:
+    def finish(self, packed: PackedDataset, parts: Mapping[str, Sequence[ExportPart]], sink: Sink) -> None:
         """index.json of every split."""
         for split, each in parts.items():
             shards = [shard for part in each for shard in part.counts["shards"]]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli.dataset import PackedDataset, WholeDocuments
-from packcli.exports.base import Export, Part, Sink, quoted, refuse_hidden_ends, refuse_masks
+from packcli.exports.base import Export, ExportPart, Sink, quoted, refuse_hidden_ends, refuse_masks
 from packcli.packing import offsets
 
 UINT16_IDS = 65_500
@@ -29,12 +29,12 @@ class Megatron(Export):
     ends_by_eos = True
 
     def write_part(self, packed: PackedDataset, split: str, index: int, sink: Sink, lossy: bool) -> dict[str, Any]:
-        """A piece of the .bin, and the lengths of its documents."""
+        """A stretch of the .bin, and the lengths of its documents."""
         documents = packed.documents(packed.splits[split][index])
         refuse_masks(documents.has_mask, lossy)
         return write_flat_part(documents, packed, split, index, sink, lossy, dtype_of(packed.tokenizer.vocab_size))
 
-    def finish(self, packed: PackedDataset, parts: Mapping[str, Sequence[Part]], sink: Sink) -> None:
+    def finish(self, packed: PackedDataset, parts: Mapping[str, Sequence[ExportPart]], sink: Sink) -> None:
         """SPLIT.bin, then SPLIT.idx."""
         dtype = dtype_of(packed.tokenizer.vocab_size)
         for split, each in parts.items():
@@ -81,7 +81,7 @@ def write_flat_part(
     return {"num_rows": len(documents.lengths), "num_tokens": len(documents.ids)}
 
 
-def joined_lengths(parts: Sequence[Part], sink: Sink) -> NDArray[np.int64]:
+def joined_lengths(parts: Sequence[ExportPart], sink: Sink) -> NDArray[np.int64]:
     """Lengths of all documents of a split, int64[D]."""
     found = [np.fromfile(sink.root / part.files[1].name, dtype="<i8") for part in parts]
     return np.concatenate(found).astype(np.int64) if found else np.empty(0, dtype=np.int64)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from packcli.config.choices import IGNORE
 from packcli.dataset import PackedDataset, Rows
-from packcli.exports.base import Export, Part, Sink, quoted
+from packcli.exports.base import Export, ExportPart, Sink, quoted
 from packcli.exports.parquet import lists, write_parquet
 from packcli.packing import offsets
 
@@ -53,7 +53,7 @@ class MegatronBridge(Export):
         num_rows = write_parquet(sink, name, SCHEMA, batches(), packed.config.max_len)
         return {"num_rows": num_rows, **counts, "min_packed": shortest}
 
-    def finish(self, packed: PackedDataset, parts: Mapping[str, Sequence[Part]], sink: Sink) -> None:
+    def finish(self, packed: PackedDataset, parts: Mapping[str, Sequence[ExportPart]], sink: Sink) -> None:
         """metadata.json: what Megatron-Bridge's own packing records, a split an entry; lengths count inputs."""
         entries = []
         for each in parts.values():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from packcli.config.choices import COLUMNS
 from packcli.dataset import PackedDataset, Rows, make_schema
-from packcli.exports.base import Export, Part, Sink, quoted
+from packcli.exports.base import Export, ExportPart, Sink, quoted
 
 ROW_GROUP_POSITIONS = 1 << 22
 """Positions in a row group, about: 16 MiB a column before compression."""
@@ -42,7 +42,7 @@ class Parquet(Export):
         num_rows = write_parquet(sink, name, schema, batches(), packed.config.max_len)
         return {"num_rows": num_rows, "num_tokens": num_tokens}
 
-    def finish(self, packed: PackedDataset, parts: Mapping[str, Sequence[Part]], sink: Sink) -> None:
+    def finish(self, packed: PackedDataset, parts: Mapping[str, Sequence[ExportPart]], sink: Sink) -> None:
         """README.md with the configs that load_dataset reads."""
         max_len = packed.config.max_len
         files = "".join(f"  - split: {split}\n    path: data/{split}-*\n" for split in parts)

@@ -17,7 +17,7 @@ from typing import Any
 
 from packcli.dataset import MANIFEST, STATE_DIRECTORY, Output, PackedDataset
 from packcli.errors import MismatchError, OutputError, StorageError
-from packcli.exports.base import Export, Exported, ExportedFile, Part, Sink
+from packcli.exports.base import Export, Exported, ExportedFile, ExportPart, Sink
 from packcli.storage import Location
 from packcli.storage.files import write_json
 
@@ -77,7 +77,7 @@ class ExportRun:
             left_over.unlink(missing_ok=True)
         (self.root / PARTS).mkdir(parents=True, exist_ok=True)
         write_json(self.root / STATE_DIRECTORY / "plan.json", self.run)
-        parts: dict[str, list[Part]] = {split: [] for split in self.packed.splits}
+        parts: dict[str, list[ExportPart]] = {split: [] for split in self.packed.splits}
         num_resumed = 0
         for split, shards in self.packed.splits.items():
             for index in range(len(shards)):
@@ -105,19 +105,19 @@ class ExportRun:
         shutil.rmtree(self.root / PARTS, ignore_errors=True)
         return self._exported(record, "resumed" if num_resumed else "exported")
 
-    def _part(self, split: str, index: int) -> Part:
+    def _part(self, split: str, index: int) -> ExportPart:
         self.packed.check_sha256(self.packed.splits[split][index])
         sink = Sink(self.root)
         counts = self.exporter.write_part(self.packed, split, index, sink, self.lossy)
-        part = Part(split=split, index=index, files=tuple(sink.files), counts=counts)
+        part = ExportPart(split=split, index=index, files=tuple(sink.files), counts=counts)
         write_json(self.root / PARTS / f"{split}-{index:05d}.json", dataclasses.asdict(part))
         return part
 
-    def _recorded(self, split: str, index: int) -> Part | None:
+    def _recorded(self, split: str, index: int) -> ExportPart | None:
         record = _read(self.root / PARTS / f"{split}-{index:05d}.json")
         if record is None:
             return None
-        part = Part(**{**record, "files": tuple(ExportedFile(**file) for file in record["files"])})
+        part = ExportPart(**{**record, "files": tuple(ExportedFile(**file) for file in record["files"])})
         return part if all(_is_there(self.root, file) for file in part.files) else None
 
     def _exported(self, record: dict[str, Any], status: str) -> Exported:

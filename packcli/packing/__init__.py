@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from packcli.packing.arrays import offsets, ranges
 from packcli.packing.assemble import Assembler
-from packcli.packing.columns import Layout, Lists, Origin, PackBatch, Sources, rows_per_batch
+from packcli.packing.columns import Lists, Origin, PackBatch, RowLayout, Sources, rows_per_batch
 from packcli.packing.overlong import OverlongDocumentError, Segments, kept_lengths, split_documents
 from packcli.packing.plan import Plan, balance_plan, make_plan
 from packcli.packing.tokens import LengthBuffer, LossRuns, TokenBatch, TokenBuffer
 
 __all__ = [
     "Assembler",
-    "Layout",
     "LengthBuffer",
     "Lists",
     "LossRuns",
@@ -28,6 +27,7 @@ __all__ = [
     "OverlongDocumentError",
     "PackBatch",
     "Plan",
+    "RowLayout",
     "Segments",
     "Sources",
     "TokenBatch",

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from packcli.config.choices import IGNORE
 from packcli.packing.arrays import offsets, ranges
-from packcli.packing.columns import Layout, Lists, Origin, PackBatch, Sources, rows_per_batch
+from packcli.packing.columns import Lists, Origin, PackBatch, RowLayout, Sources, rows_per_batch
 from packcli.packing.plan import Plan
 
 BLOCK_TOKENS = 1 << 15
@@ -47,7 +47,7 @@ class Assembler:
         ids: NDArray[np.uint32],
         doc_offsets: NDArray[np.int64],
         origin: Origin,
-        layout: Layout,
+        layout: RowLayout,
         loss: NDArray[np.bool_] | None = None,
     ) -> None:
         self._plan = plan

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli.config import PackConfig
-from packcli.dataset import Stats, bucketed, histogram, measure_layouts
+from packcli.dataset import Stats, bucketed, histogram, measure_baselines
 from packcli.packing import LossRuns, Plan, kept_lengths
 from packcli.packing.strategies import group_costs
 
@@ -57,7 +57,7 @@ def count_plan(plan: Plan, unbalanced: Plan, lengths: NDArray[np.int64], config:
         segments_by_length=histogram(bucketed(plan.segments.length.astype(np.int64))),
         packs_by_documents=histogram(plan.docs_per_pack),
         plans_by_planner={plan.found_by: 1} if plan.num_packs else {},
-        layouts=measure_layouts(kept, config.max_len),
+        layouts=measure_baselines(kept, config.max_len),
         by_split={split: {"num_documents": num_packed, "num_packs": plan.num_packs, "num_tokens_packed": num_tokens}},
     )
 

@@ -23,7 +23,7 @@ from packcli.dataset import (
     splits_of,
     write_shard,
 )
-from packcli.packing import Assembler, Layout, Origin, balance_plan, kept_lengths, make_plan
+from packcli.packing import Assembler, Origin, RowLayout, balance_plan, kept_lengths, make_plan
 from packcli.pipeline.custom_strategy import find_strategy
 from packcli.pipeline.documents import PartDocuments, read_documents
 from packcli.pipeline.events import Progress
@@ -78,7 +78,7 @@ def _write_part(
     config, stats = job.config, documents.stats
     batch = documents.tokens.finish()
     origin = documents.origin()
-    layout = Layout(
+    layout = RowLayout(
         columns=config.written_columns, pad_id=job.tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged
     )
     schema = run_schema(config, job.tokenizer)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from packcli.config.choices import IGNORE
-from packcli.dataset import PackedDataset, Report, Stats, bucketed, histogram, kept_of_documents, measure_layouts
+from packcli.dataset import PackedDataset, Report, Stats, bucketed, histogram, kept_of_documents, measure_baselines
 from packcli.packing import Sources, offsets
 from packcli.packing.strategies import group_costs
 
@@ -118,6 +118,6 @@ def _count(read: Sequence[Sources], split: str, max_len: int) -> Stats:
         max_group_cost=int(groups.max(initial=0)),
         segments_by_length=histogram(bucketed(lengths)),
         packs_by_documents=histogram(counts),
-        layouts=measure_layouts(kept, max_len),
+        layouts=measure_baselines(kept, max_len),
         by_split={split: {"num_documents": len(kept), "num_packs": num_packs, "num_tokens_packed": num_tokens}},
     )

@@ -64,7 +64,7 @@ class Outcome:
     num_loss_tokens: float
     """Labels that are not -100."""
     num_loss_tokens_lost: float
-    """Labels that whole documents would have and packs have not: tokens lost, and the first of each further piece."""
+    """Labels that whole documents would have and packs have not: tokens lost, and the first of each further segment."""
     num_bytes: float
     """Of the shards with all columns, about."""
     intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
@@ -241,8 +241,8 @@ def _sum_up(
         lengths = joined.lengths[with_labels]
         plan = _plan(lengths, config, place)
         kept = kept_lengths(lengths, max_len, str(config.overlong))
-        pieces = np.bincount(plan.segments.doc, minlength=len(lengths))
-        num_cut += int(((pieces > 1) | ((kept < lengths) & (kept > 0))).sum())
+        num_segments = np.bincount(plan.segments.doc, minlength=len(lengths))
+        num_cut += int(((num_segments > 1) | ((kept < lengths) & (kept > 0))).sum())
         num_no_loss += len(docs) - len(with_labels)
         num_dropped += len(docs) - len(with_labels) + int((kept == 0).sum())
         num_lost += dropped.num_tokens_no_loss + int((lengths - kept).sum())

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from packcli.storage.files import committed, file_sha256
 from packcli.storage.filesystem import Entry
-from packcli.storage.heartbeats import SILENCE_S, Heartbeat, Seen, look, read_heartbeats
+from packcli.storage.heartbeats import SILENCE_S, Heartbeat, Peer, read_heartbeat, read_heartbeats
 from packcli.storage.location import Location, concurrently, is_inside, is_remote, locate, names_in, uploaded, walk
 from packcli.storage.locks import locked, owner_of, refuse_locked
 from packcli.storage.ranges import open_random, open_stream
@@ -30,8 +30,8 @@ __all__ = [
     "Entry",
     "Heartbeat",
     "Location",
+    "Peer",
     "RemotePath",
-    "Seen",
     "committed",
     "concurrently",
     "file_sha256",
@@ -41,12 +41,12 @@ __all__ = [
     "is_remote",
     "locate",
     "locked",
-    "look",
     "look_for_room",
     "names_in",
     "open_random",
     "open_stream",
     "owner_of",
+    "read_heartbeat",
     "read_heartbeats",
     "refuse_locked",
     "uploaded",

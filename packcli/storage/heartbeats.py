@@ -25,7 +25,7 @@ from typing import Any
 
 from packcli.errors import PackcliError
 from packcli.storage.location import Location, concurrently, names_in
-from packcli.storage.processes import lives, me
+from packcli.storage.processes import is_alive, this_process
 from packcli.storage.remote import RemotePath
 
 TOUCH_S = 20.0
@@ -39,7 +39,7 @@ SILENCE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Peer:
     """A note, as another process finds it."""
 
     path: Location
@@ -64,7 +64,7 @@ class Heartbeat:
 
     def __init__(self, path: Location, facts: Mapping[str, Any] | None = None) -> None:
         self.path = path
-        self.facts: dict[str, Any] = {**me(), **(facts or {})}
+        self.facts: dict[str, Any] = {**this_process(), **(facts or {})}
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._remains = False
@@ -127,7 +127,7 @@ class Heartbeat:
         path.put(json.dumps({**self.facts, BEAT: time.time()}).encode())
 
 
-def look(path: Location, now: float) -> Seen | None:
+def read_heartbeat(path: Location, now: float) -> Peer | None:
     """A note; None when there is none, or it is not one.
 
     Args:
@@ -141,12 +141,12 @@ def look(path: Location, now: float) -> Seen | None:
         age = now - (float(data[BEAT]) if isinstance(path, RemotePath) else path.stat().st_mtime)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    is_alive = data.get("state") != "failed" and lives(data, age, SILENCE_S)
-    return Seen(path, data, max(age, 0.0), is_alive)
+    works = data.get("state") != "failed" and is_alive(data, age, SILENCE_S)
+    return Peer(path, data, max(age, 0.0), works)
 
 
-def read_heartbeats(directory: Location, now: float) -> list[Seen]:
+def read_heartbeats(directory: Location, now: float) -> list[Peer]:
     """Every note in a directory, by name."""
     names = sorted(name for name in names_in(directory) if name.endswith(".json") and name[0] != ".")
-    found = concurrently(directory, lambda name: look(directory / name, now), names)
+    found = concurrently(directory, lambda name: read_heartbeat(directory / name, now), names)
     return [seen for seen in found if seen is not None]

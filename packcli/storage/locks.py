@@ -21,7 +21,7 @@ from typing import Any
 
 from packcli.errors import LockedError, PackcliError
 from packcli.storage import processes
-from packcli.storage.processes import lives
+from packcli.storage.processes import is_alive
 from packcli.storage.remote import RemotePath
 
 _HELD: set[str] = set()
@@ -59,7 +59,7 @@ def locked(lock: RemotePath) -> Iterator[None]:
     Raises:
         LockedError: somebody else holds it; names it.
     """
-    me = {"token": uuid.uuid4().hex, **processes.me()}
+    me = {"token": uuid.uuid4().hex, **processes.this_process()}
     refuse_locked(lock)
     if not lock.create(_beat(me)):
         refuse_locked(lock)
@@ -109,6 +109,6 @@ def _is_alive(owner: dict[str, Any]) -> bool:
         pid = int(owner["pid"])
     except (LookupError, ValueError, TypeError):
         return False
-    if not lives(owner, age, STALE_S):
+    if not is_alive(owner, age, STALE_S):
         return False
-    return pid != os.getpid() or owner.get("token") in _HELD or owner.get("place") != processes.me()["place"]
+    return pid != os.getpid() or owner.get("token") in _HELD or owner.get("place") != processes.this_process()["place"]

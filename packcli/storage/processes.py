@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 
-def me() -> dict[str, Any]:
+def this_process() -> dict[str, Any]:
     """Who this process is."""
     return {
         "pid": os.getpid(),
@@ -22,11 +22,11 @@ def me() -> dict[str, Any]:
     }
 
 
-def lives(process: Mapping[str, Any], age_s: float, silence_s: float) -> bool:
+def is_alive(process: Mapping[str, Any], age_s: float, silence_s: float) -> bool:
     """Whether a process is there.
 
     Args:
-        process: What it said of itself, see `me`; what it did not say is not known.
+        process: What it said of itself, see `this_process`; what it did not say is not known.
         age_s: Seconds since its last sign of life.
         silence_s: After so many one of another machine is dead.
     """

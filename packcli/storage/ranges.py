@@ -84,11 +84,11 @@ class _Stream(_Remote):
         data = self._some(size)
         if len(data) == size or not data:
             return data
-        pieces, left = [data], size - len(data)
+        blocks, left = [data], size - len(data)
         while left and (data := self._some(left)):
-            pieces.append(data)
+            blocks.append(data)
             left -= len(data)
-        return b"".join(pieces)
+        return b"".join(blocks)
 
     def _some(self, size: int) -> bytes:
         """Up to `size` bytes of one block."""

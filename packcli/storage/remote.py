@@ -291,12 +291,12 @@ def _pattern(url: str) -> re.Pattern[str]:
             found = found.removesuffix("/") + r"(?:/(?!\.)[^/]+)*" if is_last else found + r"(?:(?!\.)[^/]+/)*"
             continue
         hidden = r"(?!\.)" if _MAGIC.match(part) else ""
-        found += hidden + "".join(map(_of_piece, re.findall(r"\[[^]]+\]|.", part))) + ("" if is_last else "/")
+        found += hidden + "".join(map(_symbol_to_regex, re.findall(r"\[[^]]+\]|.", part))) + ("" if is_last else "/")
     return re.compile(found)
 
 
-def _of_piece(piece: str) -> str:
-    if len(piece) > 1:
-        inner = re.sub(r"([\\\[&~|])", r"\\\1", piece[1:-1].removeprefix("!"))  # sets of sets mean something in re
-        return f"[{'^' if piece[1] == '!' else ''}{inner}]"
-    return {"*": "[^/]*", "?": "[^/]"}.get(piece) or re.escape(piece)
+def _symbol_to_regex(symbol: str) -> str:
+    if len(symbol) > 1:
+        inner = re.sub(r"([\\\[&~|])", r"\\\1", symbol[1:-1].removeprefix("!"))  # sets of sets mean something in re
+        return f"[{'^' if symbol[1] == '!' else ''}{inner}]"
+    return {"*": "[^/]*", "?": "[^/]"}.get(symbol) or re.escape(symbol)

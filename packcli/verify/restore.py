@@ -23,7 +23,7 @@ from packcli import readers
 from packcli.config.choices import is_own_strategy
 from packcli.dataset import MERGED, PackedDataset, Problem, ShardEntry, read_shard, run_schema, splits_of
 from packcli.errors import MismatchError, PackcliError, StorageError, UsageError, unknown_name
-from packcli.packing import Assembler, Layout, Lists, PackBatch, Plan, Segments, Sources
+from packcli.packing import Assembler, Lists, PackBatch, Plan, RowLayout, Segments, Sources
 from packcli.pipeline import pin_strategy, run_unit
 from packcli.storage import Location, locate
 from packcli.storage.files import file_sha256
@@ -228,7 +228,7 @@ def _assembled(opened: Inputs, record: PackedDataset, entry: ShardEntry, stored:
     segments = Segments(end - start, (docs, start.astype(np.int64)))
     order, pack_offsets = np.arange(len(segments)), np.array([0, len(segments)])
     plan = Plan(config.max_len, segments, order, pack_offsets, lower_bound=1, found_by="sources")
-    layout = Layout(
+    layout = RowLayout(
         columns=config.written_columns, pad_id=job.tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged
     )
     return _columns(Assembler(plan, batch.ids, batch.offsets, origin, layout, batch.loss).rows(0, 1), 0)

@@ -673,9 +673,9 @@ def test_a_lock_names_its_owner(bucket, pack):
     "lock",
     [
         owner(beat=time.time() - 2 * locks.STALE_S),
-        owner(**{**processes.me(), "pid": 2**22 + 5}),
-        owner(**{**processes.me(), "pid": os.getppid(), "born": "1"}),  # another had its number before
-        owner(**processes.me()),
+        owner(**{**processes.this_process(), "pid": 2**22 + 5}),
+        owner(**{**processes.this_process(), "pid": os.getppid(), "born": "1"}),  # another had its number before
+        owner(**processes.this_process()),
         b"{ not JSON",
     ],
     ids=["silent for long", "of a dead process here", "of a forerunner's number", "of the same number here", "damaged"],

@@ -23,7 +23,7 @@ from packcli.pipeline import ranks
 from packcli.pipeline.ranks import status
 from packcli.pipeline.ranks.plan import read_plan
 from packcli.pipeline.ranks.run import _Share
-from packcli.storage import SILENCE_S, Heartbeat, heartbeats, look
+from packcli.storage import SILENCE_S, Heartbeat, heartbeats, read_heartbeat
 
 run = importlib.import_module("packcli.pipeline.ranks.run")
 
@@ -317,18 +317,18 @@ def test_notes_tell_the_living_from_the_dead(tmp_path):
     """On this machine by the process, from another by silence; clocks of machines do not matter."""
     path = tmp_path / "note.json"
     with Heartbeat(path, {"rank": 1}) as note:
-        assert look(path, note.now).is_alive
+        assert read_heartbeat(path, note.now).is_alive
         (tmp_path / "other.json").write_text(json.dumps({**note.facts, "place": "elsewhere/b/c", "pid": 1}))
         made = (tmp_path / "other.json").stat().st_mtime
-        assert look(tmp_path / "other.json", made + SILENCE_S - 1).is_alive
-        assert not look(tmp_path / "other.json", made + SILENCE_S + 1).is_alive
+        assert read_heartbeat(tmp_path / "other.json", made + SILENCE_S - 1).is_alive
+        assert not read_heartbeat(tmp_path / "other.json", made + SILENCE_S + 1).is_alive
         for lie in ({"born": "1"}, {"pid": 2**22 + 1}, {"place": f"{note.facts['place'].split('/')[0]}/boot/x"}):
             path.with_name("lie.json").write_text(json.dumps({**note.facts, **lie}))
             if note.facts["place"]:  # only Linux tells
-                assert not look(path.with_name("lie.json"), note.now).is_alive
-    assert look(path, 0.0) is None
+                assert not read_heartbeat(path.with_name("lie.json"), note.now).is_alive
+    assert read_heartbeat(path, 0.0) is None
     path.write_text("[")
-    assert look(path, 0.0) is None
+    assert read_heartbeat(path, 0.0) is None
 
 
 def test_a_note_is_touched_while_its_process_lives(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from packcli.dataset import Output
 from packcli.errors import LockedError, MismatchError, OutputError, StorageError, UnfinishedError
 from packcli.pipeline import Started, ranks
 from packcli.pipeline.ranks import status
-from packcli.storage import SILENCE_S, Heartbeat, RemotePath, heartbeats, look, read_heartbeats
+from packcli.storage import SILENCE_S, Heartbeat, RemotePath, heartbeats, read_heartbeat, read_heartbeats
 from packcli.verify import verify
 
 
@@ -148,11 +148,11 @@ def test_notes_tell_the_living_from_the_dead(bucket, monkeypatch):
         (folder / "bad.json").put(b"{")
         (folder / "list.json").put(b"[]")
         now = time.time()
-        assert look(folder / "far.json", now + 200).is_alive
-        assert not look(folder / "far.json", now + SILENCE_S + 1).is_alive
+        assert read_heartbeat(folder / "far.json", now + 200).is_alive
+        assert not read_heartbeat(folder / "far.json", now + SILENCE_S + 1).is_alive
         found = read_heartbeats(folder, now)
         assert [each.path.name for each in found] == ["far.json", "one.json"]
-    assert look(folder / "one.json", now) is None
+    assert read_heartbeat(folder / "one.json", now) is None
 
 
 def test_a_note_is_put_again_while_its_process_lives_and_never_after(bucket, monkeypatch):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli.dataset.checks.files import Problem
-from packcli.dataset.checks.invariants import Pieces, Rules, check_documents, check_rows
+from packcli.dataset.checks.invariants import Rules, SourceSegments, check_documents, check_rows
 from packcli.dataset.documents import number_copies
 from packcli.dataset.members import MIX, Member, member_of, members_of
 from packcli.dataset.paths import EMPTY_SHARD, folder_of, splits_of
@@ -46,7 +46,7 @@ class _Shard:
 
     num_rows: int = 0
     num_tokens: int | None = 0
-    pieces: list[Pieces] = field(default_factory=list)
+    segments: list[SourceSegments] = field(default_factory=list)
     per_row: list[Any] = field(default_factory=list)
 
 
@@ -131,14 +131,14 @@ def _check_part(
     counted = _count(shards, rules)
     spans: _Spans | None = None
     if "sources" in record.config.columns:
-        pieces = Pieces.joined([each for shard in shards.values() for each in shard.pieces])
+        segments = SourceSegments.joined([each for shard in shards.values() for each in shard.segments])
         ends = (record.tokenizer.bos_id, record.tokenizer.eos_id) if has_ends else (None, None)
         cut_at = rules.max_len if record.config.overlong == "truncate" else None
         copies = None
         if MIX in record.manifest:
-            copies = number_copies(pieces.source, pieces.row, pieces.start, pieces.end)
-            checked.problems += [Problem(file, what) for what in _repeated(record, pieces, copies)]
-        table, wrong = check_documents(pieces, bos_id=ends[0], eos_id=ends[1], cut_at=cut_at, copies=copies)
+            copies = number_copies(segments.source, segments.row, segments.start, segments.end)
+            checked.problems += [Problem(file, what) for what in _repeated(record, segments, copies)]
+        table, wrong = check_documents(segments, bos_id=ends[0], eos_id=ends[1], cut_at=cut_at, copies=copies)
         checked.problems += [Problem(file, what) for what in wrong]
         counted["num_documents_packed"] = len(table.row)
         if record.config.overlong == "split" and not rules.masked:  # of documents without loss no row knows
@@ -162,16 +162,18 @@ def _ranges(
     return source[first], row[first], row[last]
 
 
-def _repeated(record: PackedDataset, pieces: Pieces, copies: NDArray[np.int64]) -> Iterator[str]:
+def _repeated(record: PackedDataset, segments: SourceSegments, copies: NDArray[np.int64]) -> Iterator[str]:
     """Documents of a mixture that a part holds more often than the whole takes them."""
     for each in record.manifest["mix"]["components"]:
         most = each["epochs"] + (each["threshold"] > 0)
-        mine = (pieces.source >= each["first_source"]) & (pieces.source < each["first_source"] + each["num_sources"])
+        mine = (segments.source >= each["first_source"]) & (
+            segments.source < each["first_source"] + each["num_sources"]
+        )
         bad = np.flatnonzero(mine & (copies >= most))
         if len(bad):
             at = int(bad[0])
             times = f"{copies[at] + 1} times, and at most {most} times in the mixture"
-            yield f"source {pieces.source[at]} row {pieces.row[at]} is there {times}"
+            yield f"source {segments.source[at]} row {segments.row[at]} is there {times}"
 
 
 def _none(lengths: dict[int, int]) -> dict[int, int]:
@@ -217,8 +219,8 @@ def check_rows_of(
                 shard.num_tokens = None
             else:
                 shard.num_tokens += checked.num_tokens
-            if checked.pieces is not None:
-                shard.pieces.append(checked.pieces)
+            if checked.segments is not None:
+                shard.segments.append(checked.segments)
                 shard.per_row.append(checked.per_row)
     except StorageError as error:
         yield error.message
@@ -233,8 +235,8 @@ def _count(shards: dict[str, _Shard], rules: Rules) -> dict[str, Any]:
         num_tokens = sum(each for each in tokens if each is not None)
         counted["num_tokens_packed"] = num_tokens
         counted["num_tokens_padding"] = num_packs * rules.max_len - num_tokens
-    if all(len(shard.pieces) and sum(map(len, shard.per_row)) == shard.num_rows for shard in shards.values()):
-        lengths = Pieces.joined([each for shard in shards.values() for each in shard.pieces]).length
+    if all(len(shard.segments) and sum(map(len, shard.per_row)) == shard.num_rows for shard in shards.values()):
+        lengths = SourceSegments.joined([each for shard in shards.values() for each in shard.segments]).length
         counted["num_segments"] = len(lengths)
         counted["sum_squared_segments"] = int((lengths**2).sum())
         counted["segments_by_length"] = histogram(bucketed(lengths))

@@ -19,7 +19,7 @@ import numpy as np
 from packcli.dataset import Output, committed_units, sidecar_file
 from packcli.errors import OutputError
 from packcli.pipeline.ranks.plan import UNITS, read_units
-from packcli.storage import Location, RemotePath, Seen, concurrently, locate
+from packcli.storage import Location, Peer, RemotePath, concurrently, locate
 
 HEAD_BYTES = 256
 """Of a sidecar: unit, part and whether it is the last one."""
@@ -164,17 +164,17 @@ def _bytes(target: Output, run: dict[str, Any], is_whole: np.ndarray[Any, np.dty
     return total, done
 
 
-def _is_made_good(each: Seen, is_whole: np.ndarray[Any, np.dtype[np.bool_]]) -> bool:
+def _is_made_good(each: Peer, is_whole: np.ndarray[Any, np.dtype[np.bool_]]) -> bool:
     """Whether all units of a rank that failed or died are done: by it, or by others."""
     rank, world_size = int(each.data.get("rank", 0)), int(each.data.get("world_size", 1))
     return bool(is_whole[rank :: max(world_size, 1)].all())
 
 
-def _done(each: Seen) -> int:
+def _done(each: Peer) -> int:
     return int(each.data.get("num_units_done", 0))
 
 
-def _rank(each: Seen) -> RankStatus:
+def _rank(each: Peer) -> RankStatus:
     data = each.data
     seconds = float(data.get("seconds", 0.0))
     failed = data.get("state") == "failed"

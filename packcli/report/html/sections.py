@@ -19,7 +19,7 @@ from packcli.packing.strategies import STRATEGIES
 from packcli.report.html.flow import CLASSES, Node, draw_flow, flow_of
 from packcli.report.html.plots import comparison, histogram, utilisation
 from packcli.report.packs import Inspector, ShownSegment
-from packcli.report.tables import LAYOUT_NAMES, Cell, Table, report_charts, report_tables
+from packcli.report.tables import BASELINE_NAMES, Cell, Table, report_charts, report_tables
 
 MAX_SOURCES = 50
 """Rows of the table of sources."""
@@ -36,7 +36,7 @@ NUM_SHARES = 120
 MAX_PLANNED = 200_000
 """Documents with which the strategies are compared."""
 
-SHORT_LAYOUTS = {
+SHORT_BASELINES = {
     "packed": "as packed",
     "padded": "padded to max_len",
     "batch-8": "batches of 8",
@@ -100,9 +100,9 @@ def report_sections(report: Report, place: Place, tokenizer: str | None) -> Iter
             )
         )
     compared = figures["layouts"]
-    known = [name for name in LAYOUT_NAMES if name in compared]
+    known = [name for name in BASELINE_NAMES if name in compared]
     padding = [compared[name]["padding_ratio"] for name in known]
-    picture = comparison(f"{prefix}plot-layouts", [SHORT_LAYOUTS[name] for name in known], padding)
+    picture = comparison(f"{prefix}plot-layouts", [SHORT_BASELINES[name] for name in known], padding)
     pictures.append(("Without packing", picture, "Documents on their own, as batches pad them."))
     if lengths.kept:
         pictures.append(_strategies(lengths, config, prefix))
