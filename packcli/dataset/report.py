@@ -108,4 +108,4 @@ def read_report(root: Location) -> Report:
         stats = Stats.from_dict({**content["totals"], "by_source": by_source})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{root / STATS}: missing or damaged: {error}", "pack again with --overwrite") from None
-    return Report(root, manifest, stats, "recorded", Output(root).last_run())
+    return Report(root, manifest, stats, "recorded", Output(root).state.last_run())

@@ -45,11 +45,11 @@ def run_export(
         "shard_sha256": [shard["sha256"] for shards in packed.splits.values() for shard in shards],
     }
     run["fingerprint"] = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
-    with target.locked():
+    with target.lock.held():
         try:
             target.refuse_mismatch(run)
         except MismatchError:
-            recorded = target.recorded_run() or {}
+            recorded = target.state.recorded_run() or {}
             if not overwrite or "export_version" not in recorded:
                 raise
             _clear(output)
@@ -66,7 +66,7 @@ class ExportRun:
         self.run, self.root = run, root
 
     def carry_out(self) -> Exported:
-        """Does what is left to do."""
+        """Exports the shards that are not exported yet, and joins the parts."""
         finished = _read(self.root / RECORD)
         if finished and all(_is_there(self.root, ExportedFile(**file)) for file in finished["files"]):
             shutil.rmtree(self.root / PARTS, ignore_errors=True)

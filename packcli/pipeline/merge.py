@@ -123,12 +123,12 @@ def merge(
     roots = [Path(each) for each in directories]
     target = Output(Path(output))
     target.check_ours()
-    target.refuse_locked()
+    target.lock.refuse()
     inputs = _read_inputs(roots, Path(output), verify)
     run = _describe(inputs)
     for message in _shared(inputs):
         emit(Warned(message))
-    with target.locked():
+    with target.lock.held():
         try:
             return _carry_out(target, inputs, run, overwrite)
         except BaseException as error:
@@ -263,7 +263,7 @@ def _carry_out(target: Output, inputs: Sequence[_Input], run: Mapping[str, Any],
     if target.is_finished and len(done) == len(wanted):
         target.touch()
         stats = collect(target.root, run["num_units"], workers=num_cpus()).stats
-        return Report(target.root, dict(run), stats, "up to date", target.last_run())
+        return Report(target.root, dict(run), stats, "up to date", target.state.last_run())
     _begin(target, inputs, run)
     folder = target.root
     assert isinstance(folder, Path)  # merge refuses what is none
@@ -301,7 +301,7 @@ def _carry_out(target: Output, inputs: Sequence[_Input], run: Mapping[str, Any],
         "host": platform.node(),
         "command": sys.argv,
     }
-    target.log(**entry)
+    target.state.log(**entry)
     return Report(target.root, dict(run), stats, "resumed" if done else "merged", entry)
 
 
@@ -309,7 +309,7 @@ def _claim(target: Output, run: Mapping[str, Any], overwrite: bool) -> None:
     """Raises MismatchError when the output is something else; empties it when that may be replaced."""
     recorded: Mapping[str, Any] = {}
     with contextlib.suppress(OutputError):  # damaged: then it is another run, below
-        recorded = target.recorded_run() or {}
+        recorded = target.state.recorded_run() or {}
     if "export_version" in recorded:
         raise OutputError(f"{target.root} holds an export", "choose another -o")
     try:
@@ -323,8 +323,8 @@ def _claim(target: Output, run: Mapping[str, Any], overwrite: bool) -> None:
 def _begin(target: Output, inputs: Sequence[_Input], run: Mapping[str, Any]) -> None:
     """Makes the directory ready; it gets to know where the inputs and the settings of its members are."""
     target.sweep()
-    state = target.state
-    if target.recorded_run() is None:
+    state = target.state.folder
+    if target.state.recorded_run() is None:
         write_json(state / PLAN, run)
     (target.root / "manifest.json").unlink(missing_ok=True)
     (target.root / "units").mkdir(exist_ok=True)
@@ -338,5 +338,5 @@ def _begin(target: Output, inputs: Sequence[_Input], run: Mapping[str, Any]) -> 
 
 
 def _known_tokenizer(inputs: Sequence[_Input]) -> str | None:
-    paths = (Output(each.root).last_run().get("tokenizer_path") for each in inputs)
+    paths = (Output(each.root).state.last_run().get("tokenizer_path") for each in inputs)
     return next((path for path in paths if isinstance(path, str)), None)

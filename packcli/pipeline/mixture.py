@@ -92,7 +92,7 @@ def mixed(
         "tokens": config.tokens,
         "components": [dataclasses.asdict(each) for each in components],
     }
-    mix = target.remembered_mix(asked) if not target.changed_since(sources) else None
+    mix = target.state.remembered_mix(asked) if not target.state.changed_since(sources) else None
     if mix is None:
         workers = options.workers or num_cpus
         num_processes = max(1, min(workers, len(described.units)))

@@ -69,23 +69,23 @@ def pack(
     names = input_names(names, config)
     target = Output(storage.locate(output if output is not None else default_output(names, config)))
     target.check_ours()
-    target.refuse_locked()  # at once, not after a look at the input
+    target.lock.refuse()  # at once, not after a look at the input
     emit = on_event or (lambda event: None)
     line = Run(config, options, target, emit)
     if names == ["-"] and not config.mix:
-        with target.locked():
+        with target.lock.held():
             try:
-                source = readers.spool_stdin(sys.stdin.buffer, target.spool, **reading_rules(config, options))
+                source = readers.spool_stdin(sys.stdin.buffer, target.state.spool, **reading_rules(config, options))
                 line.config, described = describe(config, options, target, [source])
                 return line.guarded(described)
             finally:
-                target.spool.unlink(missing_ok=True)
+                target.state.spool.unlink(missing_ok=True)
     if "-" in names:
         raise NoInputError("- is standard input and cannot be joined with other inputs", "pack it on its own")
     sources = find_inputs(names, target, config, options, lambda message: emit(Warned(message)))
     # Before the lock, which creates the directory.
     line.config, described = describe_all(config, options, target, sources, emit)
-    with target.locked():
+    with target.lock.held():
         return line.guarded(described)
 
 
@@ -138,7 +138,7 @@ class Run:
         limit.check(target.root, done.stats, is_all=not todo)
         if target.is_finished and not todo:
             done.stats.check(config.max_len)
-            target.saw_inputs(described.sources)
+            target.state.saw_inputs(described.sources)
             return Schedule(done, [], None, local_executor(1, 0), 0, 0, limit)
         crew = self._until_done.enter_context(
             open_executor(
@@ -161,7 +161,7 @@ class Run:
         # Only now: what the first rows show to be wrong leaves no trace of this run.
         target.begin(described.run, described.sources, config)
         if described.counted is not None:
-            target.remember_mix(described.counted, described.run["mix"])
+            target.state.remember_mix(described.counted, described.run["mix"])
         for split in splits_of(config):
             (target.root / folder_of(config, split)).mkdir(exist_ok=True)
         sizes = unit_sizes(described)
@@ -176,7 +176,7 @@ class Run:
         ready = self.prepare(described)
         if ready.chosen is None:
             target.touch()
-            return Report(target.root, run, ready.done.stats, "up to date", target.last_run())
+            return Report(target.root, run, ready.done.stats, "up to date", target.state.last_run())
         job = make_job(target, described, self.config, ready)
         self.emit(Started(ready.total_bytes, ready.total_bytes - ready.left_bytes, ready.crew.workers))
         with contextlib.closing(run_units(job, ready.todo, ready, self.emit)) as results:
@@ -190,7 +190,7 @@ class Run:
         stats = finish(target, run, self.config, described.tokenizer, limit=ready.limit, workers=workers)
         seconds = time.perf_counter() - self._clock
         entry = log_entry(self._started, seconds, stats, described, ready)
-        target.log(**entry)
+        target.state.log(**entry)
         return Report(target.root, run, stats, "resumed" if ready.done.num_parts else "packed", entry)
 
     def _committed(self, described: RunSpec, workers: int) -> Committed:
@@ -216,7 +216,7 @@ class Run:
         tokenizer = described.tokenizer.path
         files = [File(tokenizer, os.path.getsize(tokenizer), described.tokenizer.sha256)]
         files += [File(source.path, source.num_bytes) for source in described.sources]
-        return NodeRequirements.of(str(self.target.state), files)
+        return NodeRequirements.of(str(self.target.state.folder), files)
 
     def _look_for_room(
         self, described: RunSpec, engine: tokenization.Engine, left_bytes: int, total_bytes: int

@@ -75,7 +75,7 @@ class Inspector:
 
     def __init__(self, root: Location, tokenizer: str | None = None) -> None:
         self.packed = PackedDataset(root)
-        remembered = Output(root).last_run().get("tokenizer_path")
+        remembered = Output(root).state.last_run().get("tokenizer_path")
         self.decoder: Decoder = find_decoder(self.packed.tokenizer, tokenizer, remembered)
         self._names = [each["name"] for each in self.packed.manifest["inputs"]]
 

@@ -4,8 +4,8 @@ A location is a pathlib.Path, or a RemotePath, which speaks those words of Path 
 
     a path or URL    location.locate      -> Location; walks, uploads, many small requests at once
     Location         files.committed      -> a file that appears whole, or not
-                     locks.locked         -> one writer at a time, by an object that is created once
-                     heartbeats           -> who works here; processes: who a process is, and whether it lives
+                     heartbeats           -> who works here; processes: who a process is, and whether it is alive
+                     locks.locked         -> one writer at a time in a store, by a heartbeat that is created once
     RemotePath       filesystem           -> requests to a store: tried again when they fail, errors in our words
                      ranges.open_stream   -> an object as a file to read: blocks ahead of a reader, or ranges
     a disk           space                -> room on it, and words for a full one

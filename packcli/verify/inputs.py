@@ -111,7 +111,7 @@ def _settings(root: Location, record: PackedDataset) -> tuple[PackConfig, tokeni
         config = PackConfig(**{name: value for name, value in kept.items() if name not in options})
     except UsageError as error:
         raise UsageError(f"--deep needs the settings of the run: {error.message}", "leave out --deep") from None
-    path = Output(root).last_run().get("tokenizer_path")
+    path = Output(root).state.last_run().get("tokenizer_path")
     if isinstance(path, str) and os.path.isfile(path) and config.tokenizer != record.tokenizer.name:
         place = os.path.dirname(path) if os.path.basename(path) == "tokenizer.json" else path
         config = dataclasses.replace(config, tokenizer=place)

@@ -334,7 +334,7 @@ def test_a_merged_output_is_not_packed_over(tmp_path, packed, tokenizer):
     (tmp_path / "mine" / "file").touch()
     with pytest.raises(OutputError, match="nothing in it was touched"):
         packcli.merge(packed, tmp_path / "mine", overwrite=True)
-    with Output(out).locked(), pytest.raises(LockedError):
+    with Output(out).lock.held(), pytest.raises(LockedError):
         packcli.merge(packed, out)
 
 

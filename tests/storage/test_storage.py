@@ -25,7 +25,7 @@ import packcli
 from packcli import cli, readers, storage
 from packcli.dataset import Output
 from packcli.errors import LockedError, MismatchError, NoInputError, OutputError, StorageError, UsageError
-from packcli.storage import RemotePath, filesystem, location, locked, locks, processes, ranges
+from packcli.storage import RemotePath, filesystem, heartbeats, location, locked, processes, ranges
 from packcli.storage.filesystem import SCHEMES, persist, to_entry
 from packcli.verify import verify
 
@@ -672,7 +672,7 @@ def test_a_lock_names_its_owner(bucket, pack):
 @pytest.mark.parametrize(
     "lock",
     [
-        owner(beat=time.time() - 2 * locks.STALE_S),
+        owner(beat=time.time() - 2 * heartbeats.SILENCE_S),
         owner(**{**processes.this_process(), "pid": 2**22 + 5}),
         owner(**{**processes.this_process(), "pid": os.getppid(), "born": "1"}),  # another had its number before
         owner(**processes.this_process()),
@@ -712,7 +712,7 @@ def test_one_of_many_holds_the_lock(bucket):
 
 def test_an_owner_shows_that_it_is_alive(bucket, monkeypatch):
     """A run of an hour would lose its lock after five minutes; one that lost it must not take it back."""
-    monkeypatch.setattr(locks, "BEAT_S", 0.01)
+    monkeypatch.setattr(heartbeats, "TOUCH_S", 0.01)
     lock = bucket / ".packcli" / "lock"
     with locked(lock):
         first = json.loads(lock.read_bytes())
@@ -734,7 +734,7 @@ def test_another_machine_goes_on(tmp_path, bucket, pack, same, monkeypatch):
     (bucket / "out" / "manifest.json").unlink()
     (bucket / "out" / "units" / "00001-000.json").unlink()
     (bucket / "out" / "data-00002-000.arrow").put(b"short")
-    (bucket / "out" / ".packcli" / "lock").put(owner(beat=time.time() - 2 * locks.STALE_S))
+    (bucket / "out" / ".packcli" / "lock").put(owner(beat=time.time() - 2 * heartbeats.SILENCE_S))
     monkeypatch.setattr(platform, "node", lambda: "another")
     report = pack(inputs, bucket / "out")
     assert report.status == "resumed"

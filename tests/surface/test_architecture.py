@@ -43,7 +43,7 @@ DOORS = {
     "pyarrow": {"readers", "dataset", "exports", SCRIPT},
     "datasets": {"training"},
     "torch": {"training"},
-    "filelock": {"dataset.output"},
+    "filelock": {"dataset.lock"},
     "fsspec": {"storage"},
     "ray": {"pipeline.engines"},
     "xxhash": {"readers", "pipeline"},

@@ -107,12 +107,12 @@ def test_a_locked_output_is_refused_at_once_and_a_dead_owner_has_no_lock(tmp_pat
 
 def test_an_owner_that_nobody_can_read_is_no_other_error(tmp_path):
     output = Output(tmp_path)
-    with output.locked():
+    with output.lock.held():
         for text in ("", "[]", '{"pid": "x"}', "\udcff"):
             (tmp_path / ".packcli" / "owner.json").write_text(text, errors="surrogateescape")
             with pytest.raises(errors.LockedError, match="writes there now\n"):
-                output.refuse_locked()
-    output.refuse_locked()
+                output.lock.refuse()
+    output.lock.refuse()
 
 
 # --- another run ---
@@ -192,7 +192,7 @@ def test_a_directory_with_our_lock_alone_is_not_ours(tmp_path, pack):
 def test_another_format_version_is_refused(tmp_path, pack, monkeypatch):
     pack(tmp_path / "out")
     monkeypatch.setattr(fingerprint, "FORMAT_VERSION", 99)
-    with pytest.raises(errors.MismatchError, match="format_version was 2, now it is 99"):
+    with pytest.raises(errors.MismatchError, match="format_version was 3, now it is 99"):
         pack(tmp_path / "out")
 
 

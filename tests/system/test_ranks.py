@@ -158,7 +158,7 @@ def test_finish_is_refused_while_a_rank_runs_and_while_units_are_left(planned):
     assert "units are not done" in result.output
     assert "packcli units run --rank 0 --world-size 1" in result.output
     ranks.run(planned, 0, 1, workers=1)
-    with Output(planned).beside(4, 16, state="running"):
+    with Output(planned).lock.join_as_rank(4, 16, state="running"):
         for verb in (("units", "finish", planned), ("units", "plan", SAMPLE, "-o", planned, "--overwrite")):
             result = told(*verb, code=5)
             assert "a rank still runs there: rank 4 of 16" in result.output
@@ -167,7 +167,7 @@ def test_finish_is_refused_while_a_rank_runs_and_while_units_are_left(planned):
 
 
 def test_a_rank_is_refused_beside_pack_plan_and_finish(planned):
-    with Output(planned).locked():
+    with Output(planned).lock.held():
         result = told("units", "run", planned, "--rank", 0, "--world-size", 2, code=5)
     assert "another packcli works there alone now" in result.output
     assert status(planned).ranks == []  # it never began
@@ -178,7 +178,7 @@ def test_a_living_rank_and_its_half_written_files_are_left_alone(planned, monkey
     mine = planned / ".data-00000-000.arrow.1.0123456789ab.tmp"
     mine.write_bytes(b"x")
     monkeypatch.setattr(run, "read_unit", lambda *arguments: 1 / 0)
-    with Output(planned).beside(1, 2, state="running"), pytest.raises(ZeroDivisionError):
+    with Output(planned).lock.join_as_rank(1, 2, state="running"), pytest.raises(ZeroDivisionError):
         ranks.run(planned, 0, 2)
     assert mine.exists()
     with pytest.raises(ZeroDivisionError):

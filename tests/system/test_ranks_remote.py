@@ -117,7 +117,10 @@ def test_who_works_alone_and_who_beside_others(bucket, inputs, config):
     """finish beside a living rank would write a manifest without its shards; a lock holder is no rank's neighbour."""
     output = bucket / "out"
     plan(inputs, output, config)
-    with Output(output).beside(4, 16, state="running"), Output(output).beside(5, 16, state="running"):
+    with (
+        Output(output).lock.join_as_rank(4, 16, state="running"),
+        Output(output).lock.join_as_rank(5, 16, state="running"),
+    ):
         assert [each.rank for each in status(output).ranks] == [4, 5]
         for work in (
             lambda: ranks.finish(output),
@@ -126,9 +129,9 @@ def test_who_works_alone_and_who_beside_others(bucket, inputs, config):
         ):
             with pytest.raises(LockedError, match="a rank still runs there: rank 4 of 16"):
                 work()
-        with pytest.raises(LockedError, match="rank 4 of 16"), Output(output).locked():
+        with pytest.raises(LockedError, match="rank 4 of 16"), Output(output).lock.held():
             pass
-    with Output(output).locked():
+    with Output(output).lock.held():
         assert "process" in status(output).alone
         with pytest.raises(LockedError, match="another packcli works there alone now"):
             ranks.run(output, 0, 2, workers=1)

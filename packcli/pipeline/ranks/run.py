@@ -103,10 +103,10 @@ def plan(
     emit = on_event or (lambda event: None)
     target = Output(locate(output if output is not None else default_output(inputs, config)))
     target.check_ours()
-    target.refuse_locked()
+    target.lock.refuse()
     sources = find_inputs(inputs, target, config, options, lambda message: emit(Warned(message)))
     config, described = describe_all(config, options, target, sources, emit)
-    with target.locked():
+    with target.lock.held():
         here = dataclasses.replace(options, engine="serial", ray_address=None)
         Run(config, here, target, emit).prepare(described)  # its checks; ranks make their own choice of engine
         write_plan(target, described, config, options)
@@ -150,7 +150,7 @@ def run(
             planned = fetch_tokenizer(planned, stack.enter_context(tempfile.TemporaryDirectory(prefix="packcli-")))
         share = _Share(target, planned, on_event or (lambda event: None))
         facts = {"state": "running", "num_units": len(planned.described.units)}
-        note = stack.enter_context(target.beside(rank, world_size, **facts))
+        note = stack.enter_context(target.lock.join_as_rank(rank, world_size, **facts))
         try:
             share.do(note, workers or num_cpus(), tokenizer_engine or planned.tokenizer_engine)
         except BaseException as error:
@@ -222,7 +222,7 @@ class _Share:
             "tokenizer_path": planned.tokenizer_path,
             **{name: note.facts[name] for name in ("rank", "world_size")},
         }
-        self._target.log(f"{RANKS}/{entry['rank']:05d}-{entry['world_size']:05d}.jsonl", **entry)
+        self._target.state.log(f"{RANKS}/{entry['rank']:05d}-{entry['world_size']:05d}.jsonl", **entry)
 
     def _committed(self) -> tuple[Committed, list[readers.Unit]]:
         """What is done of these units, and those that are not: by a look at their sidecars, and at no others."""
@@ -256,7 +256,7 @@ class _Share:
 
     def _plan_mark(self) -> object:
         """What changes when the output is begun anew."""
-        path = self._target.state / PLAN
+        path = self._target.state.folder / PLAN
         try:
             if isinstance(path, RemotePath):
                 return path.stat()
@@ -297,8 +297,8 @@ def finish(output: str | os.PathLike[str] | Location, *, workers: int = 0) -> Re
     began = time.perf_counter()
     target = Output(locate(output))
     _refuse_no_output(target)
-    target.refuse_locked()
-    with target.locked():
+    target.lock.refuse()
+    with target.lock.held():
         if target.is_finished:
             report = read_report(target.root)
             return dataclasses.replace(report, status="up to date")
@@ -321,7 +321,7 @@ def finish(output: str | os.PathLike[str] | Location, *, workers: int = 0) -> Re
             raise
         entry = _log_of_ranks(target, stats, time.perf_counter() - began)
         if entry:
-            target.log(**entry)
+            target.state.log(**entry)
         return Report(target.root, run, stats, "finished", entry)
 
 
@@ -333,7 +333,7 @@ def limit_of(planned: RankPlan) -> Limit:
 def _log_of_ranks(target: Output, stats: Stats, seconds: float) -> dict[str, Any]:
     """One line for the run log out of those of the ranks: their sums, and the engine of the last one."""
     entries = []
-    paths: Iterable[Location] = (target.state / RANKS).glob("*.jsonl")
+    paths: Iterable[Location] = (target.state.folder / RANKS).glob("*.jsonl")
     for path in sorted(paths, key=str):
         with contextlib.suppress(OSError, ValueError):
             entries += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -352,7 +352,7 @@ def _log_of_ranks(target: Output, stats: Stats, seconds: float) -> dict[str, Any
 
 
 def _refuse_no_output(target: Output) -> None:
-    if not target.state.is_dir():
+    if not target.state.folder.is_dir():
         raise OutputError(f"{target.root}: not an output of packcli", "packcli units plan INPUT... -o DIR makes one")
 
 
@@ -362,7 +362,7 @@ def _sweep_alone(target: Output, note: Heartbeat) -> None:
     What is there is listed first: whoever comes between the list and the look round has written none of it.
     """
     left_over = target.left_over()
-    if not any(each.is_alive for each in target.ranks(note.now)):  # this one has failed, and so is not among them
+    if not any(each.is_alive for each in target.lock.ranks(note.now)):  # this one has failed, and so is not among them
         for path in left_over:
             path.unlink(missing_ok=True)
 

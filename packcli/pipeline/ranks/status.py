@@ -84,14 +84,14 @@ def status(output: str | os.PathLike[str] | Location) -> Status:
     """
     target = Output(locate(output))
     root = target.root
-    run = target.recorded_run()
+    run = target.state.recorded_run()
     if run is None:
         raise OutputError(f"{output}: no run was begun there", "packcli units plan INPUT... -o DIR begins one")
     now = time.time()
     num_units = int(run["num_units"])
     is_whole = _whole_units(root, num_units)
     num_bytes, num_bytes_done = _bytes(target, run, is_whole)
-    notes = [each for each in target.ranks(now) if each.is_alive or not _is_made_good(each, is_whole)]
+    notes = [each for each in target.lock.ranks(now) if each.is_alive or not _is_made_good(each, is_whole)]
     ranks, running = [_rank(each) for each in notes], [each for each in notes if each.is_alive]
     num_done, left = int(np.count_nonzero(is_whole)), num_bytes - num_bytes_done
     in_work = sum(
@@ -99,7 +99,7 @@ def status(output: str | os.PathLike[str] | Location) -> Status:
     )
     speeds = [each.bytes_per_second for each in ranks if each.state == "running" and each.bytes_per_second]
     speed = sum(speeds) if speeds else None
-    alone = target.exclusive_owner(now)
+    alone = target.lock.exclusive_owner(now)
     if target.is_finished:
         state = "finished"
     elif running or alone:
@@ -155,7 +155,7 @@ def _bytes(target: Output, run: dict[str, Any], is_whole: np.ndarray[Any, np.dty
     """Bytes of the input, and of the units that are done; in proportion where no plan for ranks tells."""
     total = done = 0
     try:
-        for unit, size in read_units(target.state / UNITS, slice(None)):
+        for unit, size in read_units(target.state.folder / UNITS, slice(None)):
             total += size
             done += size if unit.index < len(is_whole) and is_whole[unit.index] else 0
     except (OSError, ValueError, TypeError):
