@@ -92,8 +92,8 @@ def whole_documents(rows: Rows, *, copies: bool) -> WholeDocuments:
     if sources is None:
         order, is_first = np.arange(len(segments.length)), np.ones(len(segments.length), dtype=np.bool_)
     else:
-        found = order_segments(sources, copies=copies)
-        order, is_first = found.order, found.is_first
+        by_document = order_segments(sources, copies=copies)
+        order, is_first = by_document.order, by_document.is_first
         start, end = sources.start[order], sources.end[order]
         if (start[is_first] != 0).any() or (start[1:] != end[:-1])[~is_first[1:]].any():
             raise StorageError("a document lacks a segment")
@@ -119,9 +119,11 @@ def kept_of_documents(read: Sequence[Sources]) -> tuple[NDArray[np.int64], NDArr
     source, row, start, end = (
         np.concatenate([getattr(each, name) for each in read]) for name in ("source", "row", "start", "end")
     )
-    found = order_segments(Sources(source, row, start, end, np.array([0, len(row)], dtype=np.int32)))
-    first = np.flatnonzero(found.is_first)
-    return np.add.reduceat((end - start).astype(np.int64)[found.order], first), np.diff(np.append(first, len(row)))
+    by_document = order_segments(Sources(source, row, start, end, np.array([0, len(row)], dtype=np.int32)))
+    first = np.flatnonzero(by_document.is_first)
+    return np.add.reduceat((end - start).astype(np.int64)[by_document.order], first), np.diff(
+        np.append(first, len(row))
+    )
 
 
 def number_copies(source: NDArray[np.integer], row: Ints, start: NDArray[np.integer], end: NDArray[np.integer]) -> Ints:

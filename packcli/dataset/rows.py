@@ -252,12 +252,13 @@ def join_batches(batches: Sequence[PackBatch]) -> PackBatch:
     input_ids = lists("input_ids")
     if input_ids is None:
         raise ValueError("no batch")
-    found = [each.sources for each in batches if each.sources is not None]
+    columns = [each.sources for each in batches if each.sources is not None]
     sources = None
-    if found:
+    if columns:
         names = ("source", "row", "start", "end")
         sources = Sources(
-            **{name: np.concatenate([getattr(each, name) for each in found]) for name in names}, offsets=joined(found)
+            **{name: np.concatenate([getattr(each, name) for each in columns]) for name in names},
+            offsets=joined(columns),
         )
     return PackBatch(
         sum(each.num_rows for each in batches),

@@ -164,7 +164,7 @@ def refuse_hidden_ends(
         begin, length: int64[S], the documents in ids; none is empty.
         eos_id: EOS.
         is_last: bool[S], or one for all: documents whose end is known without EOS, such as the last one of a row.
-        lossy: Whether anything goes.
+        lossy: Whether it may be written all the same.
     """
     if lossy:
         return
@@ -191,5 +191,5 @@ def _cannot(what: str) -> UsageError:
 
 
 def quoted(path: str) -> str:
-    """A path as a literal of Python."""
+    """A path as a Python string literal."""
     return json.dumps(path, ensure_ascii=False)

@@ -83,5 +83,5 @@ def write_flat_part(
 
 def joined_lengths(parts: Sequence[ExportPart], sink: Sink) -> NDArray[np.int64]:
     """Lengths of all documents of a split, int64[D]."""
-    found = [np.fromfile(sink.root / part.files[1].name, dtype="<i8") for part in parts]
-    return np.concatenate(found).astype(np.int64) if found else np.empty(0, dtype=np.int64)
+    lengths = [np.fromfile(sink.root / part.files[1].name, dtype="<i8") for part in parts]
+    return np.concatenate(lengths).astype(np.int64) if lengths else np.empty(0, dtype=np.int64)

@@ -117,6 +117,6 @@ def matrix(values: NDArray[np.integer], kind: pa.DataType | None = None) -> pa.L
 
 
 def lists(values: NDArray[np.integer], offsets: NDArray[np.integer], kind: pa.DataType | None = None) -> pa.ListArray:
-    """Flat values and where each list begins -> lists, of int32 unless said."""
+    """Flat values and where each list begins -> lists, of int32 by default."""
     flat = pa.array(values, kind or pa.int32())
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import packcli
 from packcli import cli
 from packcli.dataset import Stats, measure_baselines
-from packcli.dataset.derived import LAYOUTS
+from packcli.dataset.derived import BASELINES
 from packcli.packing.strategies import STRATEGIES
 from packcli.report import recount
 from packcli.report.recount import COUNTED
@@ -165,8 +165,8 @@ def test_a_damaged_shard_is_an_error_with_its_name(tmp_path, tokenizer_dir):
 def test_layouts_by_hand():
     """The example of the module: rows of 3, 9, 4, 1 tokens."""
     found = measure_baselines(np.array([3, 9, 4, 1]), 10)
-    assert set(found) == set(LAYOUTS)
-    assert all(found[name] == {"num_positions": 36, "sum_squared_rows": 324} for name in LAYOUTS)
+    assert set(found) == set(BASELINES)
+    assert all(found[name] == {"num_positions": 36, "sum_squared_rows": 324} for name in BASELINES)
     many = measure_baselines(np.array([3, 9, 4, 1, 2, 2, 2, 2, 25, 0, 5]), 10)
     # rows in order: 3 9 4 1 2 2 2 2 | 10 10 5 5; sorted: 1 2 2 2 2 3 4 5 | 5 9 10 10
     assert many["batch-8"] == {"num_positions": 8 * 9 + 4 * 10, "sum_squared_rows": 8 * 81 + 4 * 100}

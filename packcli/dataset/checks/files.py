@@ -73,8 +73,8 @@ def check_files(root: Location) -> tuple[PackedDataset | None, list[Problem]]:
         return None, [Problem(MANIFEST, str(error))]
     try:
         problems = list(_check_all(root, dataset.manifest, dataset.config))
-    except (LookupError, TypeError, ValueError, AttributeError) as error:  # a forged sidecar: it is sealed all the same
-        return None, [Problem(MANIFEST, f"and the files in units/ do not fit together: {error!r}")]
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # of a forged sidecar whose seal is right
+        return None, [Problem(MANIFEST, f"does not fit the files in units/: {error!r}")]
     try:
         sidecars = dataset.sidecars
     except StorageError:
@@ -159,7 +159,7 @@ def _check_records(
     try:
         recorded = json.loads((root / STATS).read_bytes())
     except (OSError, ValueError, RecursionError):
-        return  # said already: its hash does not hold
+        return  # its hash does not hold, which is reported already
     expected = json.loads(to_json(stats_file(manifest, total)))
     if recorded != expected:
         keys = [key for key in expected if not isinstance(recorded, dict) or recorded.get(key) != expected[key]]
@@ -181,11 +181,11 @@ def _check_rejects(root: Location, listed: list[str], sidecars: list[Sidecar]) -
             continue
         names.append(name)
         try:
-            found = count_causes(root / name)
+            stored = count_causes(root / name)
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
-            continue  # said already: its hash does not hold
-        if found != counted:
-            yield Problem(name, f"holds {found} rejected rows, and {counted} were counted")
+            continue  # its hash does not hold, which is reported already
+        if stored != counted:
+            yield Problem(name, f"holds {stored} rejected rows, and {counted} were counted")
     if set(names) != set(listed):
         yield Problem(MANIFEST, "was edited: its files of rejected rows are not those that the files in units/ name")
     if names and all((root / name).is_file() for name in (REJECTED, *names)):
@@ -215,7 +215,7 @@ def _check_index(root: Location, manifest: Manifest, config: PackConfig, split: 
         try:
             data = json.loads((root / name).read_bytes())
         except (OSError, ValueError, RecursionError):
-            continue  # said already: its hash does not hold
+            continue  # its hash does not hold, which is reported already
         for key, value in values.items():
             if not isinstance(data, dict) or data.get(key) != value:
                 yield Problem(name, f"{key!r} is not what the manifest says")

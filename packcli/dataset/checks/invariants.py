@@ -244,9 +244,9 @@ def check_rows(batch: PackBatch, rules: Rules) -> Checked:
     try:
         look.shape()
         runs = look.seq_lengths()
-        found = look.sources()
-        if found is not None:
-            counts, real = found
+        sizes = look.sources()
+        if sizes is not None:
+            counts, real = sizes
             if runs is not None:
                 look.lengths_are_those_of_sources(runs, counts, real)
             starts = _segment_starts(look.rows, batch.sources, counts)  # of segments
