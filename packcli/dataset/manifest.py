@@ -340,7 +340,7 @@ def parse_manifest(raw: bytes) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is damaged: {printable(str(error))}") from None
     _check_head(values)
-    check_type(values, Manifest, "")
+    check_type(values, Manifest)
     if not is_sealed(raw):
         raise ValueError("is not as it was written: its own sha256 does not hold")
     if values["fingerprint"] != fingerprint({name: values[name] for name in values if name not in RECORD_KEYS}):
@@ -359,7 +359,7 @@ def _check_head(values: Any) -> None:
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         raise ValueError(f"has format version {version!r}; this packcli reads {FORMAT_VERSION}")
-    check_type(values, RunDescription, "")
+    check_type(values, RunDescription)
     if isinstance(values["text"]["fields"], list) != (values["text"]["format"] == "text"):
         raise ValueError("is damaged: text.fields is not that of text.format")
     try:
