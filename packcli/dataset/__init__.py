@@ -12,14 +12,14 @@ paths   every name in it;  members   outputs in one output;  rejects   rejected 
 
 from __future__ import annotations
 
-from packcli.dataset.checks.files import SHARD_NAME, Problem, Record, check_files, read_record
+from packcli.dataset.checks.files import Problem, check_files
 from packcli.dataset.checks.output import check_output
 from packcli.dataset.checks.same import check_same
 from packcli.dataset.committed import Committed, Listed, committed_units, list_shards, read_unit
-from packcli.dataset.derived import measure_layouts, quantiles, reached
-from packcli.dataset.documents import Documents, kept_of_documents
+from packcli.dataset.derived import measure_baselines, quantiles, reached
+from packcli.dataset.documents import WholeDocuments, kept_of_documents
 from packcli.dataset.fingerprint import describe_run, fingerprint, first_difference
-from packcli.dataset.manifest import ManifestWriter, read_manifest
+from packcli.dataset.manifest import Manifest, ManifestWriter, ShardEntry, read_head, read_manifest
 from packcli.dataset.members import MERGED, MIX, cut_units, find_again, members_of, path_of, remembered_inputs
 from packcli.dataset.output import Output
 from packcli.dataset.paths import (
@@ -40,10 +40,10 @@ from packcli.dataset.paths import (
     sidecar_file,
     splits_of,
 )
-from packcli.dataset.reader import Contents, Packed, Piece, Row
+from packcli.dataset.reader import PackedDataset, Row, RowSegment
 from packcli.dataset.rejects import NO_LIMIT, Limit, RejectsFile, join_rejects, make_limit
 from packcli.dataset.report import SCHEMA_VERSION, Report, read_report, write_report
-from packcli.dataset.rows import Rows
+from packcli.dataset.rows import Rows, labels_of, lists_of, padded, padded_positions, positions_of, segments_of
 from packcli.dataset.schema import Schema, make_schema, run_schema
 from packcli.dataset.shards import ShardInfo, adopt_shard, read_shard, shift_column, write_index, write_shard
 from packcli.dataset.sidecar import Sidecar
@@ -61,32 +61,31 @@ __all__ = [
     "RANKS",
     "RANK_FILES",
     "SCHEMA_VERSION",
-    "SHARD_NAME",
     "SPLITS_FILE",
     "STATE_DIRECTORY",
     "STATS",
     "TRAIN",
     "VALIDATION",
     "Committed",
-    "Contents",
-    "Documents",
     "Histogram",
     "Limit",
     "Listed",
+    "Manifest",
     "ManifestWriter",
     "Output",
-    "Packed",
-    "Piece",
+    "PackedDataset",
     "Problem",
-    "Record",
     "RejectsFile",
     "Report",
     "Row",
+    "RowSegment",
     "Rows",
     "Schema",
+    "ShardEntry",
     "ShardInfo",
     "Sidecar",
     "Stats",
+    "WholeDocuments",
     "adopt_shard",
     "bucketed",
     "check_files",
@@ -102,22 +101,28 @@ __all__ = [
     "histogram",
     "join_rejects",
     "kept_of_documents",
+    "labels_of",
     "list_shards",
+    "lists_of",
     "make_limit",
     "make_schema",
-    "measure_layouts",
+    "measure_baselines",
     "members_of",
+    "padded",
+    "padded_positions",
     "path_of",
+    "positions_of",
     "quantiles",
     "reached",
+    "read_head",
     "read_manifest",
-    "read_record",
     "read_report",
     "read_shard",
     "read_unit",
     "rejects_file",
     "remembered_inputs",
     "run_schema",
+    "segments_of",
     "shift_column",
     "sidecar_file",
     "splits_of",

@@ -1,4 +1,4 @@
-"""The figures that people read, made of counts; packing compared with layouts that do not pack."""
+"""The figures that people read, made of counts; and packing compared with baselines, which do not pack."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from packcli.packing.strategies import count_bound
 
 BATCH_SIZES = (8, 32)
 
-LAYOUTS = {f"{kind}-{size}": (kind == "sorted", size) for kind in ("batch", "sorted") for size in BATCH_SIZES}
+BASELINES = {f"{kind}-{size}": (kind == "sorted", size) for kind in ("batch", "sorted") for size in BATCH_SIZES}
 """Name -> whether rows are sorted by length first, and the rows of a batch."""
 
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
 
-def measure_layouts(kept: NDArray[np.integer], max_len: int) -> dict[str, dict[str, int]]:
-    """Positions and attention cost of documents of these lengths in each of LAYOUTS.
+def measure_baselines(kept: NDArray[np.integer], max_len: int) -> dict[str, dict[str, int]]:
+    """Positions and attention cost of documents of these lengths in each of BASELINES.
 
     Args:
         kept: integers [D], tokens of each document that the overlong policy keeps; 0 gives no row.
         max_len: Longest row.
 
     Returns:
-        By layout: num_positions, and sum_squared_rows over rows padded to the longest of their batch.
+        By baseline: num_positions, and sum_squared_rows over rows padded to the longest of their batch.
     """
     rows = split_documents(kept, max_len).length.astype(np.int64)
     # Counting sorts: lengths are small numbers.
     in_order = np.repeat(np.arange(max_len + 1), np.bincount(rows, minlength=max_len + 1)) if len(rows) else rows
-    found = {}
-    for name, (is_sorted, size) in LAYOUTS.items():
+    baselines = {}
+    for name, (is_sorted, size) in BASELINES.items():
         widths = _longest(in_order if is_sorted else rows, size)
-        found[name] = {"num_positions": int(widths.sum()), "sum_squared_rows": int((widths**2).sum())}
-    return found
+        baselines[name] = {"num_positions": int(widths.sum()), "sum_squared_rows": int((widths**2).sum())}
+    return baselines
 
 
-def compare_layouts(
-    layouts: Mapping[str, Mapping[str, int]],
+def compare_baselines(
+    measured: Mapping[str, Mapping[str, int]],
     max_len: int,
     *,
     num_tokens: int,
@@ -49,18 +49,18 @@ def compare_layouts(
     num_rows: int,
     sum_squared_segments: int,
 ) -> dict[str, dict[str, float]]:
-    """As packed, one document a row padded to max_len, and each of the layouts measured.
+    """As packed, one document a row padded to max_len, and each of the baselines that were measured.
 
     Args:
-        layouts: From measure_layouts; sums over units.
+        measured: From measure_baselines; sums over units.
         max_len: Positions of a pack.
-        num_tokens: Tokens that every layout holds.
+        num_tokens: Tokens that every baseline holds.
         num_packs: Packs of max_len positions.
         num_rows: Rows without packing.
         sum_squared_segments: Attention cost as packed, documents isolated.
 
     Returns:
-        By layout: num_positions, padding_ratio, and positions and attention cost as multiples of those as packed.
+        By baseline: num_positions, padding_ratio, and positions and attention cost as multiples of those as packed.
     """
     packed = {"num_positions": num_packs * max_len, "sum_squared_rows": sum_squared_segments}
     padded = {"num_positions": num_rows * max_len, "sum_squared_rows": num_rows * max_len**2}
@@ -71,7 +71,7 @@ def compare_layouts(
             "positions_of_packed": _ratio(each["num_positions"], packed["num_positions"]),
             "attention_of_packed": _ratio(each["sum_squared_rows"], packed["sum_squared_rows"]),
         }
-        for name, each in {"packed": packed, "padded": padded, **layouts}.items()
+        for name, each in {"packed": packed, "padded": padded, **measured}.items()
     }
 
 
@@ -156,7 +156,7 @@ def derived(stats: Stats, max_len: int, max_docs: int = 0) -> dict[str, Any]:
         "document_length": quantiles(stats.documents_by_length),
         "segment_length": quantiles(stats.segments_by_length),
         "documents_per_pack": quantiles(stats.packs_by_documents),
-        "layouts": compare_layouts(
+        "layouts": compare_baselines(
             stats.layouts,
             max_len,
             num_tokens=stats.num_tokens_packed,

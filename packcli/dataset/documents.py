@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli.config.choices import IGNORE
-from packcli.packing import Sources
+from packcli.dataset.rows import Rows
+from packcli.errors import StorageError
+from packcli.packing import Sources, offsets, ranges
 from packcli.seeds import Ints
 
 
 @dataclass(frozen=True, slots=True)
-class Documents:
+class WholeDocuments:
     """Documents of one shard, in the order of the input."""
 
     ids: NDArray[np.int32]
@@ -23,8 +25,6 @@ class Documents:
     """int32[T], not shifted; -100 on the first token of each document and on tokens without loss."""
     offsets: NDArray[np.int64]
     """int64[D+1]."""
-    place: tuple[NDArray[np.int32], NDArray[np.int64]] | None
-    """Source and row of each document, where they are known."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -37,22 +37,93 @@ class Documents:
         return int((self.labels == IGNORE).sum()) > len(self.offsets) - 1
 
 
+@dataclass(frozen=True, slots=True)
+class SegmentOrder:
+    """Segments sorted into documents: documents in the order of the input, the segments of each from its beginning."""
+
+    order: NDArray[np.int64]
+    """int64[S]: the segments in that order."""
+    is_first: NDArray[np.bool_]
+    """bool[S], in that order: whether a document begins with it."""
+
+
+def order_segments(sources: Sources, *, copies: bool | None = None) -> SegmentOrder:
+    """Sorts segments into documents.
+
+    Args:
+        sources: Where each segment comes from.
+        copies: Whether a document may be there more than once, as in a mixture; None: where two of its segments
+            begin with its first token.
+    """
+    source, row, start = sources.source, sources.row, sources.start
+    order = np.lexsort((start, row, source))
+    is_first = _begins(source[order], row[order])
+    if copies is None:
+        copies = int(np.count_nonzero(start == 0)) > int(np.count_nonzero(is_first))
+    if copies:
+        copy = number_copies(source, row, start, sources.end)
+        order = np.lexsort((start, copy, row, source))
+        is_first = _begins(source[order], row[order], copy[order])
+    return SegmentOrder(order, is_first)
+
+
+def _begins(*keys: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Whether an element of sorted arrays differs from the one before it; the first one does."""
+    begins = np.ones(len(keys[0]), dtype=np.bool_)
+    begins[1:] = np.any([key[1:] != key[:-1] for key in keys], axis=0)
+    return begins
+
+
+def whole_documents(rows: Rows, *, copies: bool) -> WholeDocuments:
+    """The documents of a shard, put together from their segments.
+
+    A shard holds all segments of its documents. The first token of a later segment had to be masked, since nothing
+    in its row could predict it; in a document that carries loss everywhere else it gets its label back.
+
+    Args:
+        rows: All rows of the shard. Without `sources` a segment is taken for a document.
+        copies: Whether a document may be there more than once, as in a mixture.
+
+    Raises:
+        StorageError: a document lacks a segment.
+    """
+    segments, sources = rows.segments, rows.sources
+    flat_ids, flat_labels = rows.input_ids.reshape(-1), rows.labels.reshape(-1)
+    if sources is None:
+        order, is_first = np.arange(len(segments.length)), np.ones(len(segments.length), dtype=np.bool_)
+    else:
+        by_document = order_segments(sources, copies=copies)
+        order, is_first = by_document.order, by_document.is_first
+        start, end = sources.start[order], sources.end[order]
+        if (start[is_first] != 0).any() or (start[1:] != end[:-1])[~is_first[1:]].any():
+            raise StorageError("a document lacks a segment")
+    lengths = segments.length[order]
+    place = ranges(segments.begin[order], lengths)
+    ids, labels = flat_ids[place], flat_labels[place]
+    begins = offsets(lengths)[:-1]
+    first = np.flatnonzero(is_first)
+    of_documents = np.append(begins[first], len(ids))
+    masked = labels == IGNORE
+    masked[begins] = False
+    document = np.cumsum(is_first) - 1  # of each segment
+    has_mask = np.zeros(len(first), dtype=np.bool_)
+    has_mask[np.searchsorted(of_documents, np.flatnonzero(masked), side="right") - 1] = True
+    regained = begins[~is_first & ~has_mask[document]]
+    labels[regained] = ids[regained]
+    labels[of_documents[:-1]] = IGNORE
+    return WholeDocuments(ids, labels, of_documents)
+
+
 def kept_of_documents(read: Sequence[Sources]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Tokens that rows hold of each document, and in how many segments: int64[D] each, in the order of the input."""
-    source = np.concatenate([each.source for each in read])
-    row = np.concatenate([each.row for each in read])
-    tokens = np.concatenate([each.end - each.start for each in read]).astype(np.int64)
-    start = np.concatenate([each.start for each in read])
-    order = np.lexsort((row, source))
-    is_first = np.append(True, (np.diff(source[order]) != 0) | (np.diff(row[order]) != 0))
-    if np.count_nonzero(start == 0) > np.count_nonzero(is_first):  # a mixture: copies count apart
-        copy = number_copies(source, row, start, np.concatenate([each.end for each in read]))
-        order = np.lexsort((copy, row, source))
-        is_first = np.append(
-            True, (np.diff(source[order]) != 0) | (np.diff(row[order]) != 0) | (np.diff(copy[order]) != 0)
-        )
-    first = np.flatnonzero(is_first)
-    return np.add.reduceat(tokens[order], first), np.diff(np.append(first, len(row)))
+    source, row, start, end = (
+        np.concatenate([getattr(each, name) for each in read]) for name in ("source", "row", "start", "end")
+    )
+    by_document = order_segments(Sources(source, row, start, end, np.array([0, len(row)], dtype=np.int32)))
+    first = np.flatnonzero(by_document.is_first)
+    return np.add.reduceat((end - start).astype(np.int64)[by_document.order], first), np.diff(
+        np.append(first, len(row))
+    )
 
 
 def number_copies(source: NDArray[np.integer], row: Ints, start: NDArray[np.integer], end: NDArray[np.integer]) -> Ints:

@@ -99,7 +99,7 @@ def canonical(value: Any) -> bytes:
 
 
 def write_sealed(file: IO[bytes], texts: Iterable[str]) -> None:
-    """Writes the JSON text of an object, given in pieces; its last key becomes the sha256 of the bytes before.
+    """Writes the JSON text of an object, given bit by bit; its last key becomes the sha256 of the bytes before.
 
     Sidecars and the manifest end so. The seal is over bytes: to check it the values need not be written again.
     """

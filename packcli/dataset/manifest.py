@@ -1,4 +1,4 @@
-"""The manifest: what an output holds, sealed; written without holding it, read with its seal checked."""
+"""The manifest: what an output holds, sealed; written without holding it, read with its seal and its types checked."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
-from packcli import storage
-from packcli.dataset.fingerprint import write_sealed
-from packcli.dataset.paths import MANIFEST, STATE_DIRECTORY
+from packcli.config.choices import FORMAT_VERSION
+from packcli.dataset.fingerprint import config_of, fingerprint, is_sealed, write_sealed
+from packcli.dataset.json_types import check_type
+from packcli.dataset.paths import MANIFEST, SHARD_NAME, STATE_DIRECTORY, TRAIN, VALIDATION
 from packcli.dataset.sidecar import Sidecar
-from packcli.errors import OutputError
+from packcli.errors import OutputError, PackcliError, printable
 from packcli.storage import Location
-from packcli.storage.files import committed, read_json
+from packcli.storage.files import committed
+from packcli.tokenization import TokenizerSpec
+
+RECORD_KEYS = ("splits", "parts", "files", "sha256", "fingerprint")
+"""Keys of the manifest beside those that describe the run."""
 
 SPOOL_BYTES = 1 << 24
 """A list of the manifest that is longer waits on disk."""
@@ -45,7 +50,7 @@ class SpooledList:
         self._file.close()
 
 
-class Hashes:
+class FileHashes:
     """Name -> sha256, in the order of adding; about 150 bytes a file in memory."""
 
     def __init__(self) -> None:
@@ -77,10 +82,10 @@ class ManifestWriter:
         for name, value in self._lists.items():
             if isinstance(value, list):
                 self._lists[name] = self._spool()
-        self._sidecars = Hashes()
+        self._sidecars = FileHashes()
         self.rejects: list[str] = []
         """Files of rejected rows, in the order of the parts."""
-        self._rejects = Hashes()
+        self._rejects = FileHashes()
 
     def _spool(self) -> SpooledList:
         self._spools.append(SpooledList(self._directory))
@@ -122,7 +127,7 @@ class ManifestWriter:
             run: What describe_run gave.
             files: Digests of the files beside shards and sidecars.
         """
-        hashes = Hashes()
+        hashes = FileHashes()
         for name, digest in files.items():
             hashes.add(name, digest)
         for name, sha256 in (*self._rejects.items(), *self._sidecars.items()):
@@ -132,13 +137,13 @@ class ManifestWriter:
 
 
 def _written(value: Any, depth: int, indent: str) -> Iterator[str]:
-    """The text of files.to_json, piece by piece."""
+    """The text of files.to_json, a bit at a time."""
     if isinstance(value, SpooledList):
         yield "["
         for number, line in enumerate(value):
             yield (", " if number else "") + line
         yield "]"
-    elif isinstance(value, Hashes) or (isinstance(value, dict) and value and depth):
+    elif isinstance(value, FileHashes) or (isinstance(value, dict) and value and depth):
         number = -1
         for number, (key, each) in enumerate(value.items()):
             yield (",\n" if number else "{\n") + f"{indent} {json.dumps(key)}: "
@@ -148,32 +153,237 @@ def _written(value: Any, depth: int, indent: str) -> Iterator[str]:
         yield json.dumps(value, ensure_ascii=False)
 
 
-def read_manifest(root: storage.Location, *, head: bool = False) -> dict[str, Any]:
-    """The manifest of a finished output; raises OutputError when there is none.
+class InputEntry(TypedDict):
+    """An input file."""
 
-    Args:
-        root: The output.
-        head: Only what describes the run: the lists of shards, parts and files, which grow with it, are left out.
+    name: str
+    num_bytes: int
+
+
+class MergedEntry(TypedDict):
+    """An output that a merged one is made of."""
+
+    fingerprint: str
+    sha256: str
+    num_inputs: int
+    num_units: int
+
+
+class ComponentEntry(TypedDict):
+    """A component of a mixture."""
+
+    name: str
+    share: float
+    first_source: int
+    num_sources: int
+    num_documents: int
+    num_tokens: int
+    epochs: int
+    threshold: int
+
+
+class MixEntry(TypedDict):
+    """A mixture."""
+
+    tokens: int | None
+    components: list[ComponentEntry]
+    text_bytes: list[int]
+
+
+class SettingsEntry(TypedDict):
+    """The settings of the run that decide its bytes, defaults filled in; see PackConfig."""
+
+    max_len: int
+    strategy: str
+    overlong: str
+    max_docs_per_pack: int
+    effort: str
+    balance: bool
+    seed: int
+    isolate: bool
+    columns: list[str]
+    val_fraction: float
+    allow_special: bool
+    loss: str
+    loss_on_eot: bool | None
+    split_on: str | None
+    on_error: str
+    lenient: bool
+    unit_bytes: int
+    ragged: bool
+
+
+class TemplateEntry(TypedDict):
+    """A chat template."""
+
+    name: str
+    sha256: str
+    date: str | None
+
+
+class TextEntry(TypedDict):
+    """What the text of a record is."""
+
+    format: str
+    fields: list[str] | dict[str, Any]
+    """Of format text the names of fields, else part -> where it comes from."""
+    chat_template: TemplateEntry | None
+
+
+class TokenizerEntry(TypedDict):
+    """The tokenizer; see TokenizerSpec."""
+
+    name: str
+    sha256: str
+    vocab_size: int
+    eos_token: str | None
+    eos_id: int | None
+    bos_token: str | None
+    bos_id: int | None
+    pad_token: str
+    pad_id: int
+
+
+class _Run(TypedDict):
+    format_version: int
+    config: SettingsEntry
+    text: TextEntry
+    max_line_bytes: int | None
+    tokenizer: TokenizerEntry
+    inputs: list[InputEntry]
+    num_units: int
+    fingerprint: str
+
+
+class RunDescription(_Run, total=False):
+    """What describes the run: the head of the manifest. The last two are there for such outputs only."""
+
+    merged: list[MergedEntry]
+    mix: MixEntry
+
+
+class ShardEntry(TypedDict):
+    """A shard: what ShardInfo holds, and the part that gave it."""
+
+    file: str
+    num_rows: int
+    num_bytes: int
+    sha256: str
+    first_source: int
+    unit: int
+    part: int
+
+
+class PartEntry(TypedDict):
+    """A part of a unit."""
+
+    unit: int
+    part: int
+    input_xxh3: str
+
+
+class Manifest(RunDescription):
+    """What a finished output says about itself, as JSON holds it. `read_manifest` has checked every type."""
+
+    splits: dict[str, list[ShardEntry]]
+    """The shards of each split, in row order."""
+    parts: list[PartEntry]
+    files: dict[str, str]
+    """sha256 of every other file."""
+    sha256: str
+    """Of the manifest itself, without this line."""
+
+
+def read_manifest(root: Location) -> Manifest:
+    """The manifest of a finished output.
+
+    Raises:
+        OutputError: there is none, or it is not as it was written: names the file, and what in it is wrong.
     """
-    manifest = _read_head(root / MANIFEST) if head and isinstance(root, Path) else None
-    if manifest is None:
-        manifest = read_json(root / MANIFEST)
-    if manifest is None:
-        state = "a run that is not finished" if (root / STATE_DIRECTORY).is_dir() else "not an output of packcli"
-        raise OutputError(f"{root}: no {MANIFEST}: {state}", "packcli pack makes one; the same command resumes one")
-    return manifest
+    try:
+        return parse_manifest((root / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        raise _no_manifest(root) from None
+    except ValueError as error:
+        raise _damaged(root, error) from None
 
 
-def _read_head(path: Path) -> dict[str, Any] | None:
+def read_head(root: Location) -> RunDescription:
+    """What describes the run of a finished output. The lists that grow with it (shards, parts, files) stay unread.
+
+    Raises:
+        OutputError: as read_manifest; what comes after the head is not looked at.
+    """
+    head = _read_head(root / MANIFEST) if isinstance(root, Path) else None
+    if head is None:
+        return read_manifest(root)
+    try:
+        _check_head(head)
+    except ValueError as error:
+        raise _damaged(root, error) from None
+    return cast(RunDescription, head)
+
+
+def _no_manifest(root: Location) -> OutputError:
+    state = "a run that is not finished" if (root / STATE_DIRECTORY).is_dir() else "not an output of packcli"
+    return OutputError(f"{root}: no {MANIFEST}: {state}", "packcli pack makes one; the same command resumes one")
+
+
+def _damaged(root: Location, error: ValueError) -> OutputError:
+    return OutputError(f"{root / MANIFEST} {error}", "bring back the file, or pack again with --overwrite")
+
+
+def parse_manifest(raw: bytes) -> Manifest:
+    """The bytes of a manifest, read; raises ValueError, whose text says what is wrong: "is damaged: ..."."""
+    try:
+        values = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is damaged: {printable(str(error))}") from None
+    _check_head(values)
+    check_type(values, Manifest)
+    if not is_sealed(raw):
+        raise ValueError("is not as it was written: its own sha256 does not hold")
+    if values["fingerprint"] != fingerprint({name: values[name] for name in values if name not in RECORD_KEYS}):
+        raise ValueError("was edited: the fingerprint is not that of the run it describes")
+    for split, shards in values["splits"].items():
+        if split not in (TRAIN, VALIDATION):
+            raise ValueError(f"was edited: it has the split {split!r}")
+        for number, shard in enumerate(shards):
+            if not SHARD_NAME.fullmatch(shard["file"]):
+                raise ValueError(f"was edited: splits.{split}[{number}].file is {shard['file']!r}, which is no shard")
+    return cast(Manifest, values)
+
+
+def _check_head(values: Any) -> None:
+    """Raises ValueError when these values do not describe a run."""
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"has format version {version!r}; this packcli reads {FORMAT_VERSION}")
+    check_type(values, RunDescription)
+    if isinstance(values["text"]["fields"], list) != (values["text"]["format"] == "text"):
+        raise ValueError("is damaged: text.fields is not that of text.format")
+    try:
+        config_of(values)
+    except (PackcliError, LookupError, TypeError, ValueError) as error:
+        what = error.message if isinstance(error, PackcliError) else str(error)
+        raise ValueError(f"is damaged: config: {printable(what)}") from None
+
+
+def tokenizer_of(manifest: Mapping[str, Any]) -> TokenizerSpec:
+    """The tokenizer of an output, without a path: nobody knows from a manifest where it is."""
+    return TokenizerSpec(**manifest["tokenizer"], path="", allow_special=manifest["config"]["allow_special"])
+
+
+def _read_head(path: Path) -> Any:
     """The keys before `splits`, when the file is as we write it: no line within a value begins like that."""
     lines: list[bytes] = []
     try:
         with open(path, "rb") as file:
             for line in file:
                 if line.startswith(b' "splits": '):
-                    return dict(json.loads(b"".join(lines).rstrip().removesuffix(b",") + b"}"))
+                    return json.loads(b"".join(lines).rstrip().removesuffix(b",") + b"}")
                 lines.append(line)
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         pass
     return None
 

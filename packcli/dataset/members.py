@@ -31,7 +31,7 @@ MIX = "mix"
 """Key of the manifest of a mixture: components with epochs and threshold, and bytes of text by source."""
 
 NO_LIMIT = 1 << 62
-"""What was packed can be read, unless rows over the limit were passed over."""
+"""The limit of bytes a row where no row was too long: whatever was packed can be read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +126,13 @@ def find_again(
         "skip_bad": config["on_error"] == "skip",
         "lenient": config["lenient"],
     }
-    heard: list[str] = []
-    sources = readers.find_sources(paths, heard, **rules)
+    warnings: list[str] = []
+    sources = readers.find_sources(paths, warnings, **rules)
     if MERGED in manifest and len(sources) != len(then):
-        heard = []
-        found = (readers.find_sources(group, heard, **rules) for group in groups)
-        sources = [source for each in found for source in each]
-    warn += heard
+        warnings = []
+        by_group = (readers.find_sources(group, warnings, **rules) for group in groups)
+        sources = [source for each in by_group for source in each]
+    warn += warnings
     if MERGED in manifest and len(sources) == len(then):
         return [dataclasses.replace(source, name=was["name"]) for source, was in zip(sources, then, strict=True)]
     return sources

@@ -8,6 +8,9 @@ from packcli.config import PackConfig
 
 SIDECAR_NAME = re.compile(r"(\d{5,})-(\d{3,})\.json")
 
+SHARD_NAME = re.compile(r"(?:(?:train|validation)/)?data-\d{5,}-\d{3,}\.arrow")
+"""Nothing else is opened as a shard, whatever a manifest or a sidecar says."""
+
 TRAIN, VALIDATION = "train", "validation"
 
 STATE_DIRECTORY = ".packcli"
@@ -15,10 +18,10 @@ PLAN = "plan.json"
 MIX = "mix.json"
 OWNER = "owner.json"
 RANKS = "ranks"
-"""Where ranks leave their notes, see heartbeats."""
+"""The folder of the heartbeats of ranks."""
 MANIFEST = "manifest.json"
 RANK_FILES = ("job.json", "units.jsonl", "tokenizer.json")
-"""What ranks begin with, see ranks."""
+"""What `units plan` writes for ranks to begin with."""
 OURS = (
     "manifest.json",
     "stats.json",
@@ -38,7 +41,7 @@ OUR_PATTERNS = {
 """What packcli writes in each directory, besides OURS."""
 
 REJECTED = "rejected.jsonl"
-"""All of a run, in the order of the input."""
+"""All rejected rows of a run, in the order of the input."""
 
 STATS = "stats.json"
 CARD = "README.md"

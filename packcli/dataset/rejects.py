@@ -28,9 +28,9 @@ class Limit:
     """How many rows a run may skip."""
 
     max_bad: MaxBad | None
-    """None: it skips none."""
+    """As the user gave it; None when no row may be skipped."""
     most: int | None
-    """With more than these the limit is surely exceeded, whatever comes; None: nobody knows before the end."""
+    """More rejected rows than this exceed the limit whatever the remaining parts hold; None: only the end can tell."""
 
     def check_part(self, bad_rows: BadRows) -> None:
         """Raises BadRowError when a part alone has too many."""
@@ -38,7 +38,7 @@ class Limit:
             raise self.max_bad.refusal(bad_rows.num_rows, bad_rows.by_cause, bad_rows.example)
 
     def check(self, root: Location, stats: Stats, *, is_all: bool) -> None:
-        """Raises BadRowError when parts have too many; before all of them are done only where that is sure.
+        """Raises BadRowError when parts have too many, before all are done only where the rest cannot change it.
 
         Args:
             root: The output, where the rejected rows of these parts are.
@@ -49,8 +49,8 @@ class Limit:
             return
         by_cause = stats.rejected_by_cause
         num_rows, num_bad = stats.num_rows_read, sum(by_cause.values())
-        is_sure = self.most is not None and num_bad > self.most
-        if is_sure or (is_all and not self.max_bad.allows(num_bad, num_rows)):
+        is_exceeded = self.most is not None and num_bad > self.most
+        if is_exceeded or (is_all and not self.max_bad.allows(num_bad, num_rows)):
             raise self.max_bad.refusal(num_rows, by_cause, _first_of(root, commonest(by_cause)))
 
 
@@ -62,7 +62,7 @@ def make_limit(config: PackConfig, options: RunOptions, sources: Sequence[Source
     if config.on_error != "skip":
         return NO_LIMIT
     max_bad = parse_max_bad(DEFAULT_MAX_BAD if options.max_bad is None else options.max_bad)
-    # A mixture may read rows more than once: how many rows there are in all bounds nothing.
+    # A mixture may read rows more than once, so the number of rows in its inputs is no bound.
     most = None if max_bad.percent is None or config.mix else most_rows(sources)
     return Limit(max_bad, max_bad.most(most))
 
@@ -125,11 +125,11 @@ def read_all(root: Location, names: Iterable[str]) -> Iterator[bytes]:
 
 def _first_of(root: Location, cause: str) -> str:
     """The first rejected row of a cause: where it is, and what is wrong with it."""
-    found = {
+    names = {
         tuple(map(int, match.groups())): match[0] for match in map(_NAME.fullmatch, names_in(root / "units")) if match
     }
-    for number in sorted(found):
-        for line in (root / "units" / found[number]).read_text(encoding="ascii").splitlines():
+    for number in sorted(names):
+        for line in (root / "units" / names[number]).read_text(encoding="ascii").splitlines():
             entry = json.loads(line)
             if entry["cause"] == cause:
                 return f"{entry['place']}: {entry['message']}"
@@ -138,8 +138,8 @@ def _first_of(root: Location, cause: str) -> str:
 
 def count_causes(path: Location) -> dict[str, int]:
     """Cause -> rows of a file of rejected rows. Raises ValueError, KeyError or TypeError for any other file."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for line in path.read_text(encoding="ascii").splitlines():
         cause = json.loads(line)["cause"]
-        found[cause] = found.get(cause, 0) + 1
-    return found
+        counts[cause] = counts.get(cause, 0) + 1
+    return counts

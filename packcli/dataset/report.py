@@ -9,7 +9,7 @@ from typing import Any
 
 from packcli.dataset.card import dataset_card
 from packcli.dataset.derived import derived, reached
-from packcli.dataset.manifest import read_manifest
+from packcli.dataset.manifest import read_head
 from packcli.dataset.output import Output
 from packcli.dataset.paths import CARD, STATS
 from packcli.dataset.stats import Stats
@@ -27,7 +27,7 @@ class Report(Shown):
     """What a run gave. `packcli.pack` returns it, and the closing table shows it."""
 
     output: Location
-    manifest: dict[str, Any]
+    manifest: Mapping[str, Any]
     stats: Stats
     status: str
     """packed, merged, resumed or up to date; `recorded` when read from a directory."""
@@ -112,7 +112,7 @@ def read_report(root: Location) -> Report:
     Raises:
         OutputError: not a finished output, or a damaged one.
     """
-    manifest = read_manifest(root, head=True)
+    manifest = read_head(root)
     try:
         content = json.loads((root / STATS).read_bytes())
         by_source = {index: {**each} for index, each in enumerate(content["sources"])}
@@ -121,4 +121,4 @@ def read_report(root: Location) -> Report:
         stats = Stats.from_dict({**content["totals"], "by_source": by_source})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{root / STATS}: missing or damaged: {error}", "pack again with --overwrite") from None
-    return Report(root, manifest, stats, "recorded", Output(root).last_run())
+    return Report(root, manifest, stats, "recorded", Output(root).state.last_run())

@@ -138,7 +138,7 @@ def adopt_shard(origin: Path, root: Path, shard: ShardInfo) -> bool:
                 raise StorageError(f"{origin} has changed since it was packed", "packcli verify says more") from None
         return False
     try:
-        path.unlink(missing_ok=True)  # two names of one file cannot replace each other
+        path.unlink(missing_ok=True)  # os.replace does nothing where both names are the same file
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -147,7 +147,7 @@ def adopt_shard(origin: Path, root: Path, shard: ShardInfo) -> bool:
 
 
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-"""Two file systems, one that knows no links, one that has too many, or a file of another user."""
+"""Errors of os.link: another file system, one without links, one with too many, or a file of another user."""
 
 
 def read_shard(path: Location, schema: pa.Schema, first_source: int = 0) -> Iterator[PackBatch]:
@@ -167,7 +167,7 @@ def read_shard(path: Location, schema: pa.Schema, first_source: int = 0) -> Iter
             if not reader.schema.equals(schema, check_metadata=True):
                 raise StorageError("its schema or the metadata of the schema is not that of the run")
             for batch in reader:
-                batch.validate(full=True)  # before a buffer is touched: offsets are what the file says
+                batch.validate(full=True)  # offsets come from the file, so they are checked before a buffer is touched
                 rows = _from_arrow(batch)
                 yield shift_sources(rows, first_source) if first_source else rows
             end = mapped.tell()

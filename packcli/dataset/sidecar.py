@@ -71,7 +71,7 @@ def _unflat(stats: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_sidecar(raw: bytes) -> Sidecar | None:
-    """A sidecar; None when it is not what was written any more."""
+    """A sidecar; None when it is damaged."""
     if not is_sealed(raw):
         return None
     try:

@@ -86,18 +86,18 @@ class Stats:
     num_groups: int = 0
     """Groups of eight consecutive rows."""
     sum_group_cost: int = 0
-    """Their attention cost."""
+    """Attention cost of all groups."""
     max_group_cost: int = 0
-    """That of the most expensive one."""
+    """Attention cost of the most expensive group."""
     max_group_cost_unbalanced: int = 0
-    """The same in the order that packs have without `balance`."""
+    """max_group_cost of the same packs in the order that they have without `balance`."""
     documents_by_length: Histogram = field(default_factory=dict)
     """Tokens of a document (special ones included), before the overlong policy."""
     segments_by_length: Histogram = field(default_factory=dict)
     packs_by_documents: Histogram = field(default_factory=dict)
     """Segments in a pack."""
     plans_by_planner: dict[str, int] = field(default_factory=dict)
-    """Who found the plans: strategy, and planner of its portfolio."""
+    """Strategy, and planner of its portfolio -> how many plans it found."""
     rejected_by_cause: dict[str, int] = field(default_factory=dict)
     """Why rows were rejected -> how many: keys of bad_rows.CAUSES."""
     by_source: dict[int, dict[str, int]] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class Stats:
     tokens_by_role: dict[str, int] = field(default_factory=dict)
     """Tokens of the words of each role; what templates write around them is in none. Empty for text."""
     layouts: dict[str, dict[str, int]] = field(default_factory=dict)
-    """What packing is compared with, see `derived.measure_layouts`."""
+    """What packing is compared with, see `derived.measure_baselines`."""
     by_split: dict[str, dict[str, int]] = field(default_factory=dict)
     """Per split: documents, packs and tokens packed."""
 
@@ -202,8 +202,8 @@ def histogram(values: NDArray[np.integer]) -> Histogram:
     """Counts of each value that is there."""
     if not len(values):
         return {}
-    found, counts = np.unique(values, return_counts=True)
-    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+    distinct, counts = np.unique(values, return_counts=True)
+    return dict(zip(distinct.tolist(), counts.tolist(), strict=True))
 
 
 def bucketed(values: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -14,8 +14,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from packcli.dataset import Packed
+from packcli.dataset import PackedDataset
 from packcli.errors import UsageError
+from packcli.packing import offsets
 from packcli.results import Shown
 from packcli.storage.files import committed, write_json
 
@@ -31,7 +32,7 @@ class ExportedFile:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class ExportPart:
     """What one shard gave."""
 
     split: str
@@ -131,7 +132,7 @@ class Export(ABC):
     ends_by_eos = False
     """Whether the stack finds the ends of documents by looking for EOS."""
 
-    def check(self, packed: Packed, lossy: bool) -> None:
+    def check(self, packed: PackedDataset, lossy: bool) -> None:
         """Raises UsageError for what the format cannot hold, as far as the report says so."""
         stats = packed.stats
         if self.rows_are == "documents":
@@ -139,7 +140,7 @@ class Export(ABC):
         if lossy:
             return
         if self.ends_by_eos:
-            if packed.eos_id is None:
+            if packed.tokenizer.eos_id is None:
                 raise _cannot("documents do not end with EOS, by which this format's readers know them")
             if stats.num_eos_in_documents:
                 raise _cannot(
@@ -147,15 +148,15 @@ class Export(ABC):
                 )
 
     @abstractmethod
-    def write_part(self, packed: Packed, split: str, index: int, sink: Sink, lossy: bool) -> dict[str, Any]:
+    def write_part(self, packed: PackedDataset, split: str, index: int, sink: Sink, lossy: bool) -> dict[str, Any]:
         """Writes what becomes of one shard; returns counts, `num_rows` and `num_tokens` among them."""
 
     @abstractmethod
-    def finish(self, packed: Packed, parts: Mapping[str, Sequence[Part]], sink: Sink) -> None:
+    def finish(self, packed: PackedDataset, parts: Mapping[str, Sequence[ExportPart]], sink: Sink) -> None:
         """Writes what joins the parts of each split."""
 
     @abstractmethod
-    def load_lines(self, packed: Packed, output: str) -> str:
+    def load_lines(self, packed: PackedDataset, output: str) -> str:
         """The lines that load it in its stack."""
 
 
@@ -174,12 +175,12 @@ def refuse_hidden_ends(
         begin, length: int64[S], the documents in ids; none is empty.
         eos_id: EOS.
         is_last: bool[S], or one for all: documents whose end is known without EOS, such as the last one of a row.
-        lossy: Whether anything goes.
+        lossy: Whether it may be written all the same.
     """
     if lossy:
         return
-    is_eos = np.append(0, np.cumsum(ids == eos_id))
-    inside = is_eos[begin + length - 1] - is_eos[begin]
+    num_eos = offsets(ids == eos_id)  # before each token
+    inside = num_eos[begin + length - 1] - num_eos[begin]
     if inside.any():
         raise _cannot(f"{int(inside.sum())} EOS stand inside documents: this format's readers would cut there")
     hidden = (ids[begin + length - 1] != eos_id) & ~np.asarray(is_last)
@@ -201,5 +202,5 @@ def _cannot(what: str) -> UsageError:
 
 
 def quoted(path: str) -> str:
-    """A path as a literal of Python."""
+    """A path as a Python string literal."""
     return json.dumps(path, ensure_ascii=False)

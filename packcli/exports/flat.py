@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from packcli.config.choices import IGNORE
-from packcli.dataset import Packed
-from packcli.exports.base import Export, Part, Sink, quoted
+from packcli.dataset import PackedDataset
+from packcli.exports.base import Export, ExportPart, Sink, quoted
 from packcli.exports.megatron import joined_lengths, write_flat_part
 
 NAMES = {"train": "train.bin", "validation": "val.bin"}
@@ -27,9 +27,9 @@ class Flat(Export):
     rows_are = "documents"
     ends_by_eos = True
 
-    def write_part(self, packed: Packed, split: str, index: int, sink: Sink, lossy: bool) -> dict[str, Any]:
-        """Pieces of the files."""
-        documents = packed.documents(split, index)
+    def write_part(self, packed: PackedDataset, split: str, index: int, sink: Sink, lossy: bool) -> dict[str, Any]:
+        """Stretches of the files."""
+        documents = packed.documents(packed.splits[split][index])
         counts = write_flat_part(documents, packed, split, index, sink, lossy, _dtype(packed))
         kept = documents.labels != IGNORE
         kept[documents.offsets[:-1]] = True  # the label of a first token belongs to the packing, not to the document
@@ -37,7 +37,7 @@ class Flat(Export):
             file.write(kept.tobytes())
         return counts | {"has_mask": bool(not kept.all())}
 
-    def finish(self, packed: Packed, parts: Mapping[str, Sequence[Part]], sink: Sink) -> None:
+    def finish(self, packed: PackedDataset, parts: Mapping[str, Sequence[ExportPart]], sink: Sink) -> None:
         """The files."""
         has_mask = any(part.counts["has_mask"] for each in parts.values() for part in each)
         for split, each in parts.items():
@@ -48,17 +48,17 @@ class Flat(Export):
             if has_mask:
                 sink.join(f"{name}.mask", [part.files[2].name for part in each])
 
-    def load_lines(self, packed: Packed, output: str) -> str:
+    def load_lines(self, packed: PackedDataset, output: str) -> str:
         """For nanoGPT, datatrove, and OLMo-core."""
         dtype = _dtype(packed)
         path = quoted(f"{output}/train.bin")
         return (
             f"numpy.memmap({path}, dtype=numpy.{dtype.name}, mode='r')\n"
-            f"DatatroveFileDataset({path}, seq_len={packed.max_len}, token_size={dtype.itemsize}, "
+            f"DatatroveFileDataset({path}, seq_len={packed.config.max_len}, token_size={dtype.itemsize}, "
             "return_positions=True)\n"
-            f"NumpyFSLDatasetConfig(paths=[{path}], sequence_length={packed.max_len})"
+            f"NumpyFSLDatasetConfig(paths=[{path}], sequence_length={packed.config.max_len})"
         )
 
 
-def _dtype(packed: Packed) -> np.dtype[Any]:
-    return np.dtype(np.uint16 if packed.vocab_size <= 1 << 16 else np.uint32)
+def _dtype(packed: PackedDataset) -> np.dtype[Any]:
+    return np.dtype(np.uint16 if packed.tokenizer.vocab_size <= 1 << 16 else np.uint32)

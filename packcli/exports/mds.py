@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from packcli.dataset import Packed, Rows
-from packcli.exports.base import Export, Part, Sink, quoted, refuse_hidden_ends
+from packcli.dataset import PackedDataset, Rows
+from packcli.exports.base import Export, ExportPart, Sink, quoted, refuse_hidden_ends
 
 COLUMNS = ("labels", "position_ids", "tokens")
 SHARD_BYTES = 1 << 26
@@ -26,7 +26,7 @@ class Mds(Export):
 
     ends_by_eos = True
 
-    def write_part(self, packed: Packed, split: str, index: int, sink: Sink, lossy: bool) -> dict[str, Any]:
+    def write_part(self, packed: PackedDataset, split: str, index: int, sink: Sink, lossy: bool) -> dict[str, Any]:
         """[SPLIT/]shard.INDEX.NUMBER.mds."""
         shards: list[dict[str, Any]] = []
         num_rows = num_tokens = 0
@@ -39,16 +39,17 @@ class Mds(Export):
             num_here = sum(map(len, rows))
             num_rows += num_here
             raw = {"basename": name, "bytes": len(data), "hashes": {}}
-            shards.append({**_settings(packed.max_len), "raw_data": raw, "samples": num_here, "zip_data": None})
+            shards.append({**_settings(packed.config.max_len), "raw_data": raw, "samples": num_here, "zip_data": None})
         return {"num_rows": num_rows, "num_tokens": num_tokens, "shards": shards}
 
-    def _shards(self, packed: Packed, split: str, index: int, lossy: bool) -> Iterator[list[Rows]]:
+    def _shards(self, packed: PackedDataset, split: str, index: int, lossy: bool) -> Iterator[list[Rows]]:
         waiting: list[Rows] = []
-        for rows in packed.batches(split, index):
-            pieces = rows.pieces
-            is_last = np.zeros(len(pieces.length), dtype=np.bool_)
-            is_last[pieces.offsets[1:] - 1] = True
-            refuse_hidden_ends(rows.input_ids.reshape(-1), pieces.begin, pieces.length, packed.eos_id, is_last, lossy)
+        for rows in packed.rows(packed.splits[split][index]):
+            segments = rows.segments
+            is_last = np.zeros(len(segments.length), dtype=np.bool_)
+            is_last[segments.offsets[1:] - 1] = True
+            ids, eos_id = rows.input_ids.reshape(-1), packed.tokenizer.eos_id
+            refuse_hidden_ends(ids, segments.begin, segments.length, eos_id, is_last, lossy)
             waiting.append(rows)
             if sum(each.input_ids.nbytes for each in waiting) * len(COLUMNS) >= SHARD_BYTES:
                 yield waiting
@@ -56,20 +57,20 @@ class Mds(Export):
         if waiting:
             yield waiting
 
-    def finish(self, packed: Packed, parts: Mapping[str, Sequence[Part]], sink: Sink) -> None:
+    def finish(self, packed: PackedDataset, parts: Mapping[str, Sequence[ExportPart]], sink: Sink) -> None:
         """index.json of every split."""
         for split, each in parts.items():
             shards = [shard for part in each for shard in part.counts["shards"]]
             sink.json(f"{_folder(packed, split)}index.json", {"version": 2, "shards": shards})
 
-    def load_lines(self, packed: Packed, output: str) -> str:
+    def load_lines(self, packed: PackedDataset, output: str) -> str:
         """For streaming and LLM Foundry."""
         split = ', split="train"' if len(packed.splits) > 1 else ""
-        eos = f", eos_token_id: {packed.eos_id}" if packed.eos_id is not None else ""
+        eos = f", eos_token_id: {packed.tokenizer.eos_id}" if packed.tokenizer.eos_id is not None else ""
         return f"streaming.StreamingDataset(local={quoted(output)}{split}, batch_size=8)  # LLM Foundry:{eos[1:]}"
 
 
-def _folder(packed: Packed, split: str) -> str:
+def _folder(packed: PackedDataset, split: str) -> str:
     return f"{split}/" if len(packed.splits) > 1 else ""
 
 

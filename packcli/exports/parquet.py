@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from packcli.config.choices import COLUMNS
-from packcli.dataset import Packed, Rows, make_schema
-from packcli.exports.base import Export, Part, Sink, quoted
+from packcli.dataset import PackedDataset, Rows, make_schema
+from packcli.exports.base import Export, ExportPart, Sink, quoted
 
 ROW_GROUP_POSITIONS = 1 << 22
 """Positions in a row group, about: 16 MiB a column before compression."""
@@ -21,25 +21,30 @@ ROW_GROUP_POSITIONS = 1 << 22
 class Parquet(Export):
     """Every column, also those that the packed directory leaves out; padding is stored."""
 
-    def write_part(self, packed: Packed, split: str, index: int, sink: Sink, lossy: bool) -> dict[str, Any]:
+    def write_part(self, packed: PackedDataset, split: str, index: int, sink: Sink, lossy: bool) -> dict[str, Any]:
         """data/SPLIT-INDEX-of-COUNT.parquet."""
         name = f"data/{split}-{index:05d}-of-{len(packed.splits[split]):05d}.parquet"
-        columns = [column for column in COLUMNS if column != "sources" or "sources" in packed.columns]
-        described = {"max_len": packed.max_len, "pad_id": packed.pad_id, "eos_id": packed.eos_id}
-        schema = make_schema(columns, {**described, "isolate": packed.isolate, "ragged": False})
+        columns = [column for column in COLUMNS if column != "sources" or "sources" in packed.config.columns]
+        described = {
+            "max_len": packed.config.max_len,
+            "pad_id": packed.tokenizer.pad_id,
+            "eos_id": packed.tokenizer.eos_id,
+        }
+        schema = make_schema(columns, {**described, "isolate": packed.config.isolate, "ragged": False})
         num_tokens = 0
 
         def batches() -> Iterator[pa.RecordBatch]:
             nonlocal num_tokens
-            for rows in packed.batches(split, index):
+            for rows in packed.rows(packed.splits[split][index]):
                 num_tokens += int(rows.num_real.sum())
                 yield record_batch(rows, schema)
 
-        num_rows = write_parquet(sink, name, schema, batches(), packed.max_len)
+        num_rows = write_parquet(sink, name, schema, batches(), packed.config.max_len)
         return {"num_rows": num_rows, "num_tokens": num_tokens}
 
-    def finish(self, packed: Packed, parts: Mapping[str, Sequence[Part]], sink: Sink) -> None:
+    def finish(self, packed: PackedDataset, parts: Mapping[str, Sequence[ExportPart]], sink: Sink) -> None:
         """README.md with the configs that load_dataset reads."""
+        max_len = packed.config.max_len
         files = "".join(f"  - split: {split}\n    path: data/{split}-*\n" for split in parts)
         card = f"""---
 configs:
@@ -54,7 +59,7 @@ task_categories:
 
 # Packed training data
 
-{packed.stats.num_packs:,} packs of {packed.max_len:,} tokens, made by packcli. Labels are not shifted; they are -100 on
+{packed.stats.num_packs:,} packs of {max_len:,} tokens, made by packcli. Labels are not shifted; they are -100 on
 padding and on the first token of each document. Documents of one pack do not see each other as long as no
 attention_mask is passed.
 
@@ -67,7 +72,7 @@ dataset = load_dataset("PATH").with_format("torch", columns=["input_ids", "label
         with sink.open("README.md") as file:
             file.write(card.encode())
 
-    def load_lines(self, packed: Packed, output: str) -> str:
+    def load_lines(self, packed: PackedDataset, output: str) -> str:
         """For datasets."""
         return f"datasets.load_dataset({quoted(output)})"
 
@@ -112,6 +117,6 @@ def matrix(values: NDArray[np.integer], kind: pa.DataType | None = None) -> pa.L
 
 
 def lists(values: NDArray[np.integer], offsets: NDArray[np.integer], kind: pa.DataType | None = None) -> pa.ListArray:
-    """Flat values and where each list begins -> lists, of int32 unless said."""
+    """Flat values and where each list begins -> lists, of int32 by default."""
     flat = pa.array(values, kind or pa.int32())
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)

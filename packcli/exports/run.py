@@ -15,9 +15,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from packcli.dataset import MANIFEST, STATE_DIRECTORY, Output, Packed
+from packcli.dataset import MANIFEST, STATE_DIRECTORY, Output, PackedDataset
 from packcli.errors import MismatchError, OutputError, StorageError
-from packcli.exports.base import Export, Exported, ExportedFile, Part, Sink
+from packcli.exports.base import Export, Exported, ExportedFile, ExportPart, Sink
 from packcli.storage import Location
 from packcli.storage.files import write_json
 
@@ -31,7 +31,7 @@ def run_export(
     exporter: Export, name: str, directory: Location, output: Path, *, lossy: bool, overwrite: bool
 ) -> Exported:
     """See packcli.exports.export."""
-    packed = Packed(directory)
+    packed = PackedDataset(directory)
     target = Output(output)
     above = packed.root.resolve().parents if isinstance(packed.root, Path) else ()
     if (output / MANIFEST).exists() or output.resolve() in above:
@@ -42,14 +42,14 @@ def run_export(
         "export_version": EXPORT_VERSION,
         "format": name,
         "source_fingerprint": packed.manifest["fingerprint"],
-        "shard_sha256": packed.shard_sha256,
+        "shard_sha256": [shard["sha256"] for shards in packed.splits.values() for shard in shards],
     }
     run["fingerprint"] = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
-    with target.locked():
+    with target.lock.held():
         try:
             target.refuse_mismatch(run)
         except MismatchError:
-            recorded = target.recorded_run() or {}
+            recorded = target.state.recorded_run() or {}
             if not overwrite or "export_version" not in recorded:
                 raise
             _clear(output)
@@ -60,13 +60,13 @@ class ExportRun:
     """One call of run_export; the lock is held."""
 
     def __init__(
-        self, exporter: Export, name: str, packed: Packed, root: Path, run: dict[str, Any], lossy: bool
+        self, exporter: Export, name: str, packed: PackedDataset, root: Path, run: dict[str, Any], lossy: bool
     ) -> None:
         self.exporter, self.name, self.packed, self.lossy = exporter, name, packed, lossy
         self.run, self.root = run, root
 
     def carry_out(self) -> Exported:
-        """Does what is left to do."""
+        """Exports the shards that are not exported yet, and joins the parts."""
         finished = _read(self.root / RECORD)
         if finished and all(_is_there(self.root, ExportedFile(**file)) for file in finished["files"]):
             shutil.rmtree(self.root / PARTS, ignore_errors=True)
@@ -77,7 +77,7 @@ class ExportRun:
             left_over.unlink(missing_ok=True)
         (self.root / PARTS).mkdir(parents=True, exist_ok=True)
         write_json(self.root / STATE_DIRECTORY / "plan.json", self.run)
-        parts: dict[str, list[Part]] = {split: [] for split in self.packed.splits}
+        parts: dict[str, list[ExportPart]] = {split: [] for split in self.packed.splits}
         num_resumed = 0
         for split, shards in self.packed.splits.items():
             for index in range(len(shards)):
@@ -105,18 +105,19 @@ class ExportRun:
         shutil.rmtree(self.root / PARTS, ignore_errors=True)
         return self._exported(record, "resumed" if num_resumed else "exported")
 
-    def _part(self, split: str, index: int) -> Part:
+    def _part(self, split: str, index: int) -> ExportPart:
+        self.packed.check_sha256(self.packed.splits[split][index])
         sink = Sink(self.root)
         counts = self.exporter.write_part(self.packed, split, index, sink, self.lossy)
-        part = Part(split=split, index=index, files=tuple(sink.files), counts=counts)
+        part = ExportPart(split=split, index=index, files=tuple(sink.files), counts=counts)
         write_json(self.root / PARTS / f"{split}-{index:05d}.json", dataclasses.asdict(part))
         return part
 
-    def _recorded(self, split: str, index: int) -> Part | None:
+    def _recorded(self, split: str, index: int) -> ExportPart | None:
         record = _read(self.root / PARTS / f"{split}-{index:05d}.json")
         if record is None:
             return None
-        part = Part(**{**record, "files": tuple(ExportedFile(**file) for file in record["files"])})
+        part = ExportPart(**{**record, "files": tuple(ExportedFile(**file) for file in record["files"])})
         return part if all(_is_there(self.root, file) for file in part.files) else None
 
     def _exported(self, record: dict[str, Any], status: str) -> Exported:

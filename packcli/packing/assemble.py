@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli.config.choices import IGNORE
-from packcli.packing.columns import Layout, Lists, Origin, PackBatch, Sources, rows_per_batch
+from packcli.packing.arrays import offsets, ranges
+from packcli.packing.columns import Lists, Origin, PackBatch, RowLayout, Sources, rows_per_batch
 from packcli.packing.plan import Plan
 
 BLOCK_TOKENS = 1 << 15
@@ -46,7 +47,7 @@ class Assembler:
         ids: NDArray[np.uint32],
         doc_offsets: NDArray[np.int64],
         origin: Origin,
-        layout: Layout,
+        layout: RowLayout,
         loss: NDArray[np.bool_] | None = None,
     ) -> None:
         self._plan = plan
@@ -166,7 +167,7 @@ class _Copies:
             is_pad = np.insert(is_pad, segment_ends[padded], True)
             self.counts = counts + (self._tail > 0)
         self.is_pad = is_pad
-        self.dest = np.cumsum(self.length) - self.length
+        self.dest = offsets(self.length)[:-1]
         self.row_offsets = _offsets(used + self._tail)
 
     @property
@@ -188,10 +189,7 @@ class _Copies:
     @functools.cached_property
     def padding(self) -> NDArray[np.int64]:
         """Every position of padding."""
-        length = self.length[self.is_pad]
-        ends = np.cumsum(length)
-        shift = np.repeat(self.dest[self.is_pad] - (ends - length), length)
-        return shift + np.arange(len(shift))
+        return ranges(self.dest[self.is_pad], self.length[self.is_pad])
 
     def seq_lengths(self, isolate: bool) -> Lists:
         """Lengths of the runs of every row; without isolation, all real tokens of a row are one run."""
@@ -202,6 +200,4 @@ class _Copies:
 
 
 def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int32]:
-    offsets = np.zeros(len(counts) + 1, dtype=np.int32)
-    np.cumsum(counts, out=offsets[1:])
-    return offsets
+    return offsets(counts).astype(np.int32)

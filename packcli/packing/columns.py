@@ -17,7 +17,7 @@ def rows_per_batch(max_len: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
+class RowLayout:
     """How a row looks."""
 
     columns: tuple[str, ...]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli.errors import UsageError
+from packcli.packing.arrays import offsets
 from packcli.packing.plan import Plan, make_plan
 
 Strategy = str | Callable[..., Any]
@@ -20,7 +21,7 @@ Strategy = str | Callable[..., Any]
 
 
 class Boundary(NamedTuple):
-    """Where a piece of a sequence stands: row[start:end] is sequence[offset:offset + end - start]."""
+    """Where a segment of a sequence stands: row[start:end] is sequence[offset:offset + end - start]."""
 
     row: int
     start: int
@@ -48,7 +49,7 @@ def pack_sequences(
         strategy: Which sequences share a row, as of packcli.plan; next-fit keeps their order.
         overlong: What becomes of sequences longer than a row: split, truncate, drop, error.
         seed: Seed of every random choice.
-        return_boundaries: Whether to return (rows, boundaries), a Boundary for each piece, row by row.
+        return_boundaries: Whether to return (rows, boundaries), a Boundary for each segment, row by row.
 
     Returns:
         P rows: a list of lists, an array [P, L], or a tensor [P, L] with dtype and device of the first one.
@@ -123,12 +124,12 @@ def _arrays(name: str, sequences: Sequence[Any]) -> list[NDArray[Any]]:
     return arrays
 
 
-def _pieces(plan: Plan) -> tuple[NDArray[np.int64], ...]:
-    """Of every piece, row by row: row, start in the row, length, sequence, offset in the sequence."""
+def _segments(plan: Plan) -> tuple[NDArray[np.int64], ...]:
+    """Of every segment, row by row: row, start in the row, length, sequence, offset in the sequence."""
     order, segments = plan.order, plan.segments
     length = segments.length[order].astype(np.int64)
     row = np.repeat(np.arange(plan.num_packs), plan.docs_per_pack)
-    begin = np.cumsum(length) - length
+    begin = offsets(length)[:-1]
     start = begin - begin[plan.pack_offsets[row]] if len(row) else begin
     return row, start, length, segments.doc[order], segments.start[order]
 
@@ -136,14 +137,14 @@ def _pieces(plan: Plan) -> tuple[NDArray[np.int64], ...]:
 def _rows(plan: Plan, arrays: list[NDArray[Any]], fill: int) -> NDArray[Any]:
     kind = np.result_type(*arrays) if arrays else np.dtype(np.int64)
     rows = np.full((plan.num_packs, plan.max_len), fill, dtype=kind)
-    for row, start, length, sequence, offset in zip(*(each.tolist() for each in _pieces(plan)), strict=True):
+    for row, start, length, sequence, offset in zip(*(each.tolist() for each in _segments(plan)), strict=True):
         rows[row, start : start + length] = arrays[sequence][offset : offset + length]
     return rows
 
 
 def _boundaries(plan: Plan) -> list[Boundary]:
-    pieces = zip(*(each.tolist() for each in _pieces(plan)), strict=True)
-    return [Boundary(row, start, start + length, sequence, offset) for row, start, length, sequence, offset in pieces]
+    segments = zip(*(each.tolist() for each in _segments(plan)), strict=True)
+    return [Boundary(row, start, start + length, sequence, offset) for row, start, length, sequence, offset in segments]
 
 
 def _like(sequences: Sequence[Any], rows: NDArray[Any]) -> Any:

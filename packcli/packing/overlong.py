@@ -20,6 +20,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from packcli.packing.arrays import offsets
+
 Integer = TypeVar("Integer", bound=np.integer)
 
 
@@ -41,18 +43,18 @@ class Segments:
 
     length: NDArray[np.int32]
     """int32[S]: tokens, 1..max_len."""
-    pieces: tuple[NDArray[np.int64], NDArray[np.int64]] | None
+    places: tuple[NDArray[np.int64], NDArray[np.int64]] | None
     """doc and start; None when segment s is the whole of document s, as it mostly is: that takes no memory."""
 
     @property
     def doc(self) -> NDArray[np.int64]:
         """int64[S]: index of the document."""
-        return self.pieces[0] if self.pieces else np.arange(len(self.length), dtype=np.int64)
+        return self.places[0] if self.places else np.arange(len(self.length), dtype=np.int64)
 
     @property
     def start(self) -> NDArray[np.int64]:
         """int64[S]: first token, counted inside the document."""
-        return self.pieces[1] if self.pieces else np.zeros(len(self.length), dtype=np.int64)
+        return self.places[1] if self.places else np.zeros(len(self.length), dtype=np.int64)
 
     def __len__(self) -> int:
         """The number of segments S."""
@@ -80,14 +82,14 @@ def kept_lengths(lengths: NDArray[Integer], max_len: int, policy: str) -> NDArra
 
 
 def split_documents(lengths: NDArray[np.integer], max_len: int) -> Segments:
-    """Cuts every document into pieces of max_len and a remainder; empty documents give none."""
+    """Cuts every document into segments of max_len and a remainder; empty documents give none."""
     if not len(lengths) or (lengths.min() > 0 and lengths.max() <= max_len):
         return Segments(lengths.astype(np.int32, copy=False), None)
     lengths = lengths.astype(np.int64, copy=False)
-    pieces = -(-lengths // max_len)
-    doc = np.repeat(np.arange(len(lengths), dtype=np.int64), pieces)
-    piece_of_doc = np.arange(len(doc), dtype=np.int64) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    start = piece_of_doc * max_len
+    num_segments = -(-lengths // max_len)
+    doc = np.repeat(np.arange(len(lengths), dtype=np.int64), num_segments)
+    number_in_doc = np.arange(len(doc), dtype=np.int64) - np.repeat(offsets(num_segments)[:-1], num_segments)
+    start = number_in_doc * max_len
     length = np.minimum(lengths[doc] - start, max_len).astype(np.int32)
     return Segments(length, (doc, start))
 

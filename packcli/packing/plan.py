@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from packcli.config.choices import CANNOT_CAP_DOCS, EFFORTS, KEEPS_ORDER, OVERLONG, canonical_strategy
 from packcli.errors import UsageError, unknown_name
+from packcli.packing.arrays import offsets
 from packcli.packing.overlong import Segments, cut_stream, kept_lengths, split_documents
 from packcli.packing.strategies import Strategy, count_bound, get_strategy, own_strategy
 from packcli.packing.strategies.balance import balanced_order
@@ -75,9 +76,7 @@ class Plan:
         return self._sums(self.segments.length.astype(np.int64) ** 2)
 
     def _sums(self, values: NDArray[np.integer]) -> NDArray[np.int64]:
-        ends = np.zeros(len(self.order) + 1, dtype=np.int64)
-        np.cumsum(values[self.order], out=ends[1:])
-        return np.diff(ends[self.pack_offsets])
+        return np.diff(offsets(values[self.order])[self.pack_offsets])
 
     @property
     def docs_per_pack(self) -> NDArray[np.int64]:
@@ -87,9 +86,7 @@ class Plan:
     def cu_seqlens(self, pack: int) -> NDArray[np.int32]:
         """Where each segment of a pack begins, and the end of the last: 3 and 2 tokens give 0 3 5, int32[n+1]."""
         begin, end = self._range(pack)
-        ends = np.zeros(end - begin + 1, dtype=np.int32)
-        np.cumsum(self.segments.length[self.order[begin:end]], out=ends[1:])
-        return ends
+        return offsets(self.segments.length[self.order[begin:end]]).astype(np.int32)
 
     def segment_ids(self, pack: int) -> NDArray[np.int32]:
         """The segment of each position, from 1; 0 is padding: 3 and 2 tokens of 6 give 1 1 1 2 2 0, int32[L]."""
@@ -183,8 +180,7 @@ def balance_plan(plan: Plan, seed: int = 0) -> Plan:
 
 
 def _reorder(plan: Plan, packs: NDArray[Any]) -> Plan:
-    pack_offsets = np.zeros_like(plan.pack_offsets)
-    np.cumsum(plan.docs_per_pack[packs], out=pack_offsets[1:])
+    pack_offsets = offsets(plan.docs_per_pack[packs])
     order = np.empty_like(plan.order)
     for first in range(0, len(packs), REORDERED):  # in parts, since an index takes more memory than the order
         part = slice(first, first + REORDERED)
@@ -208,15 +204,15 @@ def check_plan(plan: Plan, kept: NDArray[np.int64]) -> None:
         plan: The plan.
         kept: int64[D], tokens of each document that the overlong policy keeps.
     """
-    segments, offsets = plan.segments, plan.pack_offsets
+    segments, pack_offsets = plan.segments, plan.pack_offsets
 
     def must(holds: bool | np.bool_, what: str) -> None:
         if not holds:
             raise PlanError(what)
 
     must(np.array_equal(np.sort(plan.order), np.arange(len(segments))), "a segment is missing or stands twice")
-    must(offsets[0] == 0 and offsets[-1] == len(plan.order), "pack_offsets do not cover the segments")
-    must((np.diff(offsets) > 0).all(), "a pack is empty")
+    must(pack_offsets[0] == 0 and pack_offsets[-1] == len(plan.order), "pack_offsets do not cover the segments")
+    must((np.diff(pack_offsets) > 0).all(), "a pack is empty")
     must((segments.length > 0).all(), "a segment is empty")
     must(*_within("max_len", plan.pack_tokens, plan.max_len))
     if plan.max_docs_per_pack:

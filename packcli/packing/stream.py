@@ -24,6 +24,7 @@ import numpy as np
 
 from packcli.config.choices import IGNORE
 from packcli.errors import MismatchError, UsageError
+from packcli.packing.arrays import offsets
 from packcli.packing.plan import make_plan
 
 Select = Callable[[list[Any]], Iterable[Sequence[Any]]]
@@ -333,5 +334,5 @@ class _Row:
             labels[begin : begin + 1] = IGNORE
             begin += len(each)
         runs = np.array([*lengths, *([self.max_len - total] if total < self.max_len else [])], dtype=np.int64)
-        positions = np.arange(self.max_len) - np.repeat(np.cumsum(runs) - runs, runs)
+        positions = np.arange(self.max_len) - np.repeat(offsets(runs)[:-1], runs)
         return {"input_ids": row, "labels": labels, "position_ids": positions, "seq_lengths": runs}

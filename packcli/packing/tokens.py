@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from packcli.packing import arrays
+
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
@@ -125,10 +127,8 @@ class TokenBuffer:
     def finish(self) -> TokenBatch:
         """Everything appended so far; the buffer must not be used after it."""
         lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, dtype=np.int64)
-        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=offsets[1:])
         loss = None if self._loss is None else self._loss[: self._num_tokens]
-        return TokenBatch(self._ids[: self._num_tokens], offsets, loss)
+        return TokenBatch(self._ids[: self._num_tokens], arrays.offsets(lengths), loss)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ class LossRuns:
 
     def count(self, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many tokens of begins[i]..ends[i]-1 carry loss, int64; none where begins[i] >= ends[i]."""
-        before = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(self.ends - self.starts)))
+        before = arrays.offsets(self.ends - self.starts)
 
         def up_to(places: NDArray[np.int64]) -> Any:
             run = np.searchsorted(self.starts, places, side="right")

@@ -26,8 +26,8 @@ from packcli.dataset import (
     PLAN,
     STATE_DIRECTORY,
     Output,
+    PackedDataset,
     Problem,
-    Record,
     Report,
     Sidecar,
     adopt_shard,
@@ -63,12 +63,12 @@ class _Input:
     """An output that is merged, and what is added to the numbers of its sources and units."""
 
     root: Path
-    record: Record
+    record: PackedDataset
     first_source: int
     first_unit: int
 
     @property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Mapping[str, Any]:
         return self.record.manifest
 
     def renumbered(self, sidecar: Sidecar) -> Sidecar:
@@ -120,12 +120,12 @@ def merge(
     roots = [Path(each) for each in directories]
     target = Output(Path(output))
     target.check_ours()
-    target.refuse_locked()
+    target.lock.refuse()
     inputs = _read_inputs(roots, Path(output), verify)
     run = _describe(inputs)
     for message in _find_duplicates(inputs):
         emit(Warned(message))
-    with target.locked(), cleaned_up(target, needed=lambda: _num_bytes(inputs)):
+    with target.lock.held(), cleaned_up(target, needed=lambda: _num_bytes(inputs)):
         return _carry_out(target, inputs, run, overwrite)
 
 
@@ -154,7 +154,7 @@ def _read_inputs(roots: Sequence[Path], output: Path, verify: bool) -> list[_Inp
     return inputs
 
 
-def _read_sound(root: Path, verify: bool) -> Record:
+def _read_sound(root: Path, verify: bool) -> PackedDataset:
     """Raises StorageError when an output is damaged."""
     record, problems = check_files(root)
     if verify and record is not None and not problems:
@@ -254,7 +254,7 @@ def _carry_out(target: Output, inputs: Sequence[_Input], run: Mapping[str, Any],
     if target.is_finished and len(done) == len(wanted):
         target.touch()
         stats = collect(target.root, run["num_units"], workers=num_cpus()).stats
-        return Report(target.root, dict(run), stats, "up to date", target.last_run())
+        return Report(target.root, dict(run), stats, "up to date", target.state.last_run())
     _begin(target, inputs, run)
     folder = target.root
     assert isinstance(folder, Path)  # merge refuses what is none
@@ -296,7 +296,7 @@ def _claim(target: Output, run: Mapping[str, Any], overwrite: bool) -> None:
     """Raises MismatchError when the output is something else; empties it when that may be replaced."""
     recorded: Mapping[str, Any] = {}
     with contextlib.suppress(OutputError):  # damaged: then it is another run, below
-        recorded = target.recorded_run() or {}
+        recorded = target.state.recorded_run() or {}
     if "export_version" in recorded:
         raise OutputError(f"{target.root} holds an export", "choose another -o")
     try:
@@ -310,8 +310,8 @@ def _claim(target: Output, run: Mapping[str, Any], overwrite: bool) -> None:
 def _begin(target: Output, inputs: Sequence[_Input], run: Mapping[str, Any]) -> None:
     """Makes the directory ready, and notes in it where the inputs and the settings of its members are."""
     target.sweep()
-    state = target.state
-    if target.recorded_run() is None:
+    state = target.state.folder
+    if target.state.recorded_run() is None:
         write_json(state / PLAN, run)
     (target.root / "manifest.json").unlink(missing_ok=True)
     (target.root / "units").mkdir(exist_ok=True)
@@ -325,5 +325,5 @@ def _begin(target: Output, inputs: Sequence[_Input], run: Mapping[str, Any]) -> 
 
 
 def _known_tokenizer(inputs: Sequence[_Input]) -> str | None:
-    paths = (Output(each.root).last_run().get("tokenizer_path") for each in inputs)
+    paths = (Output(each.root).state.last_run().get("tokenizer_path") for each in inputs)
     return next((path for path in paths if isinstance(path, str)), None)

@@ -88,7 +88,7 @@ def mixed(
         "tokens": config.tokens,
         "components": [dataclasses.asdict(each) for each in components],
     }
-    mix = target.remembered_mix(request) if not target.changed_since(sources) else None
+    mix = target.state.remembered_mix(request) if not target.state.changed_since(sources) else None
     if mix is None:
         executor = local_executor(options.workers or num_cpus, len(spec.units))
         choice = tokenization.choose_engine(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli.config import PackConfig
-from packcli.dataset import Stats, bucketed, histogram, measure_layouts
+from packcli.dataset import Stats, bucketed, histogram, measure_baselines
 from packcli.packing import LossRuns, Plan, kept_lengths, make_plan
 from packcli.packing.strategies import group_costs
 from packcli.pipeline.custom_strategy import find_strategy
@@ -121,7 +121,7 @@ def count_rows(planned: PlannedSplit, plan: Plan, documents: Measured, config: P
         segments_by_length=histogram(bucketed(plan.segments.length.astype(np.int64))),
         packs_by_documents=histogram(plan.docs_per_pack),
         plans_by_planner={plan.found_by: 1} if plan.num_packs else {},
-        layouts=measure_layouts(planned.kept, config.max_len),
+        layouts=measure_baselines(planned.kept, config.max_len),
         by_split={split: counts},
     )
 

@@ -59,7 +59,7 @@ def describe(
     fields = readers.find_fields(
         sources, config.text_field, config.text_template, format_=config.format, mapped=config.field
     )
-    recorded_date = target.recorded_date()
+    recorded_date = target.state.recorded_date()
     config = pin_strategy(config.resolved(fields.format, recorded_date or time.strftime("%Y-%m-%d")))
     tokenizer = tokenization.find_tokenizer(config, allow_network=options.allow_network)
     template = None
@@ -138,7 +138,7 @@ def refuse_changed_rows(target: Output, spec: RunSpec, config: PackConfig) -> No
     if not (target.root / "units").is_dir():
         return
     used = sorted({span.source for unit in spec.units for span in unit.spans})
-    changed = {used[index] for index in target.changed_since([spec.sources[index] for index in used])}
+    changed = {used[index] for index in target.state.changed_since([spec.sources[index] for index in used])}
     if not changed:
         return
     for unit in spec.units:

@@ -62,23 +62,23 @@ def pack(
     names = input_names(names, config)
     target = Output(storage.locate(output if output is not None else default_output(names, config)))
     target.check_ours()
-    target.refuse_locked()  # at once, not after a look at the input
+    target.lock.refuse()  # at once, not after a look at the input
     emit = on_event or (lambda event: None)
     run = Run(config, options, target, emit)
     if names == ["-"] and not config.mix:
-        with target.locked():
+        with target.lock.held():
             try:
-                source = readers.spool_stdin(sys.stdin.buffer, target.spool, **reading_rules(config, options))
+                source = readers.spool_stdin(sys.stdin.buffer, target.state.spool, **reading_rules(config, options))
                 run.config, spec = describe(config, options, target, [source])
                 return run.carry_out(spec)
             finally:
-                target.spool.unlink(missing_ok=True)
+                target.state.spool.unlink(missing_ok=True)
     if "-" in names:
         raise NoInputError("- is standard input and cannot be joined with other inputs", "pack it on its own")
     sources = find_inputs(names, target, config, options, lambda message: emit(Warned(message)))
     # Before the lock, which creates the directory.
     run.config, spec = describe_all(config, options, target, sources, emit)
-    with target.locked():
+    with target.lock.held():
         return run.carry_out(spec)
 
 
@@ -104,7 +104,9 @@ class Run:
             schedule = self.prepare(spec)
             if schedule.choice is None:
                 self.target.touch()
-                return Report(self.target.root, spec.run, schedule.done.stats, "up to date", self.target.last_run())
+                return Report(
+                    self.target.root, spec.run, schedule.done.stats, "up to date", self.target.state.last_run()
+                )
             return self._pack(spec, schedule)
 
     def prepare(self, spec: RunSpec) -> Schedule:
@@ -117,7 +119,7 @@ class Run:
         limit.check(target.root, done.stats, is_all=not todo)
         if target.is_finished and not todo:
             done.stats.check(config.max_len)
-            target.saw_inputs(spec.sources)
+            target.state.saw_inputs(spec.sources)
             return Schedule(done, [], None, local_executor(1, 0), 0, 0, limit)
         executor = self._until_done.enter_context(
             open_executor(
@@ -140,7 +142,7 @@ class Run:
         # Only now: what the first rows show to be wrong leaves no trace of this run.
         target.begin(spec.run, spec.sources, config)
         if spec.counted_for is not None:
-            target.remember_mix(spec.counted_for, spec.run["mix"])
+            target.state.remember_mix(spec.counted_for, spec.run["mix"])
         for split in splits_of(config):
             (target.root / folder_of(config, split)).mkdir(exist_ok=True)
         sizes = unit_sizes(spec)
@@ -188,7 +190,7 @@ class Run:
         tokenizer = spec.tokenizer.path
         files = [RequiredFile(tokenizer, os.path.getsize(tokenizer), spec.tokenizer.sha256)]
         files += [RequiredFile(source.path, source.num_bytes) for source in spec.sources]
-        return NodeRequirements.of(str(self.target.state), files)
+        return NodeRequirements.of(str(self.target.state.folder), files)
 
     def _look_for_room(self, spec: RunSpec, engine: tokenization.Engine, left_bytes: int, total_bytes: int) -> None:
         """Ends the run when the output cannot fit, before any work is done; warns when it may not."""

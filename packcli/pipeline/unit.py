@@ -23,7 +23,7 @@ from packcli.dataset import (
     splits_of,
     write_shard,
 )
-from packcli.packing import Assembler, Layout, Origin, balance_plan
+from packcli.packing import Assembler, Origin, RowLayout, balance_plan
 from packcli.pipeline.documents import PartDocuments, read_documents
 from packcli.pipeline.events import Progress
 from packcli.pipeline.job import Job, plan_seed
@@ -78,7 +78,7 @@ def _write_part(
     config, tokenizer, stats = job.recipe.config, job.recipe.tokenizer, documents.stats
     batch = documents.tokens.finish()
     origin = documents.origin()
-    layout = Layout(
+    layout = RowLayout(
         columns=config.written_columns, pad_id=tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged
     )
     schema = run_schema(config, tokenizer)

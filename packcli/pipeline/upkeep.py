@@ -63,5 +63,5 @@ def log_run(
         "host": platform.node(),
         "command": sys.argv,
     }
-    target.log(file_name, **entry)
+    target.state.log(file_name, **entry)
     return entry

@@ -165,7 +165,7 @@ def whole_row(chunk: LineChunk | BytesChunk | ColumnChunk, row: int) -> bytes:
 
 
 def without_long(chunk: RawChunk, source: Source) -> Iterator[RawChunk]:
-    """The chunk in pieces, in which every row over the limit stands alone.
+    """The chunk in several, in which every row over the limit stands alone.
 
     Raises:
         BadRowError: there is one, and the run is to stop.

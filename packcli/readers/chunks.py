@@ -19,6 +19,7 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
+from packcli.packing import offsets
 from packcli.seeds import row_hashes
 
 
@@ -74,7 +75,7 @@ class LineChunk:
                 self._lines.pop()
         return self._lines
 
-    def cut(self, at: int) -> tuple[LineChunk | None, LineChunk | None]:
+    def split_at(self, at: int) -> tuple[LineChunk | None, LineChunk | None]:
         newline = self.data.find(b"\n", max(at - 1, 0))
         place = 0 if at <= 0 else newline + 1 if newline >= 0 else len(self.data)
         left, right = self.data[:place], self.data[place:]
@@ -87,7 +88,7 @@ class LineChunk:
     @property
     def row_starts(self) -> NDArray[np.int64]:
         """Where each line begins in the data, int64[D + 1]."""
-        return np.append(0, np.cumsum(self.row_bytes + 1))
+        return offsets(self.row_bytes + 1)
 
     def rows(self, first: int, stop: int) -> LineChunk:
         begin, end = self.row_starts[[first, stop]].tolist()
@@ -116,7 +117,7 @@ class BytesChunk:
     def row_bytes(self) -> NDArray[np.int64]:
         return np.array([len(memoryview(record)) for record in self.records], dtype=np.int64)
 
-    def cut(self, at: int) -> tuple[BytesChunk | None, BytesChunk | None]:
+    def split_at(self, at: int) -> tuple[BytesChunk | None, BytesChunk | None]:
         lengths = self.row_bytes
         count = int(np.searchsorted(np.cumsum(lengths) - lengths, at))
         total = len(self.records)
@@ -152,7 +153,7 @@ class ColumnChunk:
     def num_bytes(self) -> int:
         return int(self.row_bytes.sum())
 
-    def cut(self, at: int) -> tuple[ColumnChunk | None, ColumnChunk | None]:
+    def split_at(self, at: int) -> tuple[ColumnChunk | None, ColumnChunk | None]:
         lengths = self.row_bytes
         count = int(np.searchsorted(np.cumsum(lengths) - lengths, at))
         total = len(self.columns[0])
@@ -186,7 +187,7 @@ class LongChunk:
     def row_bytes(self) -> NDArray[np.int64]:
         return np.array([self.num_bytes], dtype=np.int64)
 
-    def cut(self, at: int) -> tuple[LongChunk | None, LongChunk | None]:
+    def split_at(self, at: int) -> tuple[LongChunk | None, LongChunk | None]:
         return (self, None) if at > 0 else (None, self)
 
     def rows(self, first: int, stop: int) -> LongChunk:
@@ -197,7 +198,7 @@ class LongChunk:
 
 
 class LongRow:
-    """Takes the pieces of a row that is too long, and keeps little of them."""
+    """Takes the blocks of a row that is too long, and keeps little of them."""
 
     def __init__(self, source: int, row: int, first_byte: int | None) -> None:
         self._source, self._row, self._first_byte = source, row, first_byte
@@ -205,11 +206,11 @@ class LongRow:
         self._num_bytes = 0
         self._digest = xxhash.xxh3_128()
 
-    def add(self, piece: bytes | memoryview) -> None:
-        """The next piece."""
-        self._head += piece[: max(RAW_BYTES - len(self._head), 0)]
-        self._num_bytes += len(piece)
-        self._digest.update(piece)
+    def add(self, block: bytes | memoryview) -> None:
+        """The next block."""
+        self._head += block[: max(RAW_BYTES - len(self._head), 0)]
+        self._num_bytes += len(block)
+        self._digest.update(block)
 
     def chunk(self) -> LongChunk:
         """What is kept of the row."""
@@ -255,8 +256,8 @@ class ThinnedChunk:
         """Indices of the rows, given by their numbers, that are taken: int64."""
         return np.flatnonzero(row_hashes(rows, self.seed) < self.threshold)
 
-    def cut(self, at: int) -> tuple[ThinnedChunk | None, ThinnedChunk | None]:
-        left, right = self.chunk.cut(at)
+    def split_at(self, at: int) -> tuple[ThinnedChunk | None, ThinnedChunk | None]:
+        left, right = self.chunk.split_at(at)
         return (
             None if left is None else ThinnedChunk(left, self.threshold, self.seed),
             None if right is None else ThinnedChunk(right, self.threshold, self.seed),
@@ -282,7 +283,7 @@ def taken_of(chunk: Chunk, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
 
 def cut_chunk(chunk: Chunk, at: int) -> tuple[Chunk | None, Chunk | None]:
     """The rows that start before byte `at` of a chunk, and the others."""
-    return chunk.cut(at)
+    return chunk.split_at(at)
 
 
 def _flat(column: pa.LargeStringArray | pa.LargeListArray) -> tuple[NDArray[np.int64], memoryview]:

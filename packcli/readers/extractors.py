@@ -192,12 +192,12 @@ def _joiner(fields: Fields) -> Callable[..., str] | None:
     """The template as a function of the field values by position; a brace inside a value stays a brace."""
     if fields.template is None:
         return None
-    pieces = []
+    parts = []
     for literal, name, _, _ in string.Formatter().parse(fields.template):
-        pieces.append(literal.replace("{", "{{").replace("}", "}}"))
+        parts.append(literal.replace("{", "{{").replace("}", "}}"))
         if name is not None:
-            pieces.append("{" + str(fields.names.index(name)) + "}")
-    return "".join(pieces).format
+            parts.append("{" + str(fields.names.index(name)) + "}")
+    return "".join(parts).format
 
 
 def records_of(chunk: LineChunk | BytesChunk) -> tuple[list[Any], NDArray[np.int64]]:
@@ -336,12 +336,12 @@ def _picker(source: str, names: Sequence[str]) -> Callable[[Sequence[Any]], Any]
     if not is_template(source):
         index = names.index(source)
         return lambda values: values[index]
-    pieces: list[str] = []
+    parts: list[str] = []
     used: list[int] = []
     for literal, name, _, _ in string.Formatter().parse(source):
-        pieces.append(literal.replace("{", "{{").replace("}", "}}"))
+        parts.append(literal.replace("{", "{{").replace("}", "}}"))
         if name is not None:
-            pieces.append("{" + str(len(used)) + "}")
+            parts.append("{" + str(len(used)) + "}")
             used.append(names.index(name))
-    join = "".join(pieces).format
+    join = "".join(parts).format
     return lambda values: join(*(values[index] for index in used))

@@ -24,7 +24,7 @@ from packcli.seeds import ALL
 from packcli.seeds import derive as mix_seeds
 
 GRAINS = 16
-"""Pieces of a file that can be cut anywhere, for each unit."""
+"""Grains of a file that can be cut anywhere, for each unit."""
 
 TOLERANCE = 0.1
 """Most by which what a unit takes of a component differs from its share; else there are fewer units."""
@@ -61,7 +61,7 @@ class MixedUnit(Unit):
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class _Grain:
     span: Span
     text_bytes: int
 
@@ -88,13 +88,13 @@ def cut_mixed(sources: Sequence[Source], mix: Mapping[str, Any], unit_bytes: int
         sizes.append(sum(text_bytes[each["first_source"] : each["first_source"] + each["num_sources"]]))
     total = sum(size * threshold for size, taken in zip(sizes, passes, strict=True) for threshold in taken)
     wanted = max(1, -(-total // (unit_bytes * ALL)))
-    pieces = [
-        _pieces(sources, text_bytes, each, max(size // (GRAINS * wanted), MIN_GRAIN)) if taken else []
+    grains = [
+        _grains(sources, text_bytes, each, max(size // (GRAINS * wanted), MIN_GRAIN)) if taken else []
         for each, size, taken in zip(mix["components"], sizes, passes, strict=True)
     ]
     num_units = wanted
     while True:
-        stretches = [_stretches(each, num_units) for each in pieces]
+        stretches = [_stretches(each, num_units) for each in grains]
         if num_units == 1 or all(_is_even(each) for each in stretches):
             break
         num_units -= max(1, num_units // 8)
@@ -106,8 +106,8 @@ def cut_mixed(sources: Sequence[Source], mix: Mapping[str, Any], unit_bytes: int
             for number, threshold in enumerate(taken):
                 stretch = found[(index + number * num_units // len(taken)) % num_units]
                 takes += (
-                    Take(piece.span, threshold, piece.text_bytes, hash_seed(seed, piece.span.source))
-                    for piece in stretch
+                    Take(grain.span, threshold, grain.text_bytes, hash_seed(seed, grain.span.source))
+                    for grain in stretch
                 )
             components.append(tuple(takes))
         weight = sum(take.weight for takes in components for take in takes)
@@ -116,11 +116,11 @@ def cut_mixed(sources: Sequence[Source], mix: Mapping[str, Any], unit_bytes: int
     return units
 
 
-def _pieces(
+def _grains(
     sources: Sequence[Source], text_bytes: Sequence[int], component: Mapping[str, Any], grain: int
-) -> list[_Piece]:
+) -> list[_Grain]:
     """What a component can be cut into, in order."""
-    pieces: list[_Piece] = []
+    grains: list[_Grain] = []
     for index in range(component["first_source"], component["first_source"] + component["num_sources"]):
         source = sources[index]
         if source.num_bytes == 0:
@@ -134,31 +134,31 @@ def _pieces(
             sizes = [text_bytes[index] * (after - first) // num_rows for first, after in itertools.pairwise(firsts)]
         else:
             sizes = [(span.stop if span.stop is not None else source.num_bytes) - span.start for span in spans]
-        pieces += map(_Piece, spans, sizes)
-    return pieces
+        grains += map(_Grain, spans, sizes)
+    return grains
 
 
-def _stretches(pieces: Sequence[_Piece], count: int) -> list[list[_Piece]]:
-    """The pieces in `count` stretches of about the same size; a piece goes where its middle is."""
-    total = sum(piece.text_bytes for piece in pieces)
-    stretches: list[list[_Piece]] = [[] for _ in range(count)]
+def _stretches(grains: Sequence[_Grain], count: int) -> list[list[_Grain]]:
+    """The grains in `count` stretches of about the same size; a grain goes where its middle is."""
+    total = sum(grain.text_bytes for grain in grains)
+    stretches: list[list[_Grain]] = [[] for _ in range(count)]
     begin = 0
-    for piece in pieces:
-        middle = 2 * begin + piece.text_bytes
+    for grain in grains:
+        middle = 2 * begin + grain.text_bytes
         stretch = stretches[min(middle * count // max(2 * total, 1), count - 1)]
-        begin += piece.text_bytes
+        begin += grain.text_bytes
         last = stretch[-1] if stretch else None
-        if last is not None and last.span.source == piece.span.source and last.span.stop == piece.span.start:
-            whole = Span(last.span.source, last.span.start, piece.span.stop, last.span.first_row)
-            stretch[-1] = _Piece(whole, last.text_bytes + piece.text_bytes)
+        if last is not None and last.span.source == grain.span.source and last.span.stop == grain.span.start:
+            whole = Span(last.span.source, last.span.start, grain.span.stop, last.span.first_row)
+            stretch[-1] = _Grain(whole, last.text_bytes + grain.text_bytes)
         else:
-            stretch.append(piece)
+            stretch.append(grain)
     return stretches
 
 
-def _is_even(stretches: Sequence[Sequence[_Piece]]) -> bool:
+def _is_even(stretches: Sequence[Sequence[_Grain]]) -> bool:
     """Whether every stretch of a component has its share, nearly; a component of which nothing is taken has none."""
-    sizes = [sum(piece.text_bytes for piece in stretch) for stretch in stretches]
+    sizes = [sum(grain.text_bytes for grain in stretch) for stretch in stretches]
     share = sum(sizes) / len(sizes)
     return not share or all(abs(size - share) <= TOLERANCE * share for size in sizes)
 
@@ -201,7 +201,7 @@ class _Component:
                 # Where the part ends, in bytes of this take: a thinned one gives less for each of its bytes.
                 end = (self._total * share[0] // share[1] - before) // take.threshold
                 if offset + chunk.num_bytes > end:
-                    head, after = chunk.cut(max(end - offset, 0))
+                    head, after = chunk.split_at(max(end - offset, 0))
             if head is None:
                 return
             size = head.num_bytes

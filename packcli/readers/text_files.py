@@ -111,8 +111,8 @@ def read_json_file(span: Span, source: Source, meter: ReadProgress) -> Iterator[
                 if not source.skip_bad:
                     raise too_long(source, row)
                 long = LongRow(span.source, row, at)
-                for piece in pending:
-                    long.add(piece)
+                for block in pending:
+                    long.add(block)
                 pending, num_pending = [], 0
             continue
         lines = LineChunk(span.source, row, b"".join((*pending, block[:end])), at)
@@ -173,8 +173,8 @@ def read_txt(span: Span, source: Source, split_on: str | None, meter: ReadProgre
             pending = [held[len(held) - keep :]] if keep else []
             num_pending = keep
     if long is not None:
-        for piece in pending:
-            long.add(piece)
+        for block in pending:
+            long.add(block)
         yield long.chunk()
     elif num_pending or not separator:
         yield BytesChunk(span.source, row, [b"".join(pending)], [at])

@@ -10,7 +10,7 @@ a report             html.write_page         -> one HTML page;  summary: lines o
 from __future__ import annotations
 
 from packcli.report.figures import Figures, asks_for_estimate, estimate, read_figures
-from packcli.report.packs import DecodedPack, DecodedPacks, Inspector, ShownPiece, read_packs
+from packcli.report.packs import DecodedPack, DecodedPacks, Inspector, ShownSegment, read_packs
 from packcli.report.recount import Recount, recount
 from packcli.report.summary import closing_lines, describe_records
 from packcli.report.tables import Chart, Table, report_charts, report_tables, to_csv, to_markdown
@@ -24,7 +24,7 @@ __all__ = [
     "Figures",
     "Inspector",
     "Recount",
-    "ShownPiece",
+    "ShownSegment",
     "Table",
     "WhatIf",
     "asks_for_estimate",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from packcli.config.choices import IGNORE
-from packcli.dataset import Contents, Output, Piece, Row
+from packcli.dataset import Output, PackedDataset, Row, RowSegment
 from packcli.errors import UsageError, nearest, printable
 from packcli.results import as_html
 from packcli.seeds import permutation
@@ -20,7 +20,7 @@ from packcli.tokenization import Decoder, find_decoder
 
 @dataclass(frozen=True, slots=True)
 class TextSpan:
-    """Tokens of one piece that all carry loss, or all do not."""
+    """Tokens of one segment that all carry loss, or all do not."""
 
     text: str
     has_loss: bool
@@ -28,32 +28,32 @@ class TextSpan:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownPiece:
+class ShownSegment:
     """A segment with its text, or the padding."""
 
     number: int
     """From 1, in the row; 0 is padding."""
-    piece: Piece
+    segment: RowSegment
     origin: str
     """Name of the input file; empty when the row does not say."""
-    runs: tuple[TextSpan, ...]
+    spans: tuple[TextSpan, ...]
     restarts: bool
     """Whether positions begin at 0 here."""
     first_position: int
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of the piece."""
-        return self.piece.end - self.piece.begin
+        """Tokens of the segment."""
+        return self.segment.end - self.segment.begin
 
     @property
     def where(self) -> str:
         """Where it comes from: file, row, tokens."""
-        if self.piece.source is None:
+        if self.segment.source is None:
             return ""
-        start = self.piece.start or 0
+        start = self.segment.start or 0
         tokens = f"tokens {start:,} to {start + self.num_tokens - 1:,}"
-        return f"{self.origin} row {self.piece.row:,}, {tokens}"
+        return f"{self.origin} row {self.segment.row:,}, {tokens}"
 
     @property
     def positions(self) -> str:
@@ -75,20 +75,20 @@ class Inspector:
     """
 
     def __init__(self, root: Location, tokenizer: str | None = None) -> None:
-        self.contents = Contents(root)
-        remembered = Output(root).last_run().get("tokenizer_path")
-        self.decoder: Decoder = find_decoder(self.contents.tokenizer, tokenizer, remembered)
-        self._names = [each["name"] for each in self.contents.manifest["inputs"]]
+        self.packed = PackedDataset(root)
+        remembered = Output(root).state.last_run().get("tokenizer_path")
+        self.decoder: Decoder = find_decoder(self.packed.tokenizer, tokenizer, remembered)
+        self._names = [each["name"] for each in self.packed.manifest["inputs"]]
 
     def at(self, split: str, index: int) -> Row:
         """Row `index` of a split; a negative one counts from the end."""
-        return self.contents.row(split, index)
+        return self.packed.row(split, index)
 
     def random(self, split: str, count: int, seed: int) -> Iterator[Row]:
         """`count` rows by chance, each once, in row order; the same for the same seed."""
-        total = self.contents.splits.get(split, 0)
+        total = self.packed.num_rows.get(split, 0)
         for index in sorted(permutation(total, seed)[:count].tolist()):
-            yield self.contents.row(split, index)
+            yield self.packed.row(split, index)
 
     def of_document(self, split: str, place: str) -> Iterator[Row]:
         """Every row with a segment of a document, named SOURCE:ROW; SOURCE is a file's name, its end, or its index."""
@@ -96,15 +96,15 @@ class Inspector:
         if not name or not number.isdigit():
             raise UsageError(f"--doc {place!r} is not SOURCE:ROW", "for example --doc data.jsonl:17")
         source, row = self._source(name), int(number)
-        if "sources" not in self.contents.config.columns:
+        if "sources" not in self.packed.config.columns:
             raise UsageError("the rows have no column 'sources': nothing says where they come from", "use --search")
-        for file, first, batch in self.contents.batches(split):
-            found = batch.sources
-            if found is None:
+        for file, first, batch in self.packed.batches(split):
+            sources = batch.sources
+            if sources is None:
                 continue
-            hits = np.flatnonzero((found.source == source) & (found.row == row))
-            for each in np.unique(np.searchsorted(found.offsets, hits, side="right") - 1).tolist():
-                yield self.contents.take(split, file, first, batch, each)
+            hits = np.flatnonzero((sources.source == source) & (sources.row == row))
+            numbers = np.unique(np.searchsorted(sources.offsets, hits, side="right") - 1).tolist()
+            yield from self.packed.pick(split, file, first, batch, numbers)
 
     def _source(self, name: str) -> int:
         same = [index for index, each in enumerate(self._names) if each == name]
@@ -129,34 +129,37 @@ class Inspector:
         """Rows that hold a text, case and all; it may cross a boundary of tokens, not one of segments."""
         if not text:
             raise UsageError("--search is empty")
-        for file, first, batch in self.contents.batches(split):
-            rows = (self.contents.take(split, file, first, batch, number) for number in range(batch.num_rows))
-            for row in rows:
-                real = [piece for piece in row.pieces if not piece.is_padding]
-                if any(text in each for each in self.decoder.texts([row.ids[p.begin : p.end].tolist() for p in real])):
+        for file, first, batch in self.packed.batches(split):
+            for row in self.packed.pick(split, file, first, batch):
+                ids = [row.ids[each.begin : each.end].tolist() for each in row.segments if not each.is_padding]
+                if any(text in each for each in self.decoder.texts(ids)):
                     yield row
 
-    def show(self, row: Row) -> list[ShownPiece]:
+    def show(self, row: Row) -> list[ShownSegment]:
         """A row as people read it."""
         shown = []
-        for number, piece in enumerate(row.pieces, 1):
-            begin = int(row.positions[piece.begin])
+        for number, segment in enumerate(row.segments, 1):
+            begin = int(row.positions[segment.begin])
             shown.append(
-                ShownPiece(
-                    0 if piece.is_padding else number,
-                    piece,
-                    self._names[piece.source] if piece.source is not None and piece.source < len(self._names) else "",
-                    () if piece.is_padding else tuple(self._runs(row, piece)),
+                ShownSegment(
+                    0 if segment.is_padding else number,
+                    segment,
+                    self._name(segment.source),
+                    () if segment.is_padding else tuple(self._spans(row, segment)),
                     begin == 0,
                     begin,
                 )
             )
         return shown
 
-    def _runs(self, row: Row, piece: Piece) -> Iterator[TextSpan]:
-        has_loss = row.labels[piece.begin : piece.end] != IGNORE
+    def _name(self, source: int | None) -> str:
+        """Of an input, as far as it is known."""
+        return self._names[source] if source is not None and source < len(self._names) else ""
+
+    def _spans(self, row: Row, segment: RowSegment) -> Iterator[TextSpan]:
+        has_loss = row.labels[segment.begin : segment.end] != IGNORE
         cuts = [0, *(np.flatnonzero(np.diff(has_loss)) + 1).tolist(), len(has_loss)]
-        ids = row.ids[piece.begin : piece.end].tolist()
+        ids = row.ids[segment.begin : segment.end].tolist()
         # Cut the text of the whole: a tokenizer may drop a space before the first token of what it decodes.
         whole = self.decoder.text(ids)
         ends = [len(self.decoder.text(ids[:cut])) for cut in cuts[1:-1]] + [len(whole)]
@@ -168,8 +171,8 @@ class Inspector:
 
     def tokens(self, row: Row) -> Iterator[tuple[int, int, str, int | None, int, int]]:
         """Every position of a row: place, id, text, label (None for -100), position id, segment (0 is padding)."""
-        for number, piece in enumerate(row.pieces, 1):
-            for place in range(piece.begin, piece.end):
+        for number, segment in enumerate(row.segments, 1):
+            for place in range(segment.begin, segment.end):
                 label = int(row.labels[place])
                 yield (
                     place,
@@ -177,7 +180,7 @@ class Inspector:
                     self.decoder.token(int(row.ids[place])),
                     None if label == IGNORE else label,
                     int(row.positions[place]),
-                    0 if piece.is_padding else number,
+                    0 if segment.is_padding else number,
                 )
 
 
@@ -187,7 +190,7 @@ class DecodedPack:
 
     row: Row
     """Its ids, labels and positions, as they are stored."""
-    segments: tuple[ShownPiece, ...]
+    segments: tuple[ShownSegment, ...]
     """With their text; the padding, when there is any, is the last."""
     inspector: Inspector
     """What read it."""
@@ -195,17 +198,17 @@ class DecodedPack:
     @property
     def text(self) -> str:
         """The text of all segments, which are not parted by anything."""
-        return "".join(span.text for each in self.segments for span in each.runs)
+        return "".join(span.text for each in self.segments for span in each.spans)
 
     @property
     def num_padding(self) -> int:
         """Positions that hold no token of a document."""
-        return sum(each.num_tokens for each in self.segments if each.piece.is_padding)
+        return sum(each.num_tokens for each in self.segments if each.segment.is_padding)
 
     @property
     def heading(self) -> str:
         """What it is, in a line."""
-        number = sum(not each.piece.is_padding for each in self.segments)
+        number = sum(not each.segment.is_padding for each in self.segments)
         return (
             f"{self.row.split} row {self.row.index:,}: {len(self.row.ids) - self.num_padding:,} tokens in {number:,} "
             f"{'segment' if number == 1 else 'segments'}, {self.row.num_loss:,} with loss, "
@@ -227,13 +230,13 @@ class DecodedPack:
             "segments": [
                 {
                     "source": each.origin,
-                    "row": each.piece.row,
-                    "start": each.piece.start,
-                    "begin": each.piece.begin,
-                    "end": each.piece.end,
-                    "is_padding": each.piece.is_padding,
+                    "row": each.segment.row,
+                    "start": each.segment.start,
+                    "begin": each.segment.begin,
+                    "end": each.segment.end,
+                    "is_padding": each.segment.is_padding,
                     "position_restarts": each.restarts,
-                    "runs": [{"text": span.text, "has_loss": span.has_loss} for span in each.runs],
+                    "runs": [{"text": span.text, "has_loss": span.has_loss} for span in each.spans],
                 }
                 for each in self.segments
             ],
@@ -247,12 +250,13 @@ class DecodedPack:
 
     def __str__(self) -> str:
         lines = [self.heading]
-        lines += [f"{each.number}: {each.where}\n{_words(each)}" for each in self.segments if not each.piece.is_padding]
+        real = [each for each in self.segments if not each.segment.is_padding]
+        lines += [f"{each.number}: {each.where}\n{_words(each)}" for each in real]
         return "\n".join(printable(line, keep="\n") for line in lines)
 
     def _repr_html_(self) -> str:
         """For notebooks: a line for each segment."""
-        rows = [(str(each.number), each.where, _words(each)) for each in self.segments if not each.piece.is_padding]
+        rows = [(str(each.number), each.where, _words(each)) for each in self.segments if not each.segment.is_padding]
         return as_html([(self.heading,)]) + as_html(rows, ("segment", "from", "text"))
 
 
@@ -260,8 +264,8 @@ SHOWN_CHARS = 300
 """Of the text of a segment, where packs are shown short."""
 
 
-def _words(each: ShownPiece) -> str:
-    text = "".join(span.text for span in each.runs)
+def _words(each: ShownSegment) -> str:
+    text = "".join(span.text for span in each.spans)
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
 
 
@@ -310,8 +314,8 @@ def read_packs(
     if limit < 1 or (random is not None and random < 1):
         raise UsageError("--limit and --random take a number of rows, at least 1")
     inspector = Inspector(root, tokenizer)
-    if split not in inspector.contents.splits:
-        raise UsageError(f"--split {split!r}: no rows", f"it has {', '.join(inspector.contents.splits)}")
+    if split not in inspector.packed.num_rows:
+        raise UsageError(f"--split {split!r}: no rows", f"it has {', '.join(inspector.packed.num_rows)}")
     if row is not None:
         rows = iter([inspector.at(split, row)])
     elif doc is not None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from packcli.config.choices import IGNORE
-from packcli.dataset import Contents, Report, Stats, bucketed, histogram, kept_of_documents, measure_layouts
-from packcli.packing import Sources
+from packcli.dataset import PackedDataset, Report, Stats, bucketed, histogram, kept_of_documents, measure_baselines
+from packcli.packing import Sources, offsets
 from packcli.packing.strategies import group_costs
 
 
@@ -47,10 +47,10 @@ def recount(report: Report, emit: Callable[[int], None] = lambda num_rows: None)
     Raises:
         StorageError: a shard is damaged.
     """
-    contents = Contents(report.output)
+    packed = PackedDataset(report.output)
     total, num_loss, num_rows = Stats(), 0, 0
-    for split in contents.splits:
-        for _, batches in contents.shards(split):  # planning, and so groups and batches, never cross a shard
+    for split in packed.num_rows:
+        for _, batches in packed.shards(split):  # planning, and so groups and batches, never cross a shard
             read: list[Sources] = []
             for batch in batches:
                 num_rows += batch.num_rows
@@ -60,21 +60,19 @@ def recount(report: Report, emit: Callable[[int], None] = lambda num_rows: None)
                     read.append(batch.sources)
                 emit(num_rows)
             if read:
-                total += _count(read, split, contents.config.max_len)
-    has_labels = "labels" in contents.config.written_columns
-    if "sources" in contents.config.columns:
-        is_mixed = "mix" in contents.manifest
+                total += _count(read, split, packed.config.max_len)
+    has_labels = "labels" in packed.config.written_columns
+    if "sources" in packed.config.columns:
+        is_mixed = "mix" in packed.manifest
         unknown = {"num_tokens_loss": not has_labels, "layouts": is_mixed}
         names = tuple(name for name in COUNTED if not unknown.get(name))
         missing, total.num_tokens_loss = "a mixture has no order of input" if is_mixed else "", num_loss
     else:
         total.num_packs = num_rows
         names, missing = ("num_packs",), "the rows have no column 'sources'"
-    counted, said = total.as_dict(), report.stats.as_dict()
-    said["by_split"] = {split: each for split, each in said["by_split"].items() if each["num_packs"]}
-    if not said["layouts"]:  # packed before they were measured
-        said["layouts"] = counted["layouts"]
-    differences = {name: (said[name], counted[name]) for name in names if said[name] != counted[name]}
+    counted, reported = total.as_dict(), report.stats.as_dict()
+    reported["by_split"] = {split: each for split, each in reported["by_split"].items() if each["num_packs"]}
+    differences = {name: (reported[name], counted[name]) for name in names if reported[name] != counted[name]}
     return Recount({name: counted[name] for name in names}, num_loss if has_labels else None, differences, missing)
 
 
@@ -102,14 +100,13 @@ COUNTED: tuple[str, ...] = (
 def _count(read: Sequence[Sources], split: str, max_len: int) -> Stats:
     lengths = np.concatenate([each.end - each.start for each in read]).astype(np.int64)
     counts = np.concatenate([np.diff(each.offsets) for each in read])
-    kept, pieces = kept_of_documents(read)
-    edges = np.concatenate(([0], np.cumsum(lengths**2)))
-    costs = np.diff(edges[np.concatenate(([0], np.cumsum(counts)))])
+    kept, num_segments = kept_of_documents(read)
+    costs = np.diff(offsets(lengths**2)[offsets(counts)])
     groups = group_costs(costs)
     num_tokens, num_packs = int(lengths.sum()), len(counts)
     return Stats(
         num_documents_packed=len(kept),
-        num_documents_split=int((pieces > 1).sum()),
+        num_documents_split=int((num_segments > 1).sum()),
         num_tokens_packed=num_tokens,
         num_tokens_padding=num_packs * max_len - num_tokens,
         num_rows_unpacked=int((-(-kept // max_len)).sum()),
@@ -121,6 +118,6 @@ def _count(read: Sequence[Sources], split: str, max_len: int) -> Stats:
         max_group_cost=int(groups.max(initial=0)),
         segments_by_length=histogram(bucketed(lengths)),
         packs_by_documents=histogram(counts),
-        layouts=measure_layouts(kept, max_len),
+        layouts=measure_baselines(kept, max_len),
         by_split={split: {"num_documents": len(kept), "num_packs": num_packs, "num_tokens_packed": num_tokens}},
     )

@@ -13,7 +13,7 @@ def describe_records(text: Mapping[str, Any]) -> str:
     """'prompt-completion (prompt from question, completion from answer)'."""
     fields = text["fields"]
     if text["format"] == "text":
-        where = f"template {text['template']!r}" if text["template"] else ", ".join(fields) or "whole files"
+        where = f"template {text['template']!r}" if text.get("template") else ", ".join(fields) or "whole files"
     else:
         needed = REQUIRED[text["format"]]
         parts = [(part, source) for part, source in fields.items() if part in needed or part != source]

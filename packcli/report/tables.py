@@ -122,7 +122,7 @@ FIGURES: tuple[tuple[str, str, str], ...] = (
 )
 """What people call a figure, its place in stats.json, its kind."""
 
-LAYOUT_NAMES = {
+BASELINE_NAMES = {
     "packed": "as packed",
     "padded": "one document a row, padded to max_len",
     "batch-8": "padded to the longest of a batch of 8",
@@ -141,7 +141,7 @@ def report_tables(reports: Sequence[Report], *, max_sources: int | None = None) 
     """
     several = len(reports) > 1
     names = report_names(reports)
-    tables = [_settings(reports, names), _figures(reports, names), _layouts(reports, names)]
+    tables = [_settings(reports, names), _figures(reports, names), _baselines(reports, names)]
     for report, name in zip(reports, names, strict=True):
         of = f": {name}" if several else ""
         tables.append(_percentiles(report, of))
@@ -200,10 +200,10 @@ def _find(content: dict[str, Any], key: str) -> Any:
     return content
 
 
-def _layouts(reports: Sequence[Report], names: tuple[str, ...]) -> Table:
+def _baselines(reports: Sequence[Report], names: tuple[str, ...]) -> Table:
     """Padding and cost of every layout; of several reports the padding only."""
     compared = [report.derived["layouts"] for report in reports]
-    known = [name for name in LAYOUT_NAMES if any(name in each for each in compared)]
+    known = [name for name in BASELINE_NAMES if any(name in each for each in compared)]
 
     def cells(place: int, layout: str, figures: tuple[str, ...]) -> list[Cell]:
         found = compared[place].get(layout, {})
@@ -216,13 +216,13 @@ def _layouts(reports: Sequence[Report], names: tuple[str, ...]) -> Table:
     if len(reports) > 1:
         columns: tuple[str, ...] = ("padding ratio", *names)
         rows = [
-            (Cell(LAYOUT_NAMES[each]), *(cells(place, each, ("padding_ratio",))[0] for place in range(len(reports))))
+            (Cell(BASELINE_NAMES[each]), *(cells(place, each, ("padding_ratio",))[0] for place in range(len(reports))))
             for each in known
         ]
     else:
         columns = ("rows", "padding", "positions", "attention")
         figures = ("padding_ratio", "positions_of_packed", "attention_of_packed")
-        rows = [(Cell(LAYOUT_NAMES[each]), *cells(0, each, figures)) for each in known]
+        rows = [(Cell(BASELINE_NAMES[each]), *cells(0, each, figures)) for each in known]
     note = "" if len(reports) > 1 else "positions and attention: times what they are as packed, documents isolated"
     return Table("layouts", "Without packing", columns, rows, note)
 

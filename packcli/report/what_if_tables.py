@@ -29,7 +29,7 @@ def what_if_tables(found: WhatIf, *, max_sources: int | None = None) -> list[Tab
             "Labels lost",
             ("max_len, strategy", *(title for title, _, _ in LOSS_COLUMNS)),
             [_outcome_row(each, LOSS_COLUMNS) for each in found.outcomes],
-            "tokens with loss that are lost, and the first token of every further piece of a document that is cut",
+            "tokens with loss that are lost, and the first token of every further segment of a document that is cut",
         ),
         _table(
             "overlong",

@@ -4,8 +4,8 @@ A location is a pathlib.Path, or a RemotePath, which speaks those words of Path 
 
     a path or URL    location.locate      -> Location; walks, uploads, many small requests at once
     Location         files.committed      -> a file that appears whole, or not
-                     locks.locked         -> one writer at a time, by an object that is created once
-                     heartbeats           -> who works here; processes: who a process is, and whether it lives
+                     heartbeats           -> who works here; processes: who a process is, and whether it is alive
+                     locks.locked         -> one writer at a time in a store, by a heartbeat that is created once
     RemotePath       filesystem           -> requests to a store: tried again when they fail, errors in our words
                      ranges.open_stream   -> an object as a file to read: blocks ahead of a reader, or ranges
     a disk           space                -> room on it, and words for a full one
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from packcli.storage.files import committed, file_sha256
 from packcli.storage.filesystem import Entry
-from packcli.storage.heartbeats import SILENCE_S, Heartbeat, Seen, look, read_heartbeats
+from packcli.storage.heartbeats import SILENCE_S, Heartbeat, Peer, read_heartbeat, read_heartbeats
 from packcli.storage.location import Location, concurrently, is_inside, is_remote, locate, names_in, uploaded, walk
 from packcli.storage.locks import locked, owner_of, refuse_locked
 from packcli.storage.ranges import open_random, open_stream
@@ -30,8 +30,8 @@ __all__ = [
     "Entry",
     "Heartbeat",
     "Location",
+    "Peer",
     "RemotePath",
-    "Seen",
     "committed",
     "concurrently",
     "file_sha256",
@@ -41,12 +41,12 @@ __all__ = [
     "is_remote",
     "locate",
     "locked",
-    "look",
     "look_for_room",
     "names_in",
     "open_random",
     "open_stream",
     "owner_of",
+    "read_heartbeat",
     "read_heartbeats",
     "refuse_locked",
     "uploaded",

@@ -28,20 +28,20 @@ SCHEMES = {
 """Scheme -> the module that speaks to the store, and what to install for it. memory:// is of one process: for tests."""
 
 TRIES = 2
-"""Of a request; the libraries below try a few times themselves, each in its way."""
+"""How often a request is sent at most. The libraries of the stores try again themselves before it counts as failed."""
 
 WAIT_S = 0.5
-"""Before the second try."""
+"""Pause before a request is sent again."""
 
 SILENT_S = 60.0
-"""A connection over which nothing came for so long is dead."""
+"""A connection on which nothing arrived for so long counts as broken."""
 
 VERSIONS = ("ETag", "generation", "etag", "blob_id", "md5Hash", "created", "mtime")
-"""What stores call that which changes when an object does; the first that is there. On Google the ETag is also another
-when only the labels of an object are."""
+"""Keys under which stores report the version of an object; the first that is there counts. (Google's `etag` comes
+late, since it changes also when only the labels of an object do.)"""
 
 _TRIED = (("aiohttp", "ClientError"), ("requests", "RequestException"), ("google.auth.exceptions", "GoogleAuthError"))
-"""What gcsfs raises, besides errors with a status, when it has itself tried for half a minute: module and class."""
+"""Module and class of the errors without a status that gcsfs raises after it has tried for half a minute."""
 
 _NO_CREDENTIALS = (
     ("botocore.exceptions", "NoCredentialsError"),
@@ -52,10 +52,10 @@ _NO_CREDENTIALS = (
     ("google.auth.exceptions", "DefaultCredentialsError"),
     ("google.auth.exceptions", "RefreshError"),
 )
-"""What is raised before a request is sent, for want of credentials: module and class."""
+"""Module and class of the errors that are raised when there are no credentials to send a request with."""
 
 RANGE_STATUS = 416
-"""Of HTTP: an object has none of the bytes that were asked for."""
+"""The HTTP status that says that an object has none of the requested bytes."""
 
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "HF_TOKEN", "GOOGLE_TOKEN")
 
@@ -86,11 +86,11 @@ def filesystem(scheme: str) -> Any:
         settings: dict[str, Any] = {"use_listings_cache": False} if scheme in ("s3", "gs") else {}
         if scheme == "gs":
             timeout = importlib.import_module("aiohttp").ClientTimeout
-            settings["requests_timeout"] = timeout(sock_connect=SILENT_S, sock_read=SILENT_S)  # else it waits for ever
-            logging.getLogger(module).addHandler(logging.NullHandler())  # what it raises is shown, once
+            settings["requests_timeout"] = timeout(sock_connect=SILENT_S, sock_read=SILENT_S)  # by default for ever
+            logging.getLogger(module).addHandler(logging.NullHandler())  # it logs errors that we report as well
         system = fsspec.filesystem(scheme, **settings)
         if scheme == "s3":
-            system.retries = TRIES  # it has botocore below, which tries five times, and itself twice over
+            system.retries = TRIES  # on top of the five tries of botocore below it
         return system
     except ImportError as error:
         raise UsageError(
@@ -146,28 +146,28 @@ def status_of(error: Exception) -> int | None:
     for each in (error, error.__cause__):  # s3fs raises errors of Python's from those of botocore
         response = getattr(each, "response", None)
         if isinstance(response, Mapping):  # botocore
-            found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         else:  # huggingface_hub and requests
-            found = getattr(response, "status_code", None)
-        found = found or getattr(each, "code", None) or getattr(each, "status", None)  # gcsfs; aiohttp
-        if str(found).isdecimal():
-            return int(str(found))
+            status = getattr(response, "status_code", None)
+        status = status or getattr(each, "code", None) or getattr(each, "status", None)  # gcsfs; aiohttp
+        if str(status).isdecimal():
+            return int(str(status))
     return None
 
 
 def _is_one_of(error: Exception, classes: Sequence[tuple[str, str]]) -> bool:
     """Whether an error is of one of these classes; one whose module nobody has imported has raised nothing."""
-    found = (getattr(sys.modules.get(module), name, None) for module, name in classes)
-    return any(isinstance(each, type) and isinstance(error, each) for each in found)
+    kinds = (getattr(sys.modules.get(module), name, None) for module, name in classes)
+    return any(isinstance(each, type) and isinstance(error, each) for each in kinds)
 
 
 def _failed(place: str, error: Exception) -> StorageError:
     lines = str(error).strip().splitlines() or [""]
     reason = f"{type(error).__name__}: {lines[0]}" if lines[0] else type(error).__name__
     for name in _SECRETS:
-        if len(secret := os.environ.get(name, "")) >= 8:  # shorter ones are words
+        if len(secret := os.environ.get(name, "")) >= 8:  # a shorter one would hit ordinary words
             reason = reason.replace(secret, "***")
-    reason = re.sub(r"\?[^ ]*", "?***", reason)  # of a URL: it may be signed
+    reason = re.sub(r"\?[^ ]*", "?***", reason)  # the query of a URL may hold a signature
     if _is_refusal(place, error):
         hint = "packcli takes credentials from where the store's own tools do (environment, profile, role)"
     else:

@@ -79,9 +79,9 @@ def walk(root: Location, entries: dict[str, Entry], onerror: Callable[[OSError],
         yield from os.walk(root, onerror=onerror)
         return
     below: dict[str, tuple[dict[str, None], list[str]]] = {}
-    found = root.tree()
-    entries |= found
-    for url in found:
+    tree = root.tree()
+    entries |= tree
+    for url in tree:
         folder, name = posixpath.split(url)
         below.setdefault(folder, ({}, []))[1].append(name)
         while folder != root.url:

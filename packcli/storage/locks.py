@@ -1,8 +1,7 @@
 """One writer at a time in an object store, where nothing is freed when a process dies.
 
-The lock is an object that is created only where none is (If-None-Match, a generation of 0). Its owner puts it again
-every BEAT_S seconds. It is free again when its owner deletes it; when it has not been put for STALE_S seconds; and
-when its owner was on this machine and is not there any more (`processes`).
+The lock is a heartbeat that is created only where none is (If-None-Match, a generation of 0). It is free again when its
+owner deletes it, and when its owner is dead, as for any heartbeat.
 
 That is a courtesy between people, not what keeps an output right: two who write the same run write the same bytes
 under the same names, and another run is refused by its plan.
@@ -11,45 +10,35 @@ under the same names, and another run is refused by its plan.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import threading
 import time
 import uuid
 from collections.abc import Iterator
-from typing import Any
 
-from packcli.errors import LockedError, PackcliError
-from packcli.storage import processes
-from packcli.storage.processes import lives
+from packcli.errors import LockedError
+from packcli.storage.heartbeats import SILENCE_S, Heartbeat, Peer, read_heartbeat
+from packcli.storage.processes import this_process
 from packcli.storage.remote import RemotePath
 
 _HELD: set[str] = set()
 """Tokens of the locks that this process holds."""
-
-BEAT_S = 60.0
-"""How often an owner says that it is alive."""
-
-STALE_S = 300.0
-"""A lock that is older than this has no owner; clocks may differ by some minutes less than it."""
 
 
 def refuse_locked(lock: RemotePath) -> None:
     """Raises LockedError when somebody else holds the lock of an output; names it."""
     owner = owner_of(lock)
     if owner is not None:
+        ends = f"if it is dead, its lock ends {SILENCE_S:.0f} s after its last sign of life"
         raise LockedError(
             f"{lock.parent.parent}: another packcli writes there now ({owner})",
-            f"wait for it, or use another -o; if it is dead, its lock ends {STALE_S:.0f} s after its last sign of life",
+            f"wait for it, or use another -o; {ends}",
         )
 
 
 def owner_of(lock: RemotePath) -> str | None:
-    """Who holds a lock, for messages; None when nobody who lives does."""
-    owner = _read(lock)
-    if owner is None or not _is_alive(owner):
-        return None
-    return f"process {owner['pid']} on {owner['host']}, since {owner.get('since')}"
+    """Who holds a lock, for messages; None when nobody who is alive does."""
+    owner = read_heartbeat(lock, time.time())
+    return str(owner) if owner is not None and owner.is_alive and not _is_left_over(owner) else None
 
 
 @contextlib.contextmanager
@@ -59,56 +48,40 @@ def locked(lock: RemotePath) -> Iterator[None]:
     Raises:
         LockedError: somebody else holds it; names it.
     """
-    me = {"token": uuid.uuid4().hex, **processes.me()}
-    refuse_locked(lock)
-    if not lock.create(_beat(me)):
-        refuse_locked(lock)
-        lock.unlink(missing_ok=True)  # of the dead
-        if not lock.create(_beat(me)):
-            refuse_locked(lock)
-            raise LockedError(f"{lock}: another packcli began just now", "wait for it, or use another -o")
-    _HELD.add(me["token"])
-    done = threading.Event()
-    heart = threading.Thread(target=_keep_alive, args=(lock, me, done), daemon=True)
-    heart.start()
-    try:
+    with _Lock(lock):
         yield
-    finally:
-        done.set()
-        heart.join()
-        _HELD.discard(me["token"])
-        with contextlib.suppress(PackcliError, OSError):  # what ended the run matters more; the lock ends by itself
-            if (_read(lock) or {}).get("token") == me["token"]:
-                lock.unlink(missing_ok=True)
 
 
-def _keep_alive(lock: RemotePath, me: dict[str, Any], done: threading.Event) -> None:
-    while not done.wait(BEAT_S):
-        with contextlib.suppress(PackcliError, OSError):  # a store that is away for long ends the run elsewhere
-            if (_read(lock) or {}).get("token") != me["token"]:
-                return  # it took so long that another one began
-            lock.put(_beat(me))
+class _Lock(Heartbeat):
+    """A heartbeat that is created only where none is, and left alone once it is another one's."""
+
+    def __init__(self, lock: RemotePath) -> None:
+        self._token = uuid.uuid4().hex
+        super().__init__(lock, {"token": self._token})
+        self._lock_path = lock
+
+    def _create(self) -> None:
+        lock = self._lock_path
+        refuse_locked(lock)
+        if not lock.create(self._text()):
+            refuse_locked(lock)
+            lock.unlink(missing_ok=True)  # its owner is dead
+            if not lock.create(self._text()):
+                refuse_locked(lock)
+                raise LockedError(f"{lock}: another packcli began just now", "wait for it, or use another -o")
+        _HELD.add(self._token)
+
+    def _is_ours(self) -> bool:
+        """False when this process was silent for so long that another one began."""
+        owner = read_heartbeat(self._lock_path, time.time())
+        return owner is not None and owner.data.get("token") == self._token
+
+    def __exit__(self, *exc: object) -> None:
+        super().__exit__(*exc)
+        _HELD.discard(self._token)
 
 
-def _beat(me: dict[str, Any]) -> bytes:
-    return json.dumps({**me, "beat": time.time()}).encode()
-
-
-def _read(lock: RemotePath) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads(lock.read_bytes()))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError):
-        return {}  # nobody's
-
-
-def _is_alive(owner: dict[str, Any]) -> bool:
-    try:
-        age = time.time() - float(owner["beat"])
-        pid = int(owner["pid"])
-    except (LookupError, ValueError, TypeError):
-        return False
-    if not lives(owner, age, STALE_S):
-        return False
-    return pid != os.getpid() or owner.get("token") in _HELD or owner.get("place") != processes.me()["place"]
+def _is_left_over(owner: Peer) -> bool:
+    """Whether a lock was left by this very process, or by one that had its number in its place: nobody holds it."""
+    is_here = owner.data.get("pid") == os.getpid() and owner.data.get("place") == this_process()["place"]
+    return is_here and owner.data.get("token") not in _HELD

@@ -1,4 +1,4 @@
-"""Who a process is, and whether it lives: by its id, where ids mean the same as here, else by its signs of life."""
+"""Who a process is, and whether it is alive: by its id where ids mean the same as here, else by its last heartbeat."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 
-def me() -> dict[str, Any]:
+def this_process() -> dict[str, Any]:
     """Who this process is."""
     return {
         "pid": os.getpid(),
@@ -22,18 +22,19 @@ def me() -> dict[str, Any]:
     }
 
 
-def lives(process: Mapping[str, Any], age_s: float, silence_s: float) -> bool:
-    """Whether a process is there.
+def is_alive(process: Mapping[str, Any], age_s: float, silence_s: float) -> bool:
+    """Whether a process is alive.
 
     Args:
-        process: What it said of itself, see `me`; what it did not say is not known.
-        age_s: Seconds since its last sign of life.
-        silence_s: After so many one of another machine is dead.
+        process: What it wrote about itself, see `this_process`; any key may be missing.
+        age_s: Seconds since its last heartbeat.
+        silence_s: After so many seconds without one, a process of another machine is dead.
     """
-    pid, here, there = process.get("pid"), _place(), str(process.get("place"))
-    if here and there == here and isinstance(pid, int):
+    pid, own_place, place = process.get("pid"), _place(), str(process.get("place"))
+    if own_place and place == own_place and isinstance(pid, int):
         return _exists(pid) and process.get("born") == _born(pid)
-    if here and there.split("/")[0] == here.split("/")[0] and there.split("/")[1:2] != here.split("/")[1:2]:
+    (host, *boot), (own_host, *own_boot) = place.split("/"), own_place.split("/")
+    if own_place and host == own_host and boot[:1] != own_boot[:1]:
         return False  # this machine was started anew since
     return age_s < silence_s
 

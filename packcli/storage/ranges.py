@@ -10,27 +10,27 @@ from typing import Any
 from packcli.storage.remote import RemotePath
 
 FIRST_BYTES = 1 << 20
-"""The first request of a stream: often only the first rows are looked at."""
+"""Bytes of the first request of a stream. It is small, since often only the first rows are wanted."""
 
 BLOCK_BYTES = 16 << 20
-"""Every other request: a unit of 128 MiB is nine of them."""
+"""Bytes of every later request: a unit of 128 MiB takes nine."""
 
 AHEAD = 2
-"""Blocks that are under way while one is read."""
+"""How many blocks are fetched ahead while one is read."""
 
 
 class _Remote(io.RawIOBase):
-    """What both kinds share: a place, and a size that is known."""
+    """What both kinds of files share: a position, and a size that is known."""
 
     def __init__(self, path: RemotePath, size: int) -> None:
         self._path, self._size, self._at = path, size, 0
 
     def readable(self) -> bool:
-        """Yes."""
+        """True."""
         return True
 
     def seekable(self) -> bool:
-        """Yes."""
+        """True."""
         return True
 
     def tell(self) -> int:
@@ -84,11 +84,11 @@ class _Stream(_Remote):
         data = self._some(size)
         if len(data) == size or not data:
             return data
-        pieces, left = [data], size - len(data)
+        blocks, left = [data], size - len(data)
         while left and (data := self._some(left)):
-            pieces.append(data)
+            blocks.append(data)
             left -= len(data)
-        return b"".join(pieces)
+        return b"".join(blocks)
 
     def _some(self, size: int) -> bytes:
         """Up to `size` bytes of one block."""

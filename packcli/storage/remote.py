@@ -17,10 +17,10 @@ from packcli.storage.filesystem import RANGE_STATUS, Entry, filesystem, persist,
 Found = TypeVar("Found")
 
 READ_ONLY = ("hf",)
-"""Every file put there would be a commit of its own."""
+"""Schemes that packcli only reads: on the Hub every file that is written is a commit of its own."""
 
 _EXACTLY = {"hf": {"cache_type": "none"}}
-"""What makes a file system get no more than the range that is asked for: by itself that of the Hub gets 5 MiB more."""
+"""Settings with which a file system fetches the requested range only. The one of the Hub would read 5 MiB ahead."""
 
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -82,10 +82,10 @@ class RemotePath:
 
     def stat(self) -> Entry:
         """What is there; raises FileNotFoundError."""
-        found = self.find()
-        if found is None:
+        entry = self.find()
+        if entry is None:
             raise FileNotFoundError(errno.ENOENT, "there is no such object", self.url)
-        return found
+        return entry
 
     def exists(self) -> bool:
         """Whether there is an object of this name, or one under it."""
@@ -93,13 +93,13 @@ class RemotePath:
 
     def is_file(self) -> bool:
         """Whether there is an object of this name."""
-        found = self.find()
-        return found is not None and not found.is_directory
+        entry = self.find()
+        return entry is not None and not entry.is_directory
 
     def is_dir(self) -> bool:
         """Whether there are objects under this name, and none of it."""
-        found = self.find()
-        return found is not None and found.is_directory
+        entry = self.find()
+        return entry is not None and entry.is_directory
 
     def read_range(self, start: int, stop: int) -> bytes:
         """Bytes start..stop-1, exactly; raises FileNotFoundError, and StorageError when the object is shorter."""
@@ -155,10 +155,10 @@ class RemotePath:
             return list(system.ls(key, detail=True))
 
         try:
-            found = persist(self.url, list_)
+            listing = persist(self.url, list_)
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        by_key = {str(each["name"]).rstrip("/"): to_entry(each) for each in found}
+        by_key = {str(each["name"]).rstrip("/"): to_entry(each) for each in listing}
         return {posixpath.basename(each): entry for each, entry in by_key.items() if each != key.rstrip("/")}
 
     def iterdir(self) -> Iterator[RemotePath]:
@@ -181,10 +181,10 @@ class RemotePath:
             return dict(system.find(self._key, detail=True))
 
         try:
-            found = persist(self.url, list_)
+            listing = persist(self.url, list_)
         except FileNotFoundError:
             return {}
-        urls = {f"{self.scheme}://{key.lstrip('/')}": to_entry(each) for key, each in found.items()}
+        urls = {f"{self.scheme}://{key.lstrip('/')}": to_entry(each) for key, each in listing.items()}
         return {url: urls[url] for url in sorted(urls) if not urls[url].is_directory and not url.endswith("/")}
 
     def matches(self) -> dict[str, Entry]:
@@ -192,13 +192,13 @@ class RemotePath:
         below = RemotePath(posixpath.dirname(_MAGIC.split(self.url)[0]))
         if not below.url.partition("://")[2]:
             raise UsageError(f"{self}: a pattern in the name of the bucket", "name the bucket")
-        found = below.tree()
-        for folder in {posixpath.dirname(url) for url in found}:
+        entries = below.tree()
+        for folder in {posixpath.dirname(url) for url in entries}:
             while len(folder) >= len(below.url):
-                found[folder] = Entry(0, "", is_directory=True)
+                entries[folder] = Entry(0, "", is_directory=True)
                 folder = posixpath.dirname(folder)
         pattern = _pattern(self.url)
-        return {url: found[url] for url in sorted(found) if pattern.fullmatch(url)}
+        return {url: entries[url] for url in sorted(entries) if pattern.fullmatch(url)}
 
     def put(self, data: bytes) -> None:
         """Puts an object; it appears, or is replaced, when all of it is there."""
@@ -283,20 +283,20 @@ class RemotePath:
 def _pattern(url: str) -> re.Pattern[str]:
     """What glob.glob(recursive=True) means by a pattern: a name that begins with a dot is matched by a dot only."""
     parts = url.split("/")
-    found = ""
+    regex = ""
     for number, part in enumerate(parts):
         is_last = number == len(parts) - 1
         if part == "**":
             # At the end it is also the folder before it, as glob has it.
-            found = found.removesuffix("/") + r"(?:/(?!\.)[^/]+)*" if is_last else found + r"(?:(?!\.)[^/]+/)*"
+            regex = regex.removesuffix("/") + r"(?:/(?!\.)[^/]+)*" if is_last else regex + r"(?:(?!\.)[^/]+/)*"
             continue
         hidden = r"(?!\.)" if _MAGIC.match(part) else ""
-        found += hidden + "".join(map(_of_piece, re.findall(r"\[[^]]+\]|.", part))) + ("" if is_last else "/")
-    return re.compile(found)
+        regex += hidden + "".join(map(_symbol_to_regex, re.findall(r"\[[^]]+\]|.", part))) + ("" if is_last else "/")
+    return re.compile(regex)
 
 
-def _of_piece(piece: str) -> str:
-    if len(piece) > 1:
-        inner = re.sub(r"([\\\[&~|])", r"\\\1", piece[1:-1].removeprefix("!"))  # sets of sets mean something in re
-        return f"[{'^' if piece[1] == '!' else ''}{inner}]"
-    return {"*": "[^/]*", "?": "[^/]"}.get(piece) or re.escape(piece)
+def _symbol_to_regex(symbol: str) -> str:
+    if len(symbol) > 1:
+        inner = re.sub(r"([\\\[&~|])", r"\\\1", symbol[1:-1].removeprefix("!"))  # sets of sets mean something in re
+        return f"[{'^' if symbol[1] == '!' else ''}{inner}]"
+    return {"*": "[^/]*", "?": "[^/]"}.get(symbol) or re.escape(symbol)

@@ -13,8 +13,20 @@ from numpy.typing import NDArray
 
 from packcli import storage
 from packcli.config.choices import IGNORE
-from packcli.dataset import MERGED, TRAIN, read_manifest, shift_column
-from packcli.errors import OutputError, UsageError, unknown_name
+from packcli.dataset import (
+    MERGED,
+    TRAIN,
+    labels_of,
+    lists_of,
+    padded,
+    padded_positions,
+    positions_of,
+    read_head,
+    read_manifest,
+    segments_of,
+    shift_column,
+)
+from packcli.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     import datasets
@@ -50,11 +62,9 @@ def load(
     import datasets
 
     root = storage.locate(directory)
-    if not (root / "manifest.json").is_file():
-        raise OutputError(f"{root}: no manifest.json: not an output of packcli, or not finished")
+    manifest = read_head(root)
     if row_type == "auto":
         row_type = "torch" if importlib.util.find_spec("torch") else "list"
-    manifest = read_manifest(root, head=True)
     data = datasets.load_from_disk(str(root))
     if isinstance(data, datasets.DatasetDict):
         return datasets.DatasetDict(
@@ -100,7 +110,7 @@ def _formatted(data: datasets.Dataset, manifest: Mapping[str, Any], row_type: st
         if name not in stored:
             made[name] = data.select_columns([origin]).rename_column(origin, name)
     config, tokenizer = manifest["config"], manifest["tokenizer"]
-    derive = Derive(config["max_len"], tokenizer["pad_id"], config["isolate"], frozenset(made), row_type)
+    derive = DeriveColumns(config["max_len"], tokenizer["pad_id"], config["isolate"], frozenset(made), row_type)
     names = [name for name in (*WIDE, "seq_lengths", "sources") if name in stored or name in made]
     whole = datasets.concatenate_datasets([data, *made.values()], axis=1).select_columns(names)
     columns = names if row_type == "list" else [name for name in names if name != "sources"]
@@ -108,7 +118,7 @@ def _formatted(data: datasets.Dataset, manifest: Mapping[str, Any], row_type: st
 
 
 @dataclass(frozen=True, slots=True)
-class Derive:
+class DeriveColumns:
     """Stored rows -> whole rows; picklable, for the workers of data loaders."""
 
     max_len: int
@@ -123,44 +133,43 @@ class Derive:
         lengths = rows.get("seq_lengths")
         if lengths is None and "position_ids" in self.made:
             lengths = rows.get("position_ids")
-        if lengths is None and "labels" in rows and "labels" in self.made and self.isolate:
-            raise UsageError("labels are made from seq_lengths, which were removed", "keep seq_lengths or position_ids")
         out = {name: values for name, values in rows.items() if name not in (*WIDE, "seq_lengths")}
         for name, values in rows.items():
             if name == "seq_lengths":
+                tails = [self.max_len - sum(row) for row in values]
                 out[name] = [
-                    self._given([*row, *([tail] if (tail := self.max_len - sum(row)) else [])]) for row in values
+                    self._as_asked([*row, *([tail] if tail else [])]) for row, tail in zip(values, tails, strict=True)
                 ]
             elif name in WIDE:
-                made = [
-                    self._row(name, np.asarray(row, dtype=np.int64), lengths[index] if lengths is not None else None)
-                    for index, row in enumerate(values)
-                ]
-                out[name] = [self._given(row) for row in made]
+                out[name] = [self._as_asked(row) for row in self._matrix(name, values, lengths)]
         return out
 
-    def _row(self, name: str, stored: NDArray[np.int64], lengths: list[int] | None) -> NDArray[np.int64]:
-        if name == "position_ids" and name in self.made:
-            runs = stored
-            size = int(runs.sum())
-            if not self.isolate:
-                return np.arange(self.max_len)
-            runs = np.append(runs, self.max_len - size)
-            return np.arange(self.max_len) - np.repeat(np.cumsum(runs) - runs, runs)
-        fill = {"input_ids": self.pad_id, "labels": IGNORE}.get(name)
-        row = np.full(self.max_len, fill if fill is not None else 0, dtype=np.int64)
-        row[: len(stored)] = stored
-        if name == "position_ids":
-            row[len(stored) :] = np.arange(self.max_len - len(stored)) + (0 if self.isolate else len(stored))
-        if name == "labels" and name in self.made:
-            if lengths is not None:
-                row[sum(lengths) :] = IGNORE
-            if self.isolate and lengths is not None:
-                row[np.cumsum(lengths)[:-1]] = IGNORE
-                row[0] = IGNORE
-        return row
+    def _matrix(self, name: str, values: list[list[int]], lengths: list[list[int]] | None) -> NDArray[np.int32]:
+        """A column of whole rows, int32[P, L].
 
-    def _given(self, row: list[int] | NDArray[np.int64]) -> Any:
+        Args:
+            name: Of the column.
+            values: What is stored under the name.
+            lengths: The column seq_lengths; None where it was removed.
+        """
+        column = lists_of(values)
+        if name == "position_ids" and name not in self.made:
+            return padded_positions(column, self.max_len, isolate=self.isolate)
+        if name == "position_ids":
+            segments = segments_of(column.values, np.diff(column.offsets), self.max_len)
+            return positions_of(segments, self.max_len, isolate=self.isolate)
+        matrix = padded(column, self.max_len, self.pad_id if name == "input_ids" else IGNORE)
+        if name == "input_ids" or name not in self.made:
+            return matrix
+        if lengths is None and self.isolate:
+            raise UsageError("labels are made from seq_lengths, which were removed", "keep seq_lengths or position_ids")
+        # Padding is not stored where labels are not, so a row without isolation is one segment of all it stores.
+        stored = lists_of([[len(row)] for row in values] if lengths is None else lengths)
+        segments = segments_of(stored.values, np.diff(stored.offsets), self.max_len)
+        return labels_of(matrix, segments, isolate=self.isolate)
+
+    def _as_asked(self, row: list[int] | NDArray[np.int32]) -> Any:
+        """A row in the type that was asked for: int64, as models take it, or a list."""
         if self.row_type == "list":
             return row if isinstance(row, list) else row.tolist()
         array = np.asarray(row, dtype=np.int64)

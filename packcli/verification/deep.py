@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from packcli import readers
 from packcli.config.choices import IGNORE
-from packcli.dataset import Problem, Record, Schema, Sidecar, check_files, read_shard, run_schema, splits_of
+from packcli.dataset import PackedDataset, Problem, Schema, Sidecar, check_files, read_shard, run_schema, splits_of
 from packcli.errors import UsageError
 from packcli.packing import PackBatch, Sources, kept_lengths
 from packcli.storage import Location
@@ -103,7 +103,7 @@ def check_inputs(
 
 def _check_part(
     root: Location,
-    record: Record,
+    record: PackedDataset,
     sidecar: Sidecar,
     part: TokenizedPart,
     schema: Schema,
@@ -157,7 +157,7 @@ def _keys(source: NDArray[np.int32], row: Ints) -> NDArray[Any]:
     return pairs.view("S12")
 
 
-def _kept_of(part: TokenizedPart, record: Record) -> Ints:
+def _kept_of(part: TokenizedPart, record: PackedDataset) -> Ints:
     """Tokens of each document of a part that a pack should hold, int64[D]."""
     policy = str(record.config.overlong)
     kept = kept_lengths(part.tokens.lengths, record.config.max_len, "split" if policy == "error" else policy)

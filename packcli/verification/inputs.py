@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ from packcli.config import PackConfig, RunOptions, read_toml
 from packcli.dataset import (
     STATE_DIRECTORY,
     Output,
+    PackedDataset,
     Problem,
-    Record,
     cut_units,
     find_again,
     members_of,
@@ -52,7 +52,7 @@ class OpenInputs:
 
 def open_inputs(
     root: Location,
-    record: Record,
+    record: PackedDataset,
     *,
     against: Sequence[str],
     tokenizer_engine: str,
@@ -75,7 +75,7 @@ def open_inputs(
         problem = _sources_problem(record, sources)
     if problem is not None:
         return Problem("", problem)
-    text = dict(record.manifest["text"])
+    text: dict[str, Any] = {**record.manifest["text"]}
     then = text.pop("chat_template")
     fields = readers.find_fields(
         sources, config.text_field, config.text_template, format_=config.format, mapped=config.field
@@ -92,13 +92,13 @@ def open_inputs(
     threads = os.cpu_count() or 1
     choice = tokenization.choose_engine(tokenizer, tokenizer_engine, [], num_bytes=text_bytes(sources), threads=threads)
     units = cut_units(record.manifest, sources, record.config.unit_bytes)
-    spec = RunSpec(list(sources), fields, units, tokenizer, template, record.manifest)
+    spec = RunSpec(list(sources), fields, units, tokenizer, template, dict(record.manifest))
     # The manifest keeps add_bos under "tokenizer", so that the settings read from it do not have it.
     recipe = spec.recipe(dataclasses.replace(record.config, add_bos=config.add_bos), choice, threads)
     return OpenInputs(recipe, units, choice)
 
 
-def _settings(root: Location, record: Record) -> tuple[PackConfig, tokenization.TokenizerSpec]:
+def _settings(root: Location, record: PackedDataset) -> tuple[PackConfig, tokenization.TokenizerSpec]:
     """The settings with their paths, as this machine keeps them, and the tokenizer of today."""
     options = set(RunOptions.__dataclass_fields__)
     try:
@@ -106,14 +106,14 @@ def _settings(root: Location, record: Record) -> tuple[PackConfig, tokenization.
         config = PackConfig(**{name: value for name, value in kept.items() if name not in options})
     except UsageError as error:
         raise UsageError(f"--deep needs the settings of the run: {error.message}", "leave out --deep") from None
-    path = Output(root).last_run().get("tokenizer_path")
+    path = Output(root).state.last_run().get("tokenizer_path")
     if isinstance(path, str) and os.path.isfile(path) and config.tokenizer != record.tokenizer.name:
         place = os.path.dirname(path) if os.path.basename(path) == "tokenizer.json" else path
         config = dataclasses.replace(config, tokenizer=place)
     return config, tokenization.find_tokenizer(config, allow_network=False)
 
 
-def _tokenizer_problem(record: Record, tokenizer: tokenization.TokenizerSpec) -> str | None:
+def _tokenizer_problem(record: PackedDataset, tokenizer: tokenization.TokenizerSpec) -> str | None:
     now = tokenizer.identity()
     for name, then in record.manifest["tokenizer"].items():
         if now.get(name) != then:
@@ -122,7 +122,7 @@ def _tokenizer_problem(record: Record, tokenizer: tokenization.TokenizerSpec) ->
     return None
 
 
-def _remembered(root: Location, record: Record) -> list[str]:
+def _remembered(root: Location, record: PackedDataset) -> list[str]:
     """Where the inputs were when they were packed."""
     known = [path_of(each) for each in remembered_inputs(root, record.manifest)]
     paths = [path for path in known if path is not None]
@@ -134,7 +134,7 @@ def _remembered(root: Location, record: Record) -> list[str]:
     return paths
 
 
-def _sources_problem(record: Record, sources: Sequence[readers.Source]) -> str | None:
+def _sources_problem(record: PackedDataset, sources: Sequence[readers.Source]) -> str | None:
     then = record.manifest["inputs"]
     if len(then) != len(sources):
         return f"the inputs are {len(sources)} files, and were {len(then)}"

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from packcli import readers
 from packcli.config.choices import is_own_strategy
-from packcli.dataset import MERGED, SHARD_NAME, Problem, Record, read_record, read_shard, run_schema, splits_of
+from packcli.dataset import MERGED, PackedDataset, Problem, ShardEntry, read_shard, run_schema, splits_of
 from packcli.errors import MismatchError, PackcliError, StorageError, UsageError, unknown_name
-from packcli.packing import Assembler, Layout, Lists, PackBatch, Plan, Segments, Sources
+from packcli.packing import Assembler, Lists, PackBatch, Plan, RowLayout, Segments, Sources
 from packcli.pipeline import Job, pin_strategy, run_unit
 from packcli.storage import Location, locate
 from packcli.storage.files import file_sha256
@@ -89,12 +89,12 @@ def restore(
         The row, even where the stored one is damaged or lost; `problems` says so, and which columns differ.
 
     Raises:
-        OutputError, StorageError: no manifest, or a damaged one.
+        OutputError: no manifest, or a damaged one.
         UsageError: no such row; nobody knows where the inputs are; code that was not named; what was merged, again.
         MismatchError: the inputs, the tokenizer or the strategy are not those of the run.
     """
     root = locate(directory)
-    record = read_record(root)
+    record = PackedDataset(root)
     entry, index, row = _find(record, split, row)
     schema = run_schema(record.config, record.tokenizer)
     restored = Restored()
@@ -124,7 +124,7 @@ def restore(
     return restored
 
 
-def _find(record: Record, split: str, row: int) -> tuple[dict[str, Any], int, int]:
+def _find(record: PackedDataset, split: str, row: int) -> tuple[ShardEntry, int, int]:
     """The shard that holds a row, as the manifest lists it; the row inside the shard, and inside the split."""
     if split not in splits_of(record.config):
         raise unknown_name("split", split, splits_of(record.config))
@@ -136,14 +136,12 @@ def _find(record: Record, split: str, row: int) -> tuple[dict[str, Any], int, in
     index = wanted
     for entry in shards:
         if index < entry["num_rows"]:
-            if not SHARD_NAME.fullmatch(entry["file"]):
-                raise StorageError(f"the manifest names the shard {entry['file']!r}, which is none of packcli")
             return entry, index, wanted
         index -= entry["num_rows"]
     raise AssertionError("the row is in a shard")
 
 
-def _stored(root: Location, entry: dict[str, Any], index: int, schema: Any) -> tuple[Columns | None, str | None]:
+def _stored(root: Location, entry: ShardEntry, index: int, schema: Any) -> tuple[Columns | None, str | None]:
     """A row of a shard whose sha256 holds; None and what is wrong with the shard when it does not."""
     try:
         sha256, _ = file_sha256(root / entry["file"])
@@ -177,7 +175,7 @@ def _columns(batch: PackBatch, at: int) -> Columns:
     return columns
 
 
-def _own_strategy(record: Record, strategy: str | None) -> tuple[str, str] | None:
+def _own_strategy(record: PackedDataset, strategy: str | None) -> tuple[str, str] | None:
     """Where the code of the run's strategy is, and its sha256; None for a built-in one.
 
     Raises:
@@ -202,7 +200,7 @@ def _own_strategy(record: Record, strategy: str | None) -> tuple[str, str] | Non
     return str(pin_strategy(dataclasses.replace(config, strategy=strategy)).strategy), sha256
 
 
-def _assembled(opened: OpenInputs, record: Record, entry: dict[str, Any], stored: Columns) -> Columns:
+def _assembled(opened: OpenInputs, record: PackedDataset, entry: ShardEntry, stored: Columns) -> Columns:
     """The row from the documents that its sources name, which alone are read."""
     recipe, config = opened.recipe, record.config
     source, row, start, end = stored["sources"]
@@ -230,14 +228,14 @@ def _assembled(opened: OpenInputs, record: Record, entry: dict[str, Any], stored
     segments = Segments(end - start, (docs, start.astype(np.int64)))
     order, pack_offsets = np.arange(len(segments)), np.array([0, len(segments)])
     plan = Plan(config.max_len, segments, order, pack_offsets, lower_bound=1, found_by="sources")
-    layout = Layout(
+    layout = RowLayout(
         columns=config.written_columns, pad_id=recipe.tokenizer.pad_id, isolate=config.isolate, ragged=config.ragged
     )
     return _columns(Assembler(plan, batch.ids, batch.offsets, origin, layout, batch.loss).rows(0, 1), 0)
 
 
 def _replayed(
-    opened: OpenInputs, record: Record, own: tuple[str, str] | None, entry: dict[str, Any], index: int
+    opened: OpenInputs, record: PackedDataset, own: tuple[str, str] | None, entry: ShardEntry, index: int
 ) -> Columns:
     """The row from its unit, of which only the part that holds it is packed again."""
     recipe = opened.recipe
@@ -279,11 +277,11 @@ def _silent(event: object) -> None:
     """Takes the events of a unit."""
 
 
-def _split_of(record: Record, entry: dict[str, Any]) -> str:
+def _split_of(record: PackedDataset, entry: ShardEntry) -> str:
     return next(str(split) for split, shards in record.manifest["splits"].items() if entry in shards)
 
 
-def _refuse_changed(opened: OpenInputs, record: Record, entry: dict[str, Any]) -> None:
+def _refuse_changed(opened: OpenInputs, record: PackedDataset, entry: ShardEntry) -> None:
     """Raises MismatchError when the rows of the part are not those that were packed. Reads all of them."""
     config, recipe = record.config, opened.recipe
     digests: list[str] = []
@@ -295,7 +293,7 @@ def _refuse_changed(opened: OpenInputs, record: Record, entry: dict[str, Any]) -
     _refuse_other(record, entry, digests[entry["part"]] if entry["part"] < len(digests) else None)
 
 
-def _refuse_other(record: Record, entry: dict[str, Any], digest: str | None) -> None:
+def _refuse_other(record: PackedDataset, entry: ShardEntry, digest: str | None) -> None:
     """Raises MismatchError when a part of this digest is not the one that the manifest knows."""
     place = entry["unit"], entry["part"]
     then = next(each["input_xxh3"] for each in record.manifest["parts"] if (each["unit"], each["part"]) == place)

@@ -101,10 +101,10 @@ def verify(
     verdict = Verdict(output)
     _check(verdict, output)
     if (deep or against) and verdict.is_sound:
-        found = check_inputs(output, sample=sample, against=against, tokenizer_engine=tokenizer_engine, warn=warn)
-        verdict.problems += found.problems
-        verdict.num_documents_compared = found.num_documents
-        verdict.absent = found.absent
+        compared = check_inputs(output, sample=sample, against=against, tokenizer_engine=tokenizer_engine, warn=warn)
+        verdict.problems += compared.problems
+        verdict.num_documents_compared = compared.num_documents
+        verdict.absent = compared.absent
     elif deep or against:
         warn("the inputs were not compared: the output is not sound")
     if same_as is not None:

@@ -158,7 +158,7 @@ def test_inspect_gives_packs_as_values(packed):
     assert packs.as_dict() == told("inspect", packed.output, "--random", 3, "--seed", 5, "--json")
     assert len(packs) == 3
     first = packs[0]
-    assert first.text == "".join(span.text for each in first.segments for span in each.runs)
+    assert first.text == "".join(span.text for each in first.segments for span in each.spans)
     assert sum(each.num_tokens for each in first.segments) == len(first.row.ids) == 256
     assert first.num_padding == sum(each.num_tokens for each in first.segments if each.piece.is_padding)
     assert "<script>" not in packs._repr_html_()

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from packcli.config.choices import COLUMNS
-from packcli.packing import Assembler, Layout, Origin, make_plan
+from packcli.packing import Assembler, Origin, RowLayout, make_plan
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
             seconds = time.process_time() - began
             speeds = []
             for columns in (("input_ids",), COLUMNS):
-                layout = Layout(columns=columns, pad_id=0, isolate=True, ragged=len(columns) == 1)
+                layout = RowLayout(columns=columns, pad_id=0, isolate=True, ragged=len(columns) == 1)
                 assembler = Assembler(plan, ids, ends - lengths, origin, layout)
                 best = float("inf")
                 for _ in range(5):

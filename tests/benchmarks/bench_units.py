@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from packcli.dataset import ShardInfo, Sidecar, Stats, histogram, measure_layouts
+from packcli.dataset import ShardInfo, Sidecar, Stats, histogram, measure_baselines
 from packcli.dataset.fingerprint import sealed_bytes
 
 MAX_LEN = 2048
@@ -63,7 +63,7 @@ def made_up_stats(num_lengths: int) -> Stats:
         packs_by_documents={int(count // num_packs): num_packs},
         plans_by_planner={"concat": 1},
         by_source={0: {"num_documents": count, "num_tokens_in": tokens - count}},
-        layouts=measure_layouts(lengths, MAX_LEN),
+        layouts=measure_baselines(lengths, MAX_LEN),
         by_split={"train": {"num_documents": count, "num_packs": num_packs, "num_tokens_packed": tokens}},
     )
 

@@ -8,8 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from packcli.config.choices import COLUMNS, IGNORE
-from packcli.dataset.checks.invariants import Pieces, Rules, check_documents, check_rows
-from packcli.packing import Assembler, Layout, Lists, Origin, PackBatch, Sources, make_plan
+from packcli.dataset.checks.invariants import Rules, SourceSegments, check_documents, check_rows
+from packcli.packing import Assembler, Lists, Origin, PackBatch, RowLayout, Sources, make_plan
 
 VOCAB, PAD, EOS = 50, 1, 0
 
@@ -58,9 +58,9 @@ def test_the_example_by_hand():
     checked = check_rows(example(), RULES)
     assert (checked.broken, checked.num_rows, checked.num_tokens) == ([], 1, 5)
     assert checked.per_row.tolist() == [2]
-    assert checked.pieces.row.tolist() == [7, 2]
-    assert checked.pieces.first_id.tolist() == [10, 12]
-    assert checked.pieces.last_id.tolist() == [0, 0]
+    assert checked.segments.row.tolist() == [7, 2]
+    assert checked.segments.first_id.tolist() == [10, 12]
+    assert checked.segments.last_id.tolist() == [0, 0]
 
 
 WRONG = {
@@ -183,7 +183,7 @@ def packed(lengths, *, strategy, isolate, max_len=12, columns=COLUMNS, ragged=Fa
     ids[offsets[1:] - 1] = EOS
     plan = make_plan(lengths, max_len, strategy=strategy)
     origin = Origin(np.zeros(len(lengths), dtype=np.int32), np.arange(len(lengths)))
-    layout = Layout(columns=columns, pad_id=PAD, isolate=isolate, ragged=ragged)
+    layout = RowLayout(columns=columns, pad_id=PAD, isolate=isolate, ragged=ragged)
     rules = dataclasses.replace(RULES, max_len=max_len, isolate=isolate, ragged=ragged)
     return list(Assembler(plan, ids, offsets[:-1], origin, layout).batches()), rules
 
@@ -202,10 +202,12 @@ def test_what_assemble_makes_is_right(plan):
     found = [check_rows(batch, rules) for batch in batches]
     assert [each.broken for each in found] == [[]] * len(batches)
     assert sum(each.num_tokens for each in found) == sum(lengths)
-    table, wrong = check_documents(Pieces.joined([each.pieces for each in found]), bos_id=None, eos_id=EOS, cut_at=None)
+    table, wrong = check_documents(
+        SourceSegments.joined([each.segments for each in found]), bos_id=None, eos_id=EOS, cut_at=None
+    )
     assert list(wrong) == []
     assert table.length.tolist() == lengths
-    assert table.num_pieces.sum() == sum(len(each.pieces.row) for each in found)
+    assert table.num_segments.sum() == sum(len(each.segments.row) for each in found)
 
 
 @given(
@@ -249,18 +251,18 @@ def test_a_change_is_found_exactly_where_the_twin_finds_one(plan, masked, data):
 # --- documents ---
 
 
-def pieces(*entries, first=5, last=EOS):
+def segments(*entries, first=5, last=EOS):
     source, row, start, end = np.array(entries, dtype=np.int64).reshape(-1, 4).T
     ids = np.full(len(row), first, dtype=np.int32), np.full(len(row), last, dtype=np.int32)
-    return Pieces(source, row, start, end, *ids)
+    return SourceSegments(source, row, start, end, *ids)
 
 
 def wrong_documents(*entries, bos_id=None, eos_id=EOS, cut_at=None, **ids):
-    return list(check_documents(pieces(*entries, **ids), bos_id=bos_id, eos_id=eos_id, cut_at=cut_at)[1])
+    return list(check_documents(segments(*entries, **ids), bos_id=bos_id, eos_id=eos_id, cut_at=cut_at)[1])
 
 
 def test_documents_by_hand():
-    """Twice, missing at the beginning, missing inside, overlapping; and the order of the pieces says nothing."""
+    """Twice, missing at the beginning, missing inside, overlapping; and the order of the segments says nothing."""
     assert wrong_documents((0, 1, 8, 10), (0, 2, 0, 4), (0, 1, 0, 8)) == []
     assert wrong_documents((0, 1, 0, 4), (1, 1, 0, 4)) == []
     assert wrong_documents((0, 1, 0, 4), (0, 1, 0, 4)) == [

@@ -1,28 +1,35 @@
 """The manifest is streamed, and sidecars are read one by one: the same bytes and sums as when all was held at once."""
 
+import copy
 import dataclasses
 import hashlib
 import json
 
 import pytest
+from helpers import SAMPLE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import packcli
 from packcli import readers
+from packcli.config import PackConfig
 from packcli.dataset import (
     ManifestWriter,
     Output,
+    PackedDataset,
     ShardInfo,
     Sidecar,
     Stats,
     manifest,
+    read_head,
     read_manifest,
     read_unit,
     write_index,
 )
-from packcli.dataset.fingerprint import is_sealed, sealed_bytes
-from packcli.dataset.manifest import list_shards
+from packcli.dataset.fingerprint import fingerprint, is_sealed, sealed_bytes
+from packcli.dataset.manifest import RECORD_KEYS, SettingsEntry, list_shards
 from packcli.dataset.sidecar import parse_sidecar
+from packcli.errors import OutputError
 from packcli.pipeline import prepare
 from packcli.pipeline.finish import collect
 from packcli.pipeline.prepare import cut_units
@@ -162,16 +169,102 @@ def test_the_streamed_index_is_json_as_before(tmp_path, num_files):
     assert (tmp_path / "state.json").read_bytes() == (tmp_path / "expected.json").read_bytes()
 
 
-def test_the_head_of_a_manifest_is_read_without_its_lists(tmp_path):
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory, tokenizer_dir):
+    """A packed directory, and its manifest."""
+    out = tmp_path_factory.mktemp("manifest") / "out"
+    packcli.pack(str(SAMPLE), out, max_len=256, workers=1, tokenizer=str(tokenizer_dir), split_on='\n "splits": ')
+    return out, json.loads((out / "manifest.json").read_bytes())
+
+
+def test_the_head_of_a_manifest_is_read_without_its_lists(tmp_path, packed):
     """`packcli stats` of a million shards would hold them all."""
-    run = {"format_version": 3, "config": {"a": '\n "splits": '}, "text": {}, "num_units": 1}
-    raw = sealed_bytes({**run, "splits": {"train": [{"file": "x"}]}, "parts": [], "files": {}})
-    value = json.loads(raw)
+    out, value = packed
+    raw = (out / "manifest.json").read_bytes()
+    head = {name: value[name] for name in value if name not in ("splits", "parts", "files", "sha256")}
+    assert read_head(out) == head
+    assert read_manifest(out) == value
+    lists = raw.index(b'\n "splits": {')
+    (tmp_path / "manifest.json").write_bytes(raw[:lists] + b'\n "splits": damaged')
+    assert read_head(tmp_path) == head
+    (tmp_path / "manifest.json").write_text(json.dumps(value))  # not as we write it: read whole
+    with pytest.raises(OutputError, match="not as it was written"):
+        read_head(tmp_path)
+
+
+def forged(value):
+    """The bytes of a manifest that fits itself: fingerprint and seal are right for what it says."""
+    value = {name: each for name, each in value.items() if name != "sha256"}
+    value["fingerprint"] = fingerprint({name: value[name] for name in value if name not in RECORD_KEYS})
+    return sealed_bytes(value)
+
+
+def places(value, at=()):
+    """Where every value stands; of a list the first only."""
+    yield at
+    for key in value if isinstance(value, dict) else range(min(len(value), 1)) if isinstance(value, list) else ():
+        yield from places(value[key], (*at, key))
+
+
+FREE = {("sha256",), ("fingerprint",), ("text", "fields", 0)}
+"""What is right for whatever it says: of the first two `forged` makes the values."""
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, "x", -1, 2**63, 10**400, 1.5, [], {}, True, "\x1b[31m\u202e", "../../etc/passwd", [[]], "missing"]
+)
+def test_a_manifest_of_wrong_types_is_one_error(tmp_path, packed, wrong):
+    """Whoever reads an output from elsewhere must get a message, with the file and the key, and no traceback."""
+    _, value = packed
+    path = tmp_path / "manifest.json"
+    messages = []
+    for place in [each for each in places(value) if each and each not in FREE]:
+        changed = copy.deepcopy(value)
+        inner = changed
+        for key in place[:-1]:
+            inner = inner[key]
+        if wrong == "missing":
+            del inner[place[-1]]
+        else:
+            inner[place[-1]] = wrong
+        path.write_bytes(forged(changed))
+        for read in (read_manifest, read_head, PackedDataset):
+            try:
+                read(tmp_path)
+            except OutputError as error:
+                messages.append((place[0], error.message))
+    assert len(messages) > 60
+    for key, message in messages:
+        assert message.startswith(f"{path} "), message
+        assert message.isprintable()
+        assert str(key).replace("_", " ") in message or str(key) in message, (key, message)
+
+
+NO_MANIFESTS = [b"", b"{", b"[]", b"null", b"[" * 100_000, b"\xff\xfe{}", b'{"a": 1' + b"0" * 9000 + b"}"]
+
+
+@pytest.mark.parametrize("raw", NO_MANIFESTS, ids=range(len(NO_MANIFESTS)))
+def test_what_is_no_manifest_is_one_error(tmp_path, raw):
     (tmp_path / "manifest.json").write_bytes(raw)
-    assert read_manifest(tmp_path, head=True) == run
-    assert read_manifest(tmp_path) == value
-    (tmp_path / "manifest.json").write_text(json.dumps(value))  # written by another: read whole
-    assert read_manifest(tmp_path, head=True) == value
+    for read in (read_manifest, read_head, PackedDataset):
+        with pytest.raises(OutputError, match=r"manifest\.json (is damaged|has format version)"):
+            read(tmp_path)
+
+
+def test_no_flipped_byte_of_a_manifest_passes(tmp_path, packed):
+    raw = (packed[0] / "manifest.json").read_bytes()
+    for place in range(0, len(raw), 7):
+        (tmp_path / "manifest.json").write_bytes(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :])
+        with pytest.raises(OutputError, match=r"manifest\.json "):
+            read_manifest(tmp_path)
+
+
+def test_the_manifest_names_every_setting(packed):
+    """A new setting that the type of the manifest lacks would go unchecked."""
+    resolved = "tokenizer eos_token pad_token text_field text_template format field add_eos add_bos chat_template date"
+    left_out = {*resolved.split(), "mix", "tokens", "strategy_sha256"}
+    settings = {each.name for each in dataclasses.fields(PackConfig)} - left_out
+    assert set(packed[1]["config"]) == set(SettingsEntry.__annotations__) == settings | {"ragged"}
 
 
 def test_files_are_cut_in_processes_as_they_are_in_one(tmp_path, monkeypatch):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from packcli import errors
-from packcli.dataset.rows import make_rows
-from packcli.packing import Lists, Sources
+from packcli.dataset.rows import join_batches, make_rows
+from packcli.packing import Lists, PackBatch, Sources
 
 L, PAD = 8, 1
 DOCS = [[[10, 11, 12], [20, 21]], [[30, 31, 32, 33, 34, 35, 36, 37]], [[40]]]
@@ -39,9 +39,10 @@ def column(name, ragged):
     return Sources(numbers.astype(np.int32), numbers, np.zeros_like(ends), ends, offsets)
 
 
-def rows(names, *, ragged=False, isolate=True):
+def rows(names, *, ragged=False, isolate=True, needs_segments=True):
     given = {name: column(name, ragged) if name in names else None for name in ("labels", *BOUNDS)}
-    return make_rows(column("input_ids", ragged), **given, max_len=L, pad_id=PAD, isolate=isolate, ragged=ragged)
+    batch = PackBatch(len(DOCS), column("input_ids", ragged), **given)
+    return make_rows(batch, max_len=L, pad_id=PAD, isolate=isolate, ragged=ragged, needs_segments=needs_segments)
 
 
 BOUNDS = ("position_ids", "seq_lengths", "sources")
@@ -70,7 +71,6 @@ def test_every_set_of_columns_gives_the_same(names, ragged, labels):
         [-100] * 8,
     ]
     assert [each.tolist() for each in found.seq_lengths] == [[3, 2, 3, 8, 1, 7], [0, 3, 4, 6]]
-    assert not found.has_mask
 
 
 def test_the_classic_stream_is_one_run_a_row():
@@ -79,16 +79,23 @@ def test_the_classic_stream_is_one_run_a_row():
     assert found.position_ids[0].tolist() == list(range(8))
     assert found.segment_ids[0].tolist() == [1, 1, 1, 1, 1, 0, 0, 0]
     assert found.targets[0].tolist() == [11, 12, 20, 21, -100, -100, -100, -100]
-    assert found.pieces.length.tolist() == [3, 2, 8, 1]
+    assert found.segments.length.tolist() == [3, 2, 8, 1]
     assert rows(set(), isolate=False, ragged=True).num_real.tolist() == [5, 8, 1]
-
-
-def test_a_mask_is_seen_and_its_absence_too():
-    found = rows({"labels", "sources"})
-    found.labels[0, 1] = -100
-    assert found.has_mask
 
 
 def test_rows_without_boundaries_are_refused():
     with pytest.raises(errors.UsageError, match="no column tells where documents end"):
         rows({"labels"})
+    assert rows({"labels"}, needs_segments=False).segments.length.tolist() == [5, 8, 1]
+
+
+def test_batches_of_a_shard_are_joined():
+    """Documents of a shard are put together from all of its batches."""
+    batch = PackBatch(len(DOCS), *(column(name, True) for name in ("input_ids", "labels", *BOUNDS)))
+    joined = join_batches([batch, batch])
+    given = {"max_len": L, "pad_id": PAD, "isolate": True, "ragged": True}
+    one, both = make_rows(batch, **given), make_rows(joined, **given)
+    for name in ("input_ids", "labels", "position_ids", "segment_ids"):
+        assert getattr(both, name).tolist() == getattr(one, name).tolist() * 2
+    assert both.sources.end.tolist() == one.sources.end.tolist() * 2
+    assert join_batches([batch]) is batch

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from packcli.config.choices import COLUMNS, IGNORE
-from packcli.packing import Assembler, Layout, Lists, Origin, assemble, make_plan, rows_per_batch
+from packcli.packing import Assembler, Lists, Origin, RowLayout, assemble, make_plan, rows_per_batch
 from packcli.packing.strategies import STRATEGIES
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=80)
@@ -16,7 +16,7 @@ PAD = 99
 
 
 def layout(**changes):
-    return Layout(**{"columns": COLUMNS, "pad_id": PAD, "isolate": True, "ragged": False, **changes})
+    return RowLayout(**{"columns": COLUMNS, "pad_id": PAD, "isolate": True, "ragged": False, **changes})
 
 
 def int64(values):

@@ -149,12 +149,12 @@ def test_whole_documents_take_no_memory_but_their_lengths():
     """100 M documents must fit: where every segment is a document, doc and start are not stored, lengths not copied."""
     lengths = np.array([3, 4, 1], dtype=np.int32)
     segments = split_documents(kept_lengths(lengths, 4, "split"), 4)
-    assert segments.pieces is None
+    assert segments.places is None
     assert segments.length is lengths
     assert rows(segments) == [(0, 0, 3), (1, 0, 4), (2, 0, 1)]
     assert (segments.doc.dtype, segments.start.dtype) == (np.int64, np.int64)
     for others in ([3, 5, 1], [3, 0, 1]):  # one is cut, one is empty
-        assert split_documents(array(others), 4).pieces is not None
+        assert split_documents(array(others), 4).places is not None
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import packcli
 from packcli import cli
-from packcli.dataset import Contents, Output, read_manifest, read_report
+from packcli.dataset import Output, PackedDataset, read_manifest, read_report
 from packcli.dataset.fingerprint import sealed_bytes
 from packcli.errors import LockedError, MismatchError, NoInputError, OutputError, StorageError, UsageError
 from packcli.report import recount
@@ -60,11 +60,11 @@ def packed(tmp_path_factory, tokenizer):
 
 
 def segments(root, split="train"):
-    """(name of the input by the manifest, its index, row, start, end) of every segment, as Contents reads them."""
-    contents = Contents(root)
-    names = [each["name"] for each in contents.manifest["inputs"]]
+    """(name of the input by the manifest, its index, row, start, end) of every segment, as PackedDataset reads them."""
+    packed = PackedDataset(root)
+    names = [each["name"] for each in packed.manifest["inputs"]]
     out = []
-    for _, batches in contents.shards(split):
+    for _, batches in packed.shards(split):
         for batch in batches:
             found = batch.sources
             columns = (found.source, found.row, found.start, found.end)
@@ -331,7 +331,7 @@ def test_a_merged_output_is_not_packed_over(tmp_path, packed, tokenizer):
     (tmp_path / "mine" / "file").touch()
     with pytest.raises(OutputError, match="nothing in it was touched"):
         packcli.merge(packed, tmp_path / "mine", overwrite=True)
-    with Output(out).locked(), pytest.raises(LockedError):
+    with Output(out).lock.held(), pytest.raises(LockedError):
         packcli.merge(packed, out)
 
 

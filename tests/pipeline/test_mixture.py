@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import packcli
 from packcli import cli, readers
 from packcli.config import PackConfig, read_toml
-from packcli.dataset import Contents, Output, read_report
+from packcli.dataset import Output, PackedDataset, read_report
 from packcli.errors import BadRowError, MismatchError, NoInputError, UsageError
 from packcli.pipeline import mixture
 from packcli.pipeline.mixture import num_tokens
@@ -104,7 +104,7 @@ def test_every_shard_holds_the_mixture(tmp_path, made):
     assert len(shares) > 4
     assert report.manifest["num_units"] > 2
     assert max(abs(share - 0.25) for share in shares) < 0.06
-    rows = Contents(tmp_path / "out")
+    rows = PackedDataset(tmp_path / "out")
     for _, batches in rows.shards("train"):  # and within a shard documents of both meet
         batch = next(batches)
         halves = np.array_split(batch.sources.source > 0, 2)
@@ -133,14 +133,12 @@ def test_whatever_reads_a_mixture_is_right(tmp_path, made):
 def test_a_document_too_often_is_found(tmp_path, made):
     """A mixture that repeats may not hide that a row was packed once more than it says."""
     out = made(tmp_path / "out", tokens=60_000).output
-    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-    manifest["mix"]["components"][1]["epochs"] -= 1
-    from packcli.dataset import Record, check_files
     from packcli.dataset.checks.rows import check_shards
 
-    record, _ = check_files(out)
-    record = Record(manifest, record.config, record.tokenizer, record.sidecars)
-    assert any("times in the mixture" in each.what for each in check_shards(out, record).problems)
+    packed = PackedDataset(out)
+    assert check_shards(out, packed).problems == []
+    packed.manifest["mix"]["components"][1]["epochs"] -= 1
+    assert any("times in the mixture" in each.what for each in check_shards(out, packed).problems)
 
 
 def test_the_same_bytes_for_any_workers_and_after_any_stop(tmp_path, made, monkeypatch):

@@ -285,7 +285,7 @@ def test_overwrite_leaves_what_packcli_did_not_write(tmp_path):
 
 
 def test_a_second_writer_is_refused(tmp_path):
-    with Output(tmp_path / "out").locked(), pytest.raises(errors.LockedError):
+    with Output(tmp_path / "out").lock.held(), pytest.raises(errors.LockedError):
         pack(tmp_path / "out")
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import packcli
 from packcli import cli
 from packcli.cli.views.packs import show_pack
-from packcli.dataset import Contents
+from packcli.dataset import PackedDataset
 from packcli.errors import printable
 from packcli.report import Inspector, read_packs
 
@@ -50,28 +50,28 @@ def test_rows_say_the_same_whatever_columns_they_have(tmp_path, tokenizer_dir, c
     settings = {"strategy": "next-fit", "max_len": 1024, "isolate": isolate}
     pack(tmp_path / "all", tokenizer_dir, **settings)
     pack(tmp_path / "some", tokenizer_dir, columns=columns, **settings)
-    whole, some = Contents(tmp_path / "all"), Contents(tmp_path / "some")
-    assert whole.splits == some.splits
+    whole, some = PackedDataset(tmp_path / "all"), PackedDataset(tmp_path / "some")
+    assert whole.num_rows == some.num_rows
     knows_boundaries = columns not in ("input_ids", "input_ids,labels")
-    for index in range(whole.splits["train"]):
+    for index in range(whole.num_rows["train"]):
         one, other = whole.row("train", index), some.row("train", index)
-        num_real = sum(piece.end - piece.begin for piece in one.pieces if not piece.is_padding)
+        num_real = sum(each.end - each.begin for each in one.segments if not each.is_padding)
         assert one.ids[:num_real].tolist() == other.ids[:num_real].tolist()
-        assert num_real == sum(piece.end - piece.begin for piece in other.pieces if not piece.is_padding)
+        assert num_real == sum(each.end - each.begin for each in other.segments if not each.is_padding)
         if knows_boundaries or "labels" in columns:
             assert one.labels[:num_real].tolist() == other.labels[:num_real].tolist()
         if knows_boundaries:
             assert one.positions[:num_real].tolist() == other.positions[:num_real].tolist()
             if isolate:
-                pieces = [(piece.begin, piece.end) for piece in other.pieces if not piece.is_padding]
-                assert pieces == [(piece.begin, piece.end) for piece in one.pieces if not piece.is_padding]
+                segments = [(each.begin, each.end) for each in other.segments if not each.is_padding]
+                assert segments == [(each.begin, each.end) for each in one.segments if not each.is_padding]
 
 
 def test_every_row_can_be_asked_for(packed):
     inspector = Inspector(packed)
-    for split, total in inspector.contents.splits.items():
+    for split, total in inspector.packed.num_rows.items():
         rows = [
-            row for _, first, batch in inspector.contents.batches(split) for row in range(first, first + batch.num_rows)
+            row for _, first, batch in inspector.packed.batches(split) for row in range(first, first + batch.num_rows)
         ]
         assert rows == list(range(total))
         one, other = inspector.at(split, -1), inspector.at(split, total - 1)
@@ -86,16 +86,15 @@ def test_every_row_can_be_asked_for(packed):
 def test_text_is_that_of_the_documents(packed, texts):
     inspector = Inspector(packed)
     seen = 0
-    for split in inspector.contents.splits:
-        for file, first, batch in inspector.contents.batches(split):
-            for number in range(batch.num_rows):
-                row = inspector.contents.take(split, file, first, batch, number)
+    for split in inspector.packed.num_rows:
+        for file, first, batch in inspector.packed.batches(split):
+            for row in inspector.packed.pick(split, file, first, batch):
                 for each in inspector.show(row):
-                    if each.piece.is_padding:
+                    if each.segment.is_padding:
                         continue
-                    shown = "".join(run.text for run in each.runs).removesuffix("<|endoftext|>")
-                    assert "\ufffd" in shown or shown in texts[each.piece.row]
-                    assert [run.has_loss for run in each.runs] == [False, True][: len(each.runs)]
+                    shown = "".join(span.text for span in each.spans).removesuffix("<|endoftext|>")
+                    assert "\ufffd" in shown or shown in texts[each.segment.row]
+                    assert [span.has_loss for span in each.spans] == [False, True][: len(each.spans)]
                     assert each.origin == "docs.jsonl"
                     assert each.restarts
                     seen += 1
@@ -147,7 +146,7 @@ def test_colours_and_marks_tell_the_same(packed):
     show_pack(Console(file=plain, width=80, color_system=None), row)
     show_pack(Console(file=coloured, width=80, force_terminal=True, color_system="256", no_color=False), row)
     assert "\x1b" not in plain.getvalue()
-    assert plain.getvalue().count("\u27ea") == sum(not piece.is_padding for piece in row.row.pieces) + 1
+    assert plain.getvalue().count("\u27ea") == sum(not piece.is_padding for piece in row.row.segments) + 1
     assert "\u27ea" not in coloured.getvalue()
     for style in ("\x1b[2;3", "\x1b[36m", "\x1b[32m"):  # dim, and two colours in turn
         assert style in coloured.getvalue()
@@ -169,14 +168,14 @@ def test_masked_tokens_show_in_the_middle_of_a_segment(tmp_path, tokenizer_dir):
     ]
     changed = table.set_column(1, schema.field("labels"), pa.array(labels, schema.field("labels").type)).cast(schema)
     before = Inspector(tmp_path / "out")
-    whole = ["".join(run.text for run in each.runs) for each in before.show(before.at("train", 0))]
+    whole = ["".join(span.text for span in each.spans) for each in before.show(before.at("train", 0))]
     with pa.OSFile(str(shard), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
         writer.write_table(changed)
     inspector = Inspector(tmp_path / "out")
     row = inspector.at("train", 0)
     shown = inspector.show(row)
-    assert ["".join(run.text for run in each.runs) for each in shown] == whole
-    runs = [(run.has_loss, run.num_tokens) for run in shown[0].runs]
+    assert ["".join(span.text for span in each.spans) for each in shown] == whole
+    runs = [(each.has_loss, each.num_tokens) for each in shown[0].spans]
     assert runs[:3] == [(False, 1), (True, 19), (False, 20)]
     assert row.num_loss == sum(label != -100 for label in labels[0])
 

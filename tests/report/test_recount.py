@@ -1,7 +1,6 @@
 """Every figure of a report equals a recount from raw rows and documents, by code that shares nothing with packcli."""
 
 import json
-import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +12,8 @@ from typer.testing import CliRunner
 
 import packcli
 from packcli import cli
-from packcli.dataset import Stats, measure_layouts, read_report
-from packcli.dataset.derived import LAYOUTS
+from packcli.dataset import Stats, measure_baselines
+from packcli.dataset.derived import BASELINES
 from packcli.packing.strategies import STRATEGIES
 from packcli.report import recount
 from packcli.report.recount import COUNTED
@@ -163,32 +162,23 @@ def test_a_damaged_shard_is_an_error_with_its_name(tmp_path, tokenizer_dir):
     assert shard.name in result.stderr
 
 
-def test_outputs_from_before_layouts_are_shown(tmp_path, tokenizer_dir):
-    pack(tmp_path / "out", tokenizer_dir)
-    path = tmp_path / "out" / "stats.json"
-    content = json.loads(path.read_bytes())
-    del content["totals"]["layouts"]
-    path.write_text(json.dumps(content))
-    shutil.rmtree(tmp_path / "out" / "units")
-    report = read_report(tmp_path / "out")
-    assert list(report.derived["layouts"]) == ["packed", "padded"]
-    assert not recount(report).differences
-
-
 def test_layouts_by_hand():
     """The example of the module: rows of 3, 9, 4, 1 tokens."""
-    found = measure_layouts(np.array([3, 9, 4, 1]), 10)
-    assert set(found) == set(LAYOUTS)
-    assert all(found[name] == {"num_positions": 36, "sum_squared_rows": 324} for name in LAYOUTS)
-    many = measure_layouts(np.array([3, 9, 4, 1, 2, 2, 2, 2, 25, 0, 5]), 10)
+    found = measure_baselines(np.array([3, 9, 4, 1]), 10)
+    assert set(found) == set(BASELINES)
+    assert all(found[name] == {"num_positions": 36, "sum_squared_rows": 324} for name in BASELINES)
+    many = measure_baselines(np.array([3, 9, 4, 1, 2, 2, 2, 2, 25, 0, 5]), 10)
     # rows in order: 3 9 4 1 2 2 2 2 | 10 10 5 5; sorted: 1 2 2 2 2 3 4 5 | 5 9 10 10
     assert many["batch-8"] == {"num_positions": 8 * 9 + 4 * 10, "sum_squared_rows": 8 * 81 + 4 * 100}
     assert many["sorted-8"] == {"num_positions": 8 * 5 + 4 * 10, "sum_squared_rows": 8 * 25 + 4 * 100}
     assert many["batch-32"] == many["sorted-32"] == {"num_positions": 120, "sum_squared_rows": 1200}
-    assert measure_layouts(np.array([], dtype=np.int64), 10)["batch-8"] == {"num_positions": 0, "sum_squared_rows": 0}
+    assert measure_baselines(np.array([], dtype=np.int64), 10)["batch-8"] == {"num_positions": 0, "sum_squared_rows": 0}
 
 
 def test_layouts_add_up():
-    one, other = Stats(layouts=measure_layouts(np.array([3, 9]), 10)), Stats(layouts=measure_layouts(np.array([4]), 10))
+    one, other = (
+        Stats(layouts=measure_baselines(np.array([3, 9]), 10)),
+        Stats(layouts=measure_baselines(np.array([4]), 10)),
+    )
     assert (one + other).layouts["batch-8"] == {"num_positions": 22, "sum_squared_rows": 178}
     assert (Stats() + one).layouts == one.layouts

@@ -2,13 +2,13 @@
 
 import collections
 
-from packcli.dataset import Contents
+from packcli.dataset import PackedDataset
 
 
 def documents(root, splits=("train",)):
     """(source, row) -> tokens of it in all rows, and how many of its segments begin it."""
     tokens, copies = collections.Counter(), collections.Counter()
-    contents = Contents(root)
+    contents = PackedDataset(root)
     for split in splits:
         for _, batches in contents.shards(split):
             for batch in batches:

@@ -31,7 +31,7 @@ def rank_groups(output, tokenizer_dir):
     """What the verbs for ranks print."""
     told("units", "plan", SAMPLE, "-o", output, "--tokenizer", tokenizer_dir, "--json")
     ran = told("units", "run", output, "--rank", 0, "--world-size", 1, "--json")
-    with Output(output).beside(1, 2):
+    with Output(output).lock.join_as_rank(1, 2):
         status = told("units", "status", output, "--json")
     return [ran, status, status["ranks"][0]]
 

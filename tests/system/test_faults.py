@@ -107,12 +107,12 @@ def test_a_locked_output_is_refused_at_once_and_a_dead_owner_has_no_lock(tmp_pat
 
 def test_an_owner_that_nobody_can_read_is_no_other_error(tmp_path):
     output = Output(tmp_path)
-    with output.locked():
+    with output.lock.held():
         for text in ("", "[]", '{"pid": "x"}', "\udcff"):
             (tmp_path / ".packcli" / "owner.json").write_text(text, errors="surrogateescape")
             with pytest.raises(errors.LockedError, match="writes there now\n"):
-                output.refuse_locked()
-    output.refuse_locked()
+                output.lock.refuse()
+    output.lock.refuse()
 
 
 # --- another run ---

@@ -23,7 +23,7 @@ from packcli.pipeline import ranks
 from packcli.pipeline.ranks import status
 from packcli.pipeline.ranks.plan import read_plan
 from packcli.pipeline.ranks.run import _Share
-from packcli.storage import SILENCE_S, Heartbeat, heartbeats, look
+from packcli.storage import SILENCE_S, Heartbeat, heartbeats, read_heartbeat
 
 run = importlib.import_module("packcli.pipeline.ranks.run")
 
@@ -158,7 +158,7 @@ def test_finish_is_refused_while_a_rank_runs_and_while_units_are_left(planned):
     assert "units are not done" in result.output
     assert "packcli units run --rank 0 --world-size 1" in result.output
     ranks.run(planned, 0, 1, workers=1)
-    with Output(planned).beside(4, 16, state="running"):
+    with Output(planned).lock.join_as_rank(4, 16, state="running"):
         for verb in (("units", "finish", planned), ("units", "plan", SAMPLE, "-o", planned, "--overwrite")):
             result = told(*verb, code=5)
             assert "a rank still runs there: rank 4 of 16" in result.output
@@ -167,7 +167,7 @@ def test_finish_is_refused_while_a_rank_runs_and_while_units_are_left(planned):
 
 
 def test_a_rank_is_refused_beside_pack_plan_and_finish(planned):
-    with Output(planned).locked():
+    with Output(planned).lock.held():
         result = told("units", "run", planned, "--rank", 0, "--world-size", 2, code=5)
     assert "another packcli works there alone now" in result.output
     assert status(planned).ranks == []  # it never began
@@ -178,7 +178,7 @@ def test_a_living_rank_and_its_half_written_files_are_left_alone(planned, monkey
     mine = planned / ".data-00000-000.arrow.1.0123456789ab.tmp"
     mine.write_bytes(b"x")
     monkeypatch.setattr(run, "read_unit", lambda *arguments: 1 / 0)
-    with Output(planned).beside(1, 2, state="running"), pytest.raises(ZeroDivisionError):
+    with Output(planned).lock.join_as_rank(1, 2, state="running"), pytest.raises(ZeroDivisionError):
         ranks.run(planned, 0, 2)
     assert mine.exists()
     with pytest.raises(ZeroDivisionError):
@@ -317,18 +317,18 @@ def test_notes_tell_the_living_from_the_dead(tmp_path):
     """On this machine by the process, from another by silence; clocks of machines do not matter."""
     path = tmp_path / "note.json"
     with Heartbeat(path, {"rank": 1}) as note:
-        assert look(path, note.now).is_alive
+        assert read_heartbeat(path, note.now).is_alive
         (tmp_path / "other.json").write_text(json.dumps({**note.facts, "place": "elsewhere/b/c", "pid": 1}))
         made = (tmp_path / "other.json").stat().st_mtime
-        assert look(tmp_path / "other.json", made + SILENCE_S - 1).is_alive
-        assert not look(tmp_path / "other.json", made + SILENCE_S + 1).is_alive
+        assert read_heartbeat(tmp_path / "other.json", made + SILENCE_S - 1).is_alive
+        assert not read_heartbeat(tmp_path / "other.json", made + SILENCE_S + 1).is_alive
         for lie in ({"born": "1"}, {"pid": 2**22 + 1}, {"place": f"{note.facts['place'].split('/')[0]}/boot/x"}):
             path.with_name("lie.json").write_text(json.dumps({**note.facts, **lie}))
             if note.facts["place"]:  # only Linux tells
-                assert not look(path.with_name("lie.json"), note.now).is_alive
-    assert look(path, 0.0) is None
+                assert not read_heartbeat(path.with_name("lie.json"), note.now).is_alive
+    assert read_heartbeat(path, 0.0) is None
     path.write_text("[")
-    assert look(path, 0.0) is None
+    assert read_heartbeat(path, 0.0) is None
 
 
 def test_a_note_is_touched_while_its_process_lives(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from packcli.dataset import Output
 from packcli.errors import LockedError, MismatchError, OutputError, StorageError, UnfinishedError
 from packcli.pipeline import Started, ranks
 from packcli.pipeline.ranks import status
-from packcli.storage import SILENCE_S, Heartbeat, RemotePath, heartbeats, look, read_heartbeats
+from packcli.storage import SILENCE_S, Heartbeat, RemotePath, heartbeats, read_heartbeat, read_heartbeats
 from packcli.verification import verify
 
 
@@ -117,7 +117,10 @@ def test_who_works_alone_and_who_beside_others(bucket, inputs, config):
     """finish beside a living rank would write a manifest without its shards; a lock holder is no rank's neighbour."""
     output = bucket / "out"
     plan(inputs, output, config)
-    with Output(output).beside(4, 16, state="running"), Output(output).beside(5, 16, state="running"):
+    with (
+        Output(output).lock.join_as_rank(4, 16, state="running"),
+        Output(output).lock.join_as_rank(5, 16, state="running"),
+    ):
         assert [each.rank for each in status(output).ranks] == [4, 5]
         for work in (
             lambda: ranks.finish(output),
@@ -126,9 +129,9 @@ def test_who_works_alone_and_who_beside_others(bucket, inputs, config):
         ):
             with pytest.raises(LockedError, match="a rank still runs there: rank 4 of 16"):
                 work()
-        with pytest.raises(LockedError, match="rank 4 of 16"), Output(output).locked():
+        with pytest.raises(LockedError, match="rank 4 of 16"), Output(output).lock.held():
             pass
-    with Output(output).locked():
+    with Output(output).lock.held():
         assert "process" in status(output).alone
         with pytest.raises(LockedError, match="another packcli works there alone now"):
             ranks.run(output, 0, 2, workers=1)
@@ -148,11 +151,11 @@ def test_notes_tell_the_living_from_the_dead(bucket, monkeypatch):
         (folder / "bad.json").put(b"{")
         (folder / "list.json").put(b"[]")
         now = time.time()
-        assert look(folder / "far.json", now + 200).is_alive
-        assert not look(folder / "far.json", now + SILENCE_S + 1).is_alive
+        assert read_heartbeat(folder / "far.json", now + 200).is_alive
+        assert not read_heartbeat(folder / "far.json", now + SILENCE_S + 1).is_alive
         found = read_heartbeats(folder, now)
         assert [each.path.name for each in found] == ["far.json", "one.json"]
-    assert look(folder / "one.json", now) is None
+    assert read_heartbeat(folder / "one.json", now) is None
 
 
 def test_a_note_is_put_again_while_its_process_lives_and_never_after(bucket, monkeypatch):

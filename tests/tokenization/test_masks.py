@@ -14,7 +14,7 @@ from tokenizer_files import Oracle
 
 import packcli
 from packcli import errors
-from packcli.packing import Assembler, Layout, Origin, make_plan
+from packcli.packing import Assembler, Origin, RowLayout, make_plan
 from packcli.packing.strategies import STRATEGIES
 from packcli.pipeline.plan_part import _count_true
 
@@ -288,7 +288,7 @@ def test_assembled_masks_equal_a_slow_twin(documents, max_len, strategy):
     ids, loss = np.array([t for t, _ in flat], dtype=np.uint32), np.array([b for _, b in flat], dtype=np.bool_)
     plan = make_plan(lengths, max_len, strategy=strategy)
     origin = Origin(np.zeros(len(lengths), dtype=np.int32), np.arange(len(lengths)))
-    layout = Layout(columns=("input_ids", "labels"), pad_id=1, isolate=True, ragged=False)
+    layout = RowLayout(columns=("input_ids", "labels"), pad_id=1, isolate=True, ragged=False)
     offsets = np.cumsum(lengths) - lengths
     (batch,) = Assembler(plan, ids, offsets, origin, layout, loss).batches()
     found = zip(

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import packcli
 from packcli import cli, readers
-from packcli.errors import MismatchError, OutputError, StorageError, UsageError
+from packcli.errors import MismatchError, OutputError, UsageError
 from packcli.readers import PickedRows, find_fields, find_sources
 from packcli.verification import inputs
 
@@ -391,7 +391,7 @@ def test_mistakes_are_named(tmp_path, output):
         assert verify(output, *line).exit_code == 2
     manifest = output / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"max_len": 200', '"max_len": 201'))
-    with pytest.raises(StorageError, match="its own sha256 does not hold"):
+    with pytest.raises(OutputError, match="its own sha256 does not hold"):
         packcli.restore(output, 0, **ENGINE)
 
 

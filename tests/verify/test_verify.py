@@ -280,7 +280,6 @@ def test_names_in_an_output_lead_nowhere_else(output):
     sidecar["shards"]["train"]["file"] = "train/../../secret.arrow"
     (output / "units/00001-000.json").write_bytes(sealed_bytes(sidecar))
     manifest = json.loads((output / "manifest.json").read_bytes())
-    next(each for each in manifest["splits"]["train"] if each["unit"] == 1)["file"] = "train/../../secret.arrow"
     manifest["files"]["units/00001-000.json"] = file_hash(output / "units/00001-000.json")
     manifest["files"]["../../../etc/passwd"] = "0" * 64
     (output / "manifest.json").write_text(reseal(manifest, fingerprinted=False))
@@ -288,6 +287,12 @@ def test_names_in_an_output_lead_nowhere_else(output):
     assert verdict.num_shards == 0
     assert any("names the shard" in each.what for each in verdict.problems)
     assert any("passwd" in each.what for each in verdict.problems)
+    manifest = json.loads((output / "manifest.json").read_bytes())
+    next(each for each in manifest["splits"]["train"] if each["unit"] == 1)["file"] = "train/../../secret.arrow"
+    (output / "manifest.json").write_text(reseal(manifest, fingerprinted=False))
+    verdict = verify(output)
+    assert verdict.num_shards == 0
+    assert "'train/../../secret.arrow', which is no shard" in verdict.problems[0].what
 
 
 DAMAGER = """

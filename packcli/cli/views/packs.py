@@ -16,7 +16,7 @@ from rich.text import Text
 
 from packcli.cli.views.console import PipedConsole
 from packcli.errors import printable
-from packcli.report import DecodedPack, ShownPiece
+from packcli.report import DecodedPack, ShownSegment
 
 SEGMENT_STYLES = ("cyan", "green")
 MASKED_STYLE = "dim"
@@ -49,7 +49,7 @@ def show_pack(console: Console, pack: DecodedPack, find: str | None = None) -> N
     legend = f"{marks[0]}no loss{marks[1]}" if marks else "dim: no loss"
     console.print(Text(legend, style="" if marks else MASKED_STYLE))
     for each in pack.segments:
-        _show_piece(console, each, marks, find)
+        _show_segment(console, each, marks, find)
     console.print()
 
 
@@ -59,9 +59,9 @@ def _marks(console: Console) -> tuple[str, str] | None:
     return ASCII_MARKS if console.options.ascii_only else MARKS
 
 
-def _show_piece(console: Console, each: ShownPiece, marks: tuple[str, str] | None, find: str | None) -> None:
+def _show_segment(console: Console, each: ShownSegment, marks: tuple[str, str] | None, find: str | None) -> None:
     rule = "--" if console.options.ascii_only else "\u2500\u2500"
-    if each.piece.is_padding:
+    if each.segment.is_padding:
         console.print(Text(f"{rule} padding: {each.num_tokens:,} positions, no loss; {each.positions}", style="dim"))
         return
     style = SEGMENT_STYLES[each.number % 2]
@@ -70,9 +70,9 @@ def _show_piece(console: Console, each: ShownPiece, marks: tuple[str, str] | Non
         Text(f"{rule} {each.number}: {place}{each.num_tokens:,} tokens; {each.positions}", style=f"bold {style}")
     )
     body = Text()
-    for run in each.runs:
-        text = printable(run.text, keep="\n")
-        if run.has_loss:
+    for span in each.spans:
+        text = printable(span.text, keep="\n")
+        if span.has_loss:
             body.append(text, style=style)
         elif marks:
             body.append(f"{marks[0]}{text}{marks[1]}")

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from packcli.config import PackConfig
-from packcli.config.choices import FORMAT_VERSION
-from packcli.dataset.fingerprint import config_of, fingerprint, is_sealed
-from packcli.dataset.manifest import list_shards, read_manifest
+from packcli.dataset.manifest import RECORD_KEYS, Manifest, list_shards, parse_manifest
 from packcli.dataset.members import member_of, members_of
 from packcli.dataset.paths import (
     CARD,
@@ -23,31 +21,27 @@ from packcli.dataset.paths import (
     OUR_DIRECTORIES,
     PLAN,
     REJECTED,
+    SHARD_NAME,
     SPLITS_FILE,
     STATE_DIRECTORY,
     STATS,
     folder_of,
     rejects_file,
+    sidecar_file,
     splits_of,
 )
+from packcli.dataset.reader import PackedDataset
 from packcli.dataset.rejects import count_causes, read_all
 from packcli.dataset.report import stats_file
 from packcli.dataset.schema import features
 from packcli.dataset.sidecar import Sidecar, read_sidecar, whole_units
 from packcli.dataset.stats import Stats
-from packcli.errors import OutputError, PackcliError, StorageError
+from packcli.errors import OutputError, StorageError
 from packcli.storage import Location
 from packcli.storage.files import LEFT_OVER, file_sha256, to_json
-from packcli.tokenization import TokenizerSpec
-
-RECORD_KEYS = ("splits", "parts", "files", "sha256", "fingerprint")
-"""Keys of the manifest beside those that describe the run."""
-
-SHARD_NAME = re.compile(r"(?:(?:train|validation)/)?data-\d{5,}-\d{3,}\.arrow")
-"""Nothing else is opened, whatever a sidecar says."""
 
 REJECTS_NAME = re.compile(r"units/\d{5,}-\d{3,}\.rejected\.jsonl")
-"""Nor any other file of rejected rows."""
+"""No other file of rejected rows is opened, whatever a sidecar says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +54,11 @@ class Problem:
     """What is wrong, and where in the file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What the manifest and the sidecars say, once they are known to say the same."""
-
-    manifest: dict[str, Any]
-    config: PackConfig
-    """Without the settings that are resolved in the manifest, such as the tokenizer's name."""
-    tokenizer: TokenizerSpec
-    """Without a path."""
-    sidecars: list[Sidecar]
-
-
-def check_files(root: Location) -> tuple[Record | None, list[Problem]]:
+def check_files(root: Location) -> tuple[PackedDataset | None, list[Problem]]:
     """Looks at everything but the rows.
 
     Returns:
-        What the output says about itself, None when that is not sound enough to look at rows; and problems.
+        The output, None when it is not sound enough to look at rows; and problems.
 
     Raises:
         OutputError: the directory was not made by packcli.
@@ -86,67 +68,27 @@ def check_files(root: Location) -> tuple[Record | None, list[Problem]]:
             raise OutputError(f"{root}: not an output of packcli: no {MANIFEST}", "name a packed directory")
         return None, [Problem(MANIFEST, "is missing: the run was not finished, or the file is lost")]
     try:
-        raw = (root / MANIFEST).read_bytes()
-        manifest = json.loads(raw)
-        problem = _manifest_problem(raw, manifest)
-    except (ValueError, RecursionError) as error:
-        problem = f"is damaged: {error}"
-    if problem is not None:
-        return None, [Problem(MANIFEST, problem)]
+        dataset = PackedDataset(root, parse_manifest((root / MANIFEST).read_bytes()))
+    except ValueError as error:
+        return None, [Problem(MANIFEST, str(error))]
     try:
-        config = config_of(manifest)
-        tokenizer = TokenizerSpec(**manifest["tokenizer"], path="", allow_special=config.allow_special)
-        problems = list(_check_all(root, manifest, config))
-        sidecars = [read_sidecar(root / name) for name in _sidecar_names(manifest)]
-    except (PackcliError, LookupError, TypeError, ValueError, AttributeError) as error:
-        return None, [Problem(MANIFEST, f"is not a manifest of format {FORMAT_VERSION}: {error!r}")]
-    sound = [each for each in sidecars if each is not None]
-    foreign = any(not SHARD_NAME.fullmatch(info.file) for each in sound for info in each.shards.values())
-    foreign |= any(not REJECTS_NAME.fullmatch(each.rejected.file) for each in sound if each.rejected is not None)
-    if foreign or len(sound) < len(sidecars) or any(each.file == MANIFEST for each in problems):
+        problems = list(_check_all(root, dataset.manifest, dataset.config))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # of a forged sidecar whose seal is right
+        return None, [Problem(MANIFEST, f"does not fit the files in units/: {error!r}")]
+    try:
+        sidecars = dataset.sidecars
+    except StorageError:
         return None, problems
-    return Record(manifest, config, tokenizer, sound), problems
+    foreign = any(not SHARD_NAME.fullmatch(info.file) for each in sidecars for info in each.shards.values())
+    foreign |= any(not REJECTS_NAME.fullmatch(each.rejected.file) for each in sidecars if each.rejected is not None)
+    if foreign or any(each.file == MANIFEST for each in problems):
+        return None, problems
+    return dataset, problems
 
 
-def read_record(root: Location) -> Record:
-    """What a sound manifest says, whatever became of the other files: without sidecars.
-
-    Raises:
-        OutputError: there is no manifest.
-        StorageError: it is damaged.
-    """
-    manifest = read_manifest(root)
-    problem = _manifest_problem((root / MANIFEST).read_bytes(), manifest)
-    if problem is not None:
-        raise StorageError(f"{root / MANIFEST} {problem}", "nothing else says which rows there were: pack again")
-    try:
-        config = config_of(manifest)
-        tokenizer = TokenizerSpec(**manifest["tokenizer"], path="", allow_special=config.allow_special)
-    except (PackcliError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise StorageError(f"{root / MANIFEST} is not a manifest of format {FORMAT_VERSION}: {error!r}") from None
-    return Record(manifest, config, tokenizer, [])
-
-
-def _manifest_problem(raw: bytes, manifest: Any) -> str | None:
-    """What is wrong with the manifest on its own."""
-    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
-        version = manifest.get("format_version") if isinstance(manifest, dict) else None
-        return f"has format version {version!r}; this packcli reads {FORMAT_VERSION}"
-    if not is_sealed(raw):
-        return "is not as it was written: its own sha256 does not hold"
-    run = {name: manifest[name] for name in manifest if name not in RECORD_KEYS}
-    if manifest.get("fingerprint") != fingerprint(run):
-        return "was edited: the fingerprint is not that of the run it describes"
-    return None
-
-
-def _sidecar_names(manifest: Mapping[str, Any]) -> list[str]:
-    return [f"units/{int(part['unit']):05d}-{int(part['part']):03d}.json" for part in manifest["parts"]]
-
-
-def _check_all(root: Location, manifest: dict[str, Any], config: PackConfig) -> Iterator[Problem]:
+def _check_all(root: Location, manifest: Manifest, config: PackConfig) -> Iterator[Problem]:
     splits = splits_of(config)
-    names = _sidecar_names(manifest)
+    names = [sidecar_file(part["unit"], part["part"]) for part in manifest["parts"]]
     expected = {STATS, CARD, *names}
     for split in splits:
         expected.update(f"{folder_of(config, split)}{name}" for name in INDEX_FILES)
@@ -190,13 +132,15 @@ def _check_hash(root: Location, name: str, recorded: str) -> Iterator[Problem]:
 
 
 def _check_records(
-    root: Location, manifest: dict[str, Any], config: PackConfig, sidecars: list[Sidecar]
+    root: Location, manifest: Manifest, config: PackConfig, sidecars: list[Sidecar]
 ) -> Iterator[Problem]:
     """Sidecars against the manifest, and the sum of their counts against the report."""
+    values: Mapping[str, Any] = manifest
     for key, value in list_shards(sidecars).items():
-        if manifest[key] != value:
+        if values[key] != value:
             yield Problem(MANIFEST, f"was edited: {key!r} is not what the files in units/ say")
-    if whole_units(sidecars) != set(range(manifest["num_units"])):
+    units = whole_units(sidecars)
+    if len(units) != manifest["num_units"] or any(unit >= len(units) for unit in units):
         yield Problem(MANIFEST, f"lists parts that do not make up {manifest['num_units']} whole units")
     total = Stats()
     members = members_of(manifest)
@@ -215,7 +159,7 @@ def _check_records(
     try:
         recorded = json.loads((root / STATS).read_bytes())
     except (OSError, ValueError, RecursionError):
-        return  # said already: its hash does not hold
+        return  # its hash does not hold, which is reported already
     expected = json.loads(to_json(stats_file(manifest, total)))
     if recorded != expected:
         keys = [key for key in expected if not isinstance(recorded, dict) or recorded.get(key) != expected[key]]
@@ -237,11 +181,11 @@ def _check_rejects(root: Location, listed: list[str], sidecars: list[Sidecar]) -
             continue
         names.append(name)
         try:
-            found = count_causes(root / name)
+            stored = count_causes(root / name)
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
-            continue  # said already: its hash does not hold
-        if found != counted:
-            yield Problem(name, f"holds {found} rejected rows, and {counted} were counted")
+            continue  # its hash does not hold, which is reported already
+        if stored != counted:
+            yield Problem(name, f"holds {stored} rejected rows, and {counted} were counted")
     if set(names) != set(listed):
         yield Problem(MANIFEST, "was edited: its files of rejected rows are not those that the files in units/ name")
     if names and all((root / name).is_file() for name in (REJECTED, *names)):
@@ -253,11 +197,11 @@ def _check_rejects(root: Location, listed: list[str], sidecars: list[Sidecar]) -
             yield Problem(REJECTED, "is not what the files of rejected rows in units/ are together")
 
 
-def _check_index(root: Location, manifest: dict[str, Any], config: PackConfig, split: str) -> Iterator[Problem]:
+def _check_index(root: Location, manifest: Manifest, config: PackConfig, split: str) -> Iterator[Problem]:
     """What load_from_disk reads: it must lead to these shards, in this order, and to no others."""
     folder = folder_of(config, split)
-    shards = [each["file"] for each in manifest["splits"].get(split, [{"file": f"{folder}{EMPTY_SHARD}"}])]
-    wanted = {
+    shards = [each["file"] for each in manifest["splits"].get(split, [])] or [f"{folder}{EMPTY_SHARD}"]
+    wanted: dict[str, dict[str, Any]] = {
         f"{folder}{INDEX_FILES[0]}": {"features": features(config.written_columns)},
         f"{folder}{INDEX_FILES[1]}": {
             "_data_files": [{"filename": name.removeprefix(folder)} for name in shards],
@@ -271,13 +215,13 @@ def _check_index(root: Location, manifest: dict[str, Any], config: PackConfig, s
         try:
             data = json.loads((root / name).read_bytes())
         except (OSError, ValueError, RecursionError):
-            continue  # said already: its hash does not hold
+            continue  # its hash does not hold, which is reported already
         for key, value in values.items():
             if not isinstance(data, dict) or data.get(key) != value:
                 yield Problem(name, f"{key!r} is not what the manifest says")
 
 
-def _check_strangers(root: Location, manifest: dict[str, Any]) -> Iterator[Problem]:
+def _check_strangers(root: Location, manifest: Manifest) -> Iterator[Problem]:
     """Files that look like ours and that no manifest knows: rows from elsewhere, or what a dead process left."""
     known = {MANIFEST, *manifest["files"]}
     known.update(each["file"] for shards in manifest["splits"].values() for each in shards)
@@ -295,7 +239,7 @@ def _check_strangers(root: Location, manifest: dict[str, Any]) -> Iterator[Probl
                 yield Problem(name, "is not of this run: the manifest does not know it")
 
 
-def _check_plan(root: Location, manifest: dict[str, Any]) -> Iterator[Problem]:
+def _check_plan(root: Location, manifest: Manifest) -> Iterator[Problem]:
     """The plan decides what resumes; it is this machine's, and may be absent in a copy."""
     name = f"{STATE_DIRECTORY}/{PLAN}"
     if not (root / name).is_file():

@@ -50,7 +50,7 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
-class Pieces:
+class SourceSegments:
     """Segments as the column `sources` gives them, as parallel arrays over S."""
 
     source: Ints
@@ -62,12 +62,12 @@ class Pieces:
     last_id: NDArray[np.int32]
 
     @classmethod
-    def joined(cls, pieces: list[Pieces]) -> Pieces:
+    def joined(cls, segments: list[SourceSegments]) -> SourceSegments:
         """All of them, one after the other."""
         empty = [np.empty(0, dtype=np.int64)] * 4 + [np.empty(0, dtype=np.int32)] * 2
         return cls(
             *(
-                np.concatenate([getattr(each, name) for each in pieces] or [nothing])
+                np.concatenate([getattr(each, name) for each in segments] or [nothing])
                 for name, nothing in zip(cls.__dataclass_fields__, empty, strict=True)
             )
         )
@@ -86,10 +86,10 @@ class Checked:
     num_rows: int
     num_tokens: int | None
     """Real tokens; None where no column tells them from padding for certain."""
-    pieces: Pieces | None
+    segments: SourceSegments | None
     """None without the column `sources`, or when it is broken."""
     per_row: Ints
-    """int64[P]: segments of each row; empty when pieces is None."""
+    """int64[P]: segments of each row; empty when segments is None."""
 
 
 class _BrokenError(Exception):
@@ -244,9 +244,9 @@ def check_rows(batch: PackBatch, rules: Rules) -> Checked:
     try:
         look.shape()
         runs = look.seq_lengths()
-        found = look.sources()
-        if found is not None:
-            counts, real = found
+        sizes = look.sources()
+        if sizes is not None:
+            counts, real = sizes
             if runs is not None:
                 look.lengths_are_those_of_sources(runs, counts, real)
             starts = _segment_starts(look.rows, batch.sources, counts)  # of segments
@@ -264,12 +264,12 @@ def check_rows(batch: PackBatch, rules: Rules) -> Checked:
         look.of_positions(padding[look.ids[padding] != rules.pad_id], f"padding is not the pad id {rules.pad_id}")
     except _BrokenError:
         return Checked(look.broken, batch.num_rows, None, None, none)
-    pieces = None
+    segments = None
     if batch.sources is not None:
         begin = batch.sources.start.astype(np.int64)
         length = batch.sources.end - begin
         ids = look.ids
-        pieces = Pieces(
+        segments = SourceSegments(
             batch.sources.source.astype(np.int64),
             batch.sources.row,
             begin,
@@ -277,8 +277,8 @@ def check_rows(batch: PackBatch, rules: Rules) -> Checked:
             ids[starts],
             ids[starts + length - 1],
         )
-    is_certain = pieces is not None or rules.ragged
-    return Checked(look.broken, batch.num_rows, int(real.sum()) if is_certain else None, pieces, counts)
+    is_certain = segments is not None or rules.ragged
+    return Checked(look.broken, batch.num_rows, int(real.sum()) if is_certain else None, segments, counts)
 
 
 def _run_starts(look: _Look, runs: Ints | None) -> Ints | None:
@@ -314,22 +314,22 @@ def _ranges(begin: Ints, length: Ints) -> Ints:
 
 @dataclass(frozen=True, slots=True)
 class DocumentTable:
-    """The documents that some pieces make, as parallel arrays, sorted by source and row."""
+    """The documents that some segments make, as parallel arrays, sorted by source and row."""
 
     source: Ints
     row: Ints
     length: Ints
     """Tokens packed of each."""
-    num_pieces: Ints
+    num_segments: Ints
 
 
 def check_documents(
-    pieces: Pieces, *, bos_id: int | None, eos_id: int | None, cut_at: int | None, copies: Ints | None = None
+    segments: SourceSegments, *, bos_id: int | None, eos_id: int | None, cut_at: int | None, copies: Ints | None = None
 ) -> tuple[DocumentTable, Iterator[str]]:
     """Looks at the documents of one part.
 
     Args:
-        pieces: All segments of the part, from all splits.
+        segments: All segments of the part, from all splits.
         bos_id: What every document begins with, or None.
         eos_id: What every document ends with, or None.
         copies: int64[S], which copy of its document a segment belongs to; None: there is one of each.
@@ -338,10 +338,10 @@ def check_documents(
     Returns:
         The documents, and what is wrong, one line a kind with an example.
     """
-    copy = np.zeros(len(pieces.row), dtype=np.int64) if copies is None else copies
-    order = np.lexsort((pieces.start, copy, pieces.row, pieces.source))
+    copy = np.zeros(len(segments.row), dtype=np.int64) if copies is None else copies
+    order = np.lexsort((segments.start, copy, segments.row, segments.source))
     copy = copy[order]
-    source, row, start, end = (getattr(pieces, name)[order] for name in ("source", "row", "start", "end"))
+    source, row, start, end = (getattr(segments, name)[order] for name in ("source", "row", "start", "end"))
     first = np.ones(len(order), dtype=np.bool_)
     first[1:] = (source[1:] != source[:-1]) | (row[1:] != row[:-1]) | (copy[1:] != copy[:-1])
     before = np.concatenate((np.zeros(1, dtype=np.int64), end[:-1])) if len(end) else end
@@ -361,11 +361,11 @@ def check_documents(
                 low, high = sorted((int(start[at]), int(before[at])))
                 yield f"{name(at)}: token {low} to {high - 1} {what} ({bad.sum()} such places)"
         if bos_id is not None:
-            bad = pieces.first_id[order][heads] != bos_id
+            bad = segments.first_id[order][heads] != bos_id
             if bad.any():
                 yield f"{name(int(heads[np.argmax(bad)]))} does not begin with BOS ({bad.sum()} such documents)"
         if eos_id is not None:
-            bad = pieces.last_id[order][tails] != eos_id
+            bad = segments.last_id[order][tails] != eos_id
             if cut_at is not None:
                 bad &= length != cut_at
             if bad.any():

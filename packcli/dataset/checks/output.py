@@ -9,7 +9,7 @@ from packcli.storage import Location
 
 def check_output(output: Location) -> CheckedShards:
     """Looks at the files of an output, and at the rows where that makes sense."""
-    record, problems = check_files(output)
-    checked = CheckedShards() if record is None else check_shards(output, record)
+    packed, problems = check_files(output)
+    checked = CheckedShards() if packed is None else check_shards(output, packed)
     checked.problems[:0] = problems
     return checked

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from packcli.dataset.checks.files import Problem, Record
-from packcli.dataset.checks.invariants import Pieces, Rules, check_documents, check_rows
+from packcli.dataset.checks.files import Problem
+from packcli.dataset.checks.invariants import Rules, SourceSegments, check_documents, check_rows
 from packcli.dataset.documents import number_copies
 from packcli.dataset.members import MIX, Member, member_of, members_of
 from packcli.dataset.paths import EMPTY_SHARD, folder_of, splits_of
+from packcli.dataset.reader import PackedDataset
 from packcli.dataset.schema import Schema, run_schema
 from packcli.dataset.shards import ShardInfo, read_shard
 from packcli.dataset.sidecar import Sidecar
@@ -45,7 +46,7 @@ class _Shard:
 
     num_rows: int = 0
     num_tokens: int | None = 0
-    pieces: list[Pieces] = field(default_factory=list)
+    segments: list[SourceSegments] = field(default_factory=list)
     per_row: list[Any] = field(default_factory=list)
 
 
@@ -59,25 +60,25 @@ class _Spans:
     file: str
 
 
-def check_shards(root: Location, record: Record) -> CheckedShards:
+def check_shards(root: Location, packed: PackedDataset) -> CheckedShards:
     """Looks at every row, in as many threads as there are CPUs: hashing and NumPy leave the interpreter free."""
-    schema = run_schema(record.config, record.tokenizer)
-    members = members_of(record.manifest)
+    schema = run_schema(packed.config, packed.tokenizer)
+    members = members_of(packed.manifest)
     checked = CheckedShards()
     spans: list[_Spans] = []
-    odd_ends = {each.unit for each in record.sidecars if not _has_all_ends(record, each)}
+    odd_ends = {each.unit for each in packed.sidecars if not _has_all_ends(packed, each)}
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         jobs = (
             pool.submit(
                 _check_part,
                 root,
-                record,
+                packed,
                 each,
                 schema,
-                rules_of(record, member_of(members, each.unit)),
+                rules_of(packed, member_of(members, each.unit)),
                 each.unit not in odd_ends,
             )
-            for each in record.sidecars
+            for each in packed.sidecars
         )
         for part, part_spans in (job.result() for job in list(jobs)):
             checked.problems += part.problems
@@ -87,28 +88,28 @@ def check_shards(root: Location, record: Record) -> CheckedShards:
             checked.num_bytes += part.num_bytes
             spans += [part_spans] if part_spans is not None else []
     checked.problems += _overlaps(spans)
-    checked.problems += _check_empty(root, record, schema)
+    checked.problems += _check_empty(root, packed, schema)
     return checked
 
 
-def rules_of(record: Record, member: Member | None = None) -> Rules:
-    """What the rows of a run are held to, or those of one of its members."""
-    config = record.config
-    whole = members_of(record.manifest)
+def rules_of(packed: PackedDataset, member: Member | None = None) -> Rules:
+    """The rules for the rows of a run, or of one of its members."""
+    config = packed.config
+    whole = members_of(packed.manifest)
     return Rules(
         max_len=config.max_len,
         isolate=config.isolate,
         ragged=config.ragged,
         masked=config.masked,
-        pad_id=record.tokenizer.pad_id,
-        vocab_size=record.tokenizer.vocab_size,
+        pad_id=packed.tokenizer.pad_id,
+        vocab_size=packed.tokenizer.vocab_size,
         sources=range((member or whole[0]).inputs.start, (member or whole[-1]).inputs.stop),
         max_docs_per_pack=config.max_docs_per_pack,
     )
 
 
 def _check_part(
-    root: Location, record: Record, sidecar: Sidecar, schema: Schema, rules: Rules, has_ends: bool
+    root: Location, packed: PackedDataset, sidecar: Sidecar, schema: Schema, rules: Rules, has_ends: bool
 ) -> tuple[CheckedShards, _Spans | None]:
     """The shards of one part: rows, documents over all splits, and the counts of its sidecar."""
     checked = CheckedShards()
@@ -129,18 +130,18 @@ def _check_part(
     file = next((info.file for info in sidecar.shards.values()), sidecar.file)
     counted = _count(shards, rules)
     spans: _Spans | None = None
-    if "sources" in record.config.columns:
-        pieces = Pieces.joined([each for shard in shards.values() for each in shard.pieces])
-        ends = (record.tokenizer.bos_id, record.tokenizer.eos_id) if has_ends else (None, None)
-        cut_at = rules.max_len if record.config.overlong == "truncate" else None
+    if "sources" in packed.config.columns:
+        segments = SourceSegments.joined([each for shard in shards.values() for each in shard.segments])
+        ends = (packed.tokenizer.bos_id, packed.tokenizer.eos_id) if has_ends else (None, None)
+        cut_at = rules.max_len if packed.config.overlong == "truncate" else None
         copies = None
-        if MIX in record.manifest:
-            copies = number_copies(pieces.source, pieces.row, pieces.start, pieces.end)
-            checked.problems += [Problem(file, what) for what in _repeated(record, pieces, copies)]
-        table, wrong = check_documents(pieces, bos_id=ends[0], eos_id=ends[1], cut_at=cut_at, copies=copies)
+        if MIX in packed.manifest:
+            copies = number_copies(segments.source, segments.row, segments.start, segments.end)
+            checked.problems += [Problem(file, what) for what in _repeated(packed, segments, copies)]
+        table, wrong = check_documents(segments, bos_id=ends[0], eos_id=ends[1], cut_at=cut_at, copies=copies)
         checked.problems += [Problem(file, what) for what in wrong]
         counted["num_documents_packed"] = len(table.row)
-        if record.config.overlong == "split" and not rules.masked:  # of documents without loss no row knows
+        if packed.config.overlong == "split" and not rules.masked:  # documents without loss are in no row
             lengths = histogram(bucketed(table.length))
             counted["documents_by_length"] = lengths | _none(sidecar.stats.documents_by_length)
         if copies is None:  # a mixture repeats rows
@@ -161,20 +162,22 @@ def _ranges(
     return source[first], row[first], row[last]
 
 
-def _repeated(record: Record, pieces: Pieces, copies: NDArray[np.int64]) -> Iterator[str]:
+def _repeated(packed: PackedDataset, segments: SourceSegments, copies: NDArray[np.int64]) -> Iterator[str]:
     """Documents of a mixture that a part holds more often than the whole takes them."""
-    for each in record.manifest[MIX]["components"]:
+    for each in packed.manifest["mix"]["components"]:
         most = each["epochs"] + (each["threshold"] > 0)
-        mine = (pieces.source >= each["first_source"]) & (pieces.source < each["first_source"] + each["num_sources"])
+        mine = (segments.source >= each["first_source"]) & (
+            segments.source < each["first_source"] + each["num_sources"]
+        )
         bad = np.flatnonzero(mine & (copies >= most))
         if len(bad):
             at = int(bad[0])
             times = f"{copies[at] + 1} times, and at most {most} times in the mixture"
-            yield f"source {pieces.source[at]} row {pieces.row[at]} is there {times}"
+            yield f"source {segments.source[at]} row {segments.row[at]} is there {times}"
 
 
 def _none(lengths: dict[int, int]) -> dict[int, int]:
-    """Documents without a token, of which no row knows."""
+    """Documents without a token, which are in no row."""
     return {0: lengths[0]} if 0 in lengths else {}
 
 
@@ -201,23 +204,23 @@ def check_rows_of(
 ) -> Iterator[str]:
     """Yields what is wrong with the rows of a shard, whose bytes may be anything."""
     shard = shard or _Shard()
-    told: set[str] = set()
+    reported: set[str] = set()
     try:
         for batch in read_shard(path, schema, first_source):
             if not batch.num_rows:
                 continue
             checked = check_rows(batch, rules)
             for broken in checked.broken:
-                if broken.what not in told:
-                    told.add(broken.what)
+                if broken.what not in reported:
+                    reported.add(broken.what)
                     yield f"row {shard.num_rows + broken.row}: {broken.what} ({broken.num_rows} rows of the batch)"
             shard.num_rows += checked.num_rows
             if checked.num_tokens is None or shard.num_tokens is None:
                 shard.num_tokens = None
             else:
                 shard.num_tokens += checked.num_tokens
-            if checked.pieces is not None:
-                shard.pieces.append(checked.pieces)
+            if checked.segments is not None:
+                shard.segments.append(checked.segments)
                 shard.per_row.append(checked.per_row)
     except StorageError as error:
         yield error.message
@@ -232,8 +235,8 @@ def _count(shards: dict[str, _Shard], rules: Rules) -> dict[str, Any]:
         num_tokens = sum(each for each in tokens if each is not None)
         counted["num_tokens_packed"] = num_tokens
         counted["num_tokens_padding"] = num_packs * rules.max_len - num_tokens
-    if all(len(shard.pieces) and sum(map(len, shard.per_row)) == shard.num_rows for shard in shards.values()):
-        lengths = Pieces.joined([each for shard in shards.values() for each in shard.pieces]).length
+    if all(len(shard.segments) and sum(map(len, shard.per_row)) == shard.num_rows for shard in shards.values()):
+        lengths = SourceSegments.joined([each for shard in shards.values() for each in shard.segments]).length
         counted["num_segments"] = len(lengths)
         counted["sum_squared_segments"] = int((lengths**2).sum())
         counted["segments_by_length"] = histogram(bucketed(lengths))
@@ -242,9 +245,9 @@ def _count(shards: dict[str, _Shard], rules: Rules) -> dict[str, Any]:
     return counted
 
 
-def _has_all_ends(record: Record, sidecar: Sidecar) -> bool:
+def _has_all_ends(packed: PackedDataset, sidecar: Sidecar) -> bool:
     """Whether every document that a part read got BOS and EOS, as its counts say."""
-    extra = (record.tokenizer.bos_id is not None) + (record.tokenizer.eos_id is not None)
+    extra = (packed.tokenizer.bos_id is not None) + (packed.tokenizer.eos_id is not None)
     stats = sidecar.stats
     return stats.num_tokens_special == extra * (stats.num_documents - stats.num_documents_empty)
 
@@ -265,15 +268,15 @@ def _overlaps(spans: list[_Spans]) -> Iterator[Problem]:
         yield Problem(other.file, f"source {source[at]} row {first[at + 1]}: also among the rows of {one.file}")
 
 
-def _check_empty(root: Location, record: Record, schema: Schema) -> Iterator[Problem]:
+def _check_empty(root: Location, packed: PackedDataset, schema: Schema) -> Iterator[Problem]:
     """The shard of a split without rows; its sha256 stands under `files` of the manifest."""
-    for split in splits_of(record.config):
-        name = f"{folder_of(record.config, split)}{EMPTY_SHARD}"
-        if split in record.manifest["splits"]:
+    for split in splits_of(packed.config):
+        name = f"{folder_of(packed.config, split)}{EMPTY_SHARD}"
+        if split in packed.manifest["splits"]:
             continue
         try:
-            if file_sha256(root / name)[0] != record.manifest["files"][name]:
-                continue  # said already
+            if file_sha256(root / name)[0] != packed.manifest["files"][name]:
+                continue  # its hash does not hold, which is reported already
             if any(batch.num_rows for batch in read_shard(root / name, schema)):
                 yield Problem(name, "has rows, and stands for a split without rows")
         except (StorageError, OSError) as error:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from packcli.dataset.checks.files import Problem, Record, check_files
+from packcli.dataset.checks.files import Problem, check_files
 from packcli.dataset.paths import splits_of
+from packcli.dataset.reader import PackedDataset
 from packcli.dataset.schema import run_schema
 from packcli.dataset.shards import read_shard
 from packcli.packing import Lists, PackBatch, Sources
@@ -21,7 +22,7 @@ SHOWN = 20
 
 def check_same(one: Location, other: Location) -> list[Problem]:
     """Compares two sound outputs: by the sha256 of their shards, else row by row, in the columns that both have."""
-    left, right = (_record(each) for each in (one, other))
+    left, right = (_packed(each) for each in (one, other))
     problems: list[Problem] = []
     columns = [name for name in left.config.written_columns if name in right.config.written_columns]
     if left.config.written_columns != right.config.written_columns:
@@ -30,25 +31,25 @@ def check_same(one: Location, other: Location) -> list[Problem]:
     names = sorted({*splits_of(left.config), *splits_of(right.config)})
     for split in names:
         hashes = [
-            [(each["sha256"], each["first_source"]) for each in record.manifest["splits"].get(split, [])]
-            for record in (left, right)
+            [(each["sha256"], each["first_source"]) for each in packed.manifest["splits"].get(split, [])]
+            for packed in (left, right)
         ]
         if hashes[0] != hashes[1]:
             problems += _compare(split, _rows(one, left, split), _rows(other, right, split), columns)
     return problems
 
 
-def _record(root: Location) -> Record:
-    record, _ = check_files(root)
-    if record is None:
+def _packed(root: Location) -> PackedDataset:
+    packed, _ = check_files(root)
+    if packed is None:
         raise AssertionError("only sound outputs are compared")
-    return record
+    return packed
 
 
-def _rows(root: Location, record: Record, split: str) -> Iterator[tuple[PackBatch, int]]:
+def _rows(root: Location, packed: PackedDataset, split: str) -> Iterator[tuple[PackBatch, int]]:
     """Every row of a split: its batch, and its number in the batch."""
-    schema = run_schema(record.config, record.tokenizer)
-    for sidecar in record.sidecars:
+    schema = run_schema(packed.config, packed.tokenizer)
+    for sidecar in packed.sidecars:
         if split in sidecar.shards:
             info = sidecar.shards[split]
             for batch in read_shard(root / info.file, schema, info.first_source):

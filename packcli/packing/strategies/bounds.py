@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from packcli.packing.arrays import offsets
+
 
 def count_bound(histogram: NDArray[np.int64], capacity: int, max_docs: int = 0) -> int:
     """The Martello-Toth L2 bound, and segments / max_docs: no packing needs fewer packs.
@@ -20,8 +22,8 @@ def count_bound(histogram: NDArray[np.int64], capacity: int, max_docs: int = 0) 
     """
     lengths = np.flatnonzero(histogram[1:]) + 1
     counts = histogram[lengths]
-    count = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(counts)))
-    tokens = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(counts * lengths)))
+    count = offsets(counts)
+    tokens = offsets(counts * lengths)
     middle = int(np.searchsorted(lengths, capacity // 2 + 1))
     # Between two lengths a higher threshold proves more: only lengths, and L/2, need a look.
     a = np.append(lengths[:middle], capacity // 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from packcli.packing.arrays import offsets
 from packcli.packing.strategies.patterns import Packs
 
 
@@ -26,8 +27,7 @@ def pack_ends(lengths: NDArray[np.int32], capacity: int, max_docs: int = 0) -> N
     walk along those ends, one step a pack.
     """
     num_segments = len(lengths)
-    before = np.zeros(num_segments + 1, dtype=np.int64)
-    np.cumsum(lengths, out=before[1:])
+    before = offsets(lengths)
     ends = np.searchsorted(before, before[:-1] + capacity, side="right") - 1
     if max_docs:
         np.minimum(ends, np.arange(num_segments) + max_docs, out=ends)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from packcli.packing.arrays import offsets
 from packcli.seeds import hash16
 
 
@@ -61,9 +62,7 @@ def packs_to_csr(pack_of: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray
     """The pack of each segment, int64[S], every pack from 0 up used -> (order, pack_offsets)."""
     order = stable_argsort(pack_of)
     counts = np.bincount(pack_of) if len(pack_of) else np.empty(0, dtype=np.int64)
-    pack_offsets = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=pack_offsets[1:])
-    return order, pack_offsets
+    return order, offsets(counts)
 
 
 def stable_argsort(keys: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -87,8 +86,7 @@ def count_lengths(lengths: NDArray[np.int32], capacity: int) -> NDArray[np.int64
 def first_of_length(histogram: NDArray[np.int64]) -> dict[int, int]:
     """Where the segments of each length begin when all are sorted by length."""
     lengths = np.flatnonzero(histogram)
-    ends = np.cumsum(histogram[lengths])
-    return dict(zip(lengths.tolist(), (ends - histogram[lengths]).tolist(), strict=True))
+    return dict(zip(lengths.tolist(), offsets(histogram[lengths])[:-1].tolist(), strict=True))
 
 
 def index_type(count: int) -> type[np.int32] | type[np.int64]:
@@ -104,7 +102,7 @@ def sort_by_length(lengths: NDArray[np.int32], histogram: NDArray[np.int64], see
     """
     num_segments = len(lengths)
     out: NDArray[Any] = np.empty(num_segments, dtype=index_type(num_segments))
-    cursor = np.cumsum(histogram) - histogram
+    cursor = offsets(histogram)[:-1]
     stride = -(-num_segments // CHUNK)
     for first in range(stride):
         keys = lengths[first::stride]

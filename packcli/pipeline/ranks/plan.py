@@ -49,7 +49,7 @@ class RankPlan:
 
 def write_plan(target: Output, spec: RunSpec, config: PackConfig, options: RunOptions) -> None:
     """Writes what ranks need; the output was begun (see Output.begin) with the same run."""
-    state = target.state
+    state = target.state.folder
     with committed(state / TOKENIZER) as file:
         file.write(Path(spec.tokenizer.path).read_bytes())
     with committed(state / UNITS) as file:
@@ -92,8 +92,8 @@ def read_plan(target: Output, units: slice, input_root: str | None = None) -> Ra
         MismatchError: it is that of another run, or of another version of packcli.
         StorageError: the copy of the tokenizer is damaged.
     """
-    state = target.state
-    run = target.recorded_run()
+    state = target.state.folder
+    run = target.state.recorded_run()
     if run is None or not (state / JOB).is_file():
         raise OutputError(f"{target.root}: no plan for ranks", "packcli units plan INPUT... -o DIR makes one")
     if run.get("format_version") != FORMAT_VERSION:

@@ -115,10 +115,10 @@ def plan(
     emit = on_event or (lambda event: None)
     target = Output(locate(output if output is not None else default_output(inputs, config)))
     target.check_ours()
-    target.refuse_locked()
+    target.lock.refuse()
     sources = find_inputs(inputs, target, config, options, lambda message: emit(Warned(message)))
     config, spec = describe_all(config, options, target, sources, emit)
-    with target.locked():
+    with target.lock.held():
         local = dataclasses.replace(options, engine="serial", ray_address=None)
         Run(config, local, target, emit).prepare(spec)  # its checks; ranks make their own choice of engine
         write_plan(target, spec, config, options)
@@ -162,7 +162,7 @@ def run(
             rank_plan = fetch_tokenizer(rank_plan, stack.enter_context(tempfile.TemporaryDirectory(prefix="packcli-")))
         share = _Share(target, rank_plan, on_event or (lambda event: None))
         facts = {"state": "running", "num_units": len(rank_plan.spec.units)}
-        note = stack.enter_context(target.beside(rank, world_size, **facts))
+        note = stack.enter_context(target.lock.join_as_rank(rank, world_size, **facts))
         with cleaned_up(target, sweep=lambda: _sweep_alone(target, note)), _failure_noted(note):
             share.do(note, workers or num_cpus(), tokenizer_engine or rank_plan.tokenizer_engine)
         return Ran(
@@ -262,7 +262,7 @@ class _Share:
 
     def _plan_identity(self) -> object:
         """What changes when the output is begun anew."""
-        path = self._target.state / PLAN
+        path = self._target.state.folder / PLAN
         try:
             if isinstance(path, RemotePath):
                 return path.stat()
@@ -303,8 +303,8 @@ def finish(output: str | os.PathLike[str] | Location, *, workers: int = 0) -> Re
     began = time.perf_counter()
     target = Output(locate(output))
     _refuse_no_output(target)
-    target.refuse_locked()
-    with target.locked():
+    target.lock.refuse()
+    with target.lock.held():
         if target.is_finished:
             report = read_report(target.root)
             return dataclasses.replace(report, status="up to date")
@@ -321,7 +321,7 @@ def finish(output: str | os.PathLike[str] | Location, *, workers: int = 0) -> Re
             )
         entry = _log_of_ranks(target, stats, time.perf_counter() - began)
         if entry:
-            target.log(**entry)
+            target.state.log(**entry)
         return Report(target.root, run, stats, "finished", entry)
 
 
@@ -333,7 +333,7 @@ def limit_of(rank_plan: RankPlan) -> Limit:
 def _log_of_ranks(target: Output, stats: Stats, seconds: float) -> dict[str, Any]:
     """One line for the run log, made of the lines of the ranks: their sums, and the rest as in the newest of them."""
     entries = []
-    paths: Iterable[Location] = (target.state / RANKS).glob("*.jsonl")
+    paths: Iterable[Location] = (target.state.folder / RANKS).glob("*.jsonl")
     for path in sorted(paths, key=str):
         with contextlib.suppress(OSError, ValueError):
             entries += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -352,7 +352,7 @@ def _log_of_ranks(target: Output, stats: Stats, seconds: float) -> dict[str, Any
 
 
 def _refuse_no_output(target: Output) -> None:
-    if not target.state.is_dir():
+    if not target.state.folder.is_dir():
         raise OutputError(f"{target.root}: not an output of packcli", "packcli units plan INPUT... -o DIR makes one")
 
 
@@ -362,7 +362,7 @@ def _sweep_alone(target: Output, note: Heartbeat) -> None:
     What is there is listed first: a rank that begins after the list has written none of it.
     """
     left_over = target.left_over()
-    if not any(each.is_alive for each in target.ranks(note.now)):  # this one has failed, and so is not among them
+    if not any(each.is_alive for each in target.lock.ranks(note.now)):  # this one has failed, and so is not among them
         for path in left_over:
             path.unlink(missing_ok=True)
 

@@ -20,7 +20,7 @@ from packcli.dataset import Output, committed_units, sidecar_file
 from packcli.errors import OutputError
 from packcli.pipeline.ranks.plan import UNITS, read_units
 from packcli.results import Shown
-from packcli.storage import Location, RemotePath, Seen, concurrently, locate
+from packcli.storage import Location, Peer, RemotePath, concurrently, locate
 
 HEAD_BYTES = 256
 """Of a sidecar: unit, part and whether it is the last one."""
@@ -96,14 +96,14 @@ def status(output: str | os.PathLike[str] | Location) -> Status:
     """
     target = Output(locate(output))
     root = target.root
-    run = target.recorded_run()
+    run = target.state.recorded_run()
     if run is None:
         raise OutputError(f"{output}: no run was begun there", "packcli units plan INPUT... -o DIR begins one")
     now = time.time()
     num_units = int(run["num_units"])
     is_whole = _whole_units(root, num_units)
     num_bytes, num_bytes_done = _bytes(target, run, is_whole)
-    notes = [each for each in target.ranks(now) if each.is_alive or not _is_replaced(each, is_whole)]
+    notes = [each for each in target.lock.ranks(now) if each.is_alive or not _is_replaced(each, is_whole)]
     ranks, running = [_rank(each) for each in notes], [each for each in notes if each.is_alive]
     num_done, left = int(np.count_nonzero(is_whole)), num_bytes - num_bytes_done
     in_work = sum(
@@ -111,7 +111,7 @@ def status(output: str | os.PathLike[str] | Location) -> Status:
     )
     speeds = [each.bytes_per_second for each in ranks if each.state == "running" and each.bytes_per_second]
     speed = sum(speeds) if speeds else None
-    alone = target.exclusive_owner(now)
+    alone = target.lock.exclusive_owner(now)
     if target.is_finished:
         state = "finished"
     elif running or alone:
@@ -167,7 +167,7 @@ def _bytes(target: Output, run: dict[str, Any], is_whole: np.ndarray[Any, np.dty
     """Bytes of the input, and of the units that are done: as in the plan for ranks, or in proportion without one."""
     total = done = 0
     try:
-        for unit, size in read_units(target.state / UNITS, slice(None)):
+        for unit, size in read_units(target.state.folder / UNITS, slice(None)):
             total += size
             done += size if unit.index < len(is_whole) and is_whole[unit.index] else 0
     except (OSError, ValueError, TypeError):
@@ -176,17 +176,17 @@ def _bytes(target: Output, run: dict[str, Any], is_whole: np.ndarray[Any, np.dty
     return total, done
 
 
-def _is_replaced(each: Seen, is_whole: np.ndarray[Any, np.dtype[np.bool_]]) -> bool:
+def _is_replaced(each: Peer, is_whole: np.ndarray[Any, np.dtype[np.bool_]]) -> bool:
     """Whether all units of a rank that failed or died are done: by it, or by others."""
     rank, world_size = int(each.data.get("rank", 0)), int(each.data.get("world_size", 1))
     return bool(is_whole[rank :: max(world_size, 1)].all())
 
 
-def _done(each: Seen) -> int:
+def _done(each: Peer) -> int:
     return int(each.data.get("num_units_done", 0))
 
 
-def _rank(each: Seen) -> RankStatus:
+def _rank(each: Peer) -> RankStatus:
     data = each.data
     seconds = float(data.get("seconds", 0.0))
     failed = data.get("state") == "failed"

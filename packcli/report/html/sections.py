@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from packcli.config.choices import quick_effort
-from packcli.dataset import Contents, Report, kept_of_documents
+from packcli.dataset import PackedDataset, Report, kept_of_documents
 from packcli.errors import PackcliError, printable
-from packcli.packing import make_plan
+from packcli.packing import make_plan, offsets
 from packcli.packing.strategies import STRATEGIES
 from packcli.report.html.flow import CLASSES, Node, draw_flow, flow_of
 from packcli.report.html.plots import comparison, histogram, utilisation
-from packcli.report.packs import Inspector, ShownPiece
-from packcli.report.tables import LAYOUT_NAMES, Cell, Table, report_charts, report_tables
+from packcli.report.packs import Inspector, ShownSegment
+from packcli.report.tables import BASELINE_NAMES, Cell, Table, report_charts, report_tables
 
 MAX_SOURCES = 50
 """Rows of the table of sources."""
@@ -36,7 +36,7 @@ NUM_SHARES = 120
 MAX_PLANNED = 200_000
 """Documents with which the strategies are compared."""
 
-SHORT_LAYOUTS = {
+SHORT_BASELINES = {
     "packed": "as packed",
     "padded": "padded to max_len",
     "batch-8": "batches of 8",
@@ -78,7 +78,7 @@ def report_sections(report: Report, place: Place, tokenizer: str | None) -> Iter
         place: Where it stands.
         tokenizer: Where the tokenizer is, to decode packs, when it is not where it was.
     """
-    contents = Contents(report.output)
+    packed = PackedDataset(report.output)
     config, figures = report.manifest["config"], report.derived
     max_sources = MAX_SOURCES if place.is_alone else MAX_SOURCES_BESIDE
     tables = {table.name: table for table in report_tables([report], max_sources=max_sources)}
@@ -90,7 +90,7 @@ def report_sections(report: Report, place: Place, tokenizer: str | None) -> Iter
         for chart in report_charts(report, most=24)
         if chart.bars
     ]
-    lengths = _DocumentsOfRows(contents)
+    lengths = _DocumentsOfRows(packed)
     if lengths.shares:
         pictures.append(
             (
@@ -100,9 +100,9 @@ def report_sections(report: Report, place: Place, tokenizer: str | None) -> Iter
             )
         )
     compared = figures["layouts"]
-    known = [name for name in LAYOUT_NAMES if name in compared]
+    known = [name for name in BASELINE_NAMES if name in compared]
     padding = [compared[name]["padding_ratio"] for name in known]
-    picture = comparison(f"{prefix}plot-layouts", [SHORT_LAYOUTS[name] for name in known], padding)
+    picture = comparison(f"{prefix}plot-layouts", [SHORT_BASELINES[name] for name in known], padding)
     pictures.append(("Without packing", picture, "Documents on their own, as batches pad them."))
     if lengths.kept:
         pictures.append(_strategies(lengths, config, prefix))
@@ -176,28 +176,27 @@ def _flow(report: Report, place: Place) -> str:
 class _DocumentsOfRows:
     """What plots need of the rows: how full packs are, and the lengths of documents; from `sources` alone."""
 
-    def __init__(self, contents: Contents) -> None:
+    def __init__(self, packed: PackedDataset) -> None:
         self.kept: list[Any] = []
         """int64[D] by shard: kept tokens of each document, in input order; of the first MAX_PLANNED documents."""
         self.shares: list[float] = []
-        self.num_packs = sum(contents.splits.values())
+        self.num_packs = sum(packed.num_rows.values())
         used: list[Any] = []
         num_documents = 0
-        if "sources" not in contents.config.columns:
+        if "sources" not in packed.config.columns:
             return
-        for split in contents.splits:
-            for _, batches in contents.shards(split):
+        for split in packed.num_rows:
+            for _, batches in packed.shards(split):
                 read = [batch.sources for batch in batches if batch.sources is not None]
                 for each in read:
-                    ends = np.concatenate(([0], np.cumsum((each.end - each.start).astype(np.int64))))
-                    used.append(np.diff(ends[each.offsets]))
+                    used.append(np.diff(offsets(each.end - each.start)[each.offsets]))
                 if num_documents < MAX_PLANNED:
                     self.kept.append(kept_of_documents(read)[0][: MAX_PLANNED - num_documents])
                     num_documents += len(self.kept[-1])
         tokens = np.concatenate(used)
         edges = np.unique(np.linspace(0, len(tokens), NUM_SHARES + 1).round().astype(np.int64))
         sums = np.add.reduceat(tokens, edges[:-1])
-        self.shares = (sums / np.diff(edges) / contents.config.max_len).tolist()
+        self.shares = (sums / np.diff(edges) / packed.config.max_len).tolist()
 
 
 def _strategies(lengths: _DocumentsOfRows, config: dict[str, Any], prefix: str) -> tuple[str, str, str]:
@@ -260,13 +259,13 @@ def _packs(report: Report, tokenizer: str | None, place: Place) -> str:
         inspector = Inspector(report.output, tokenizer)
     except PackcliError as error:
         return f"<section>{place.heading('Packs')}<p>Not decoded: {escaped(error.message)}.</p></section>"
-    split = next(iter(inspector.contents.splits))
+    split = next(iter(inspector.packed.num_rows))
     parts: list[str] = []
     for row in inspector.random(split, NUM_PACKS if place.is_alone else NUM_PACKS_BESIDE, seed=0):
-        pieces = inspector.show(row)
-        shown = "".join(_piece(each, place) for each in pieces[:MAX_SEGMENTS])
-        left = len(pieces) - MAX_SEGMENTS
-        more = f"<p>and {left:,} more pieces</p>" if left > 0 else ""
+        segments = inspector.show(row)
+        shown = "".join(_segment(each, place) for each in segments[:MAX_SEGMENTS])
+        left = len(segments) - MAX_SEGMENTS
+        more = f"<p>and {left:,} more segments</p>" if left > 0 else ""
         opened = "" if parts else " open"
         parts.append(
             f"<details{opened}><summary>{escaped(split)} row {row.index:,}: {len(row.ids):,} positions, "
@@ -278,17 +277,17 @@ def _packs(report: Report, tokenizer: str | None, place: Place) -> str:
     )
 
 
-def _piece(each: ShownPiece, place: Place) -> str:
-    if each.piece.is_padding:
+def _segment(each: ShownSegment, place: Place) -> str:
+    if each.segment.is_padding:
         return (
             f"{place.heading('padding', 1)}<p>{each.num_tokens:,} positions without loss; {escaped(each.positions)}</p>"
         )
     left = MAX_SEGMENT_TEXT
     text = []
-    for run in each.runs:
-        shown = escaped(run.text[:left], keep="\n", most=MAX_SEGMENT_TEXT)
-        text.append(shown if run.has_loss else f'<span class="masked">{shown}</span>')
-        left -= len(run.text)
+    for span in each.spans:
+        shown = escaped(span.text[:left], keep="\n", most=MAX_SEGMENT_TEXT)
+        text.append(shown if span.has_loss else f'<span class="masked">{shown}</span>')
+        left -= len(span.text)
         if left <= 0:
             text.append(" ...")
             break

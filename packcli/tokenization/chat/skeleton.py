@@ -59,7 +59,7 @@ _AWKWARD = ("x", " x ", "\n\nx\n\n", "x\n", "é  ", "\u2003\u00a0x", "user", "as
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Skeleton:
-    """What the template writes for a shape. Contents are counted as raw, then those without white space around."""
+    """What the template writes for a shape. PackedDataset are counted as raw, then those without white space around."""
 
     parts: tuple[str, ...]
     """As of Rendered; of a part with contents what stands before the first of them."""
@@ -255,7 +255,7 @@ def _content(found: re.Match[str], size: int) -> int:
 
 
 def _trials(skeleton: _Skeleton, contents: list[str]) -> Iterator[list[str]]:
-    """Contents to try a skeleton with: as they came, all the same, awkward ones, and words of the template."""
+    """PackedDataset to try a skeleton with: as they came, all the same, awkward ones, and words of the template."""
     size = len(contents)
     yield contents
     yield [contents[0]] * size

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from packcli.packing.arrays import offsets
 from packcli.packing.strategies.best_fit.decreasing import held, plan_decreasing
 from packcli.packing.strategies.next_fit import pack_ends
 from packcli.packing.strategies.patterns import (
@@ -302,7 +303,7 @@ def _fill_up(packs: _Laid, in_line: NDArray[np.int32], capacity: int, max_docs: 
             sizes.append(count * each)
             eachs.append(each)
     size = np.array(sizes, dtype=np.int64)
-    number = np.arange(len(lengths)) - np.repeat(np.cumsum(size) - size, size)  # of a segment in its item
+    number = np.arange(len(lengths)) - np.repeat(offsets(size)[:-1], size)  # of a segment in its item
     segments = by_length[np.repeat(np.array(segment_begins, dtype=np.int64), size) + number]
     pack = np.repeat(np.array(pack_begins, dtype=np.int64), size) + number // np.repeat(
         np.array(eachs, dtype=np.int64), size
