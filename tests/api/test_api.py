@@ -160,7 +160,7 @@ def test_inspect_gives_packs_as_values(packed):
     first = packs[0]
     assert first.text == "".join(span.text for each in first.segments for span in each.spans)
     assert sum(each.num_tokens for each in first.segments) == len(first.row.ids) == 256
-    assert first.num_padding == sum(each.num_tokens for each in first.segments if each.piece.is_padding)
+    assert first.num_padding == sum(each.num_tokens for each in first.segments if each.segment.is_padding)
     assert "<script>" not in packs._repr_html_()
     assert f"train row {first.row.index}" in str(first)
     assert len(list(first.tokens())) == 256

@@ -45,7 +45,7 @@ def check_cut(chunk: Chunk, sizes: list[int], at: int, rows_of: Callable[[Chunk]
         left_rows += position < at
         position += size
     assert chunk.num_bytes == position
-    left, right = chunk.cut(at)
+    left, right = chunk.split_at(at)
     rows = rows_of(chunk)
     assert (rows_of(left) if left else []) == rows[:left_rows]
     assert (rows_of(right) if right else []) == rows[left_rows:]

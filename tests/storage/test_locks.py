@@ -11,7 +11,7 @@ from helpers import tree_hash
 from stored_inputs import lines, upload
 
 from packcli.errors import LockedError
-from packcli.storage import locked, locks, processes
+from packcli.storage import heartbeats, locked, processes
 
 
 def owner(**changes):
@@ -40,10 +40,10 @@ def test_a_lock_names_its_owner(bucket, pack):
 @pytest.mark.parametrize(
     "lock",
     [
-        owner(beat=time.time() - 2 * locks.STALE_S),
-        owner(**{**processes.me(), "pid": 2**22 + 5}),
-        owner(**{**processes.me(), "pid": os.getppid(), "born": "1"}),  # another had its number before
-        owner(**processes.me()),
+        owner(beat=time.time() - 2 * heartbeats.SILENCE_S),
+        owner(**{**processes.this_process(), "pid": 2**22 + 5}),
+        owner(**{**processes.this_process(), "pid": os.getppid(), "born": "1"}),  # another had its number before
+        owner(**processes.this_process()),
         b"{ not JSON",
     ],
     ids=["silent for long", "of a dead process here", "of a forerunner's number", "of the same number here", "damaged"],
@@ -80,7 +80,7 @@ def test_one_of_many_holds_the_lock(bucket):
 
 def test_an_owner_shows_that_it_is_alive(bucket, monkeypatch):
     """A run of an hour would lose its lock after five minutes; one that lost it must not take it back."""
-    monkeypatch.setattr(locks, "BEAT_S", 0.01)
+    monkeypatch.setattr(heartbeats, "TOUCH_S", 0.01)
     lock = bucket / ".packcli" / "lock"
     with locked(lock):
         first = json.loads(lock.read_bytes())
@@ -102,7 +102,7 @@ def test_another_machine_goes_on(tmp_path, bucket, pack, same, monkeypatch):
     (bucket / "out" / "manifest.json").unlink()
     (bucket / "out" / "units" / "00001-000.json").unlink()
     (bucket / "out" / "data-00002-000.arrow").put(b"short")
-    (bucket / "out" / ".packcli" / "lock").put(owner(beat=time.time() - 2 * locks.STALE_S))
+    (bucket / "out" / ".packcli" / "lock").put(owner(beat=time.time() - 2 * heartbeats.SILENCE_S))
     monkeypatch.setattr(platform, "node", lambda: "another")
     report = pack(inputs, bucket / "out")
     assert report.status == "resumed"
