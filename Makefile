@@ -166,7 +166,7 @@ stress: $(STAMP) ## The long runs: kills, faults, flipped bits, damaged shards, 
 	PACKCLI_RANK_KILLS=40 $(BIN)/python -m pytest tests/system/test_ranks.py -v
 	PACKCLI_EVERY_WAY=1 PACKCLI_STARTS=50 $(BIN)/python -m pytest tests/system/test_injection.py tests/system/test_faults.py -v
 	PACKCLI_EVERY_WAY=1 $(BIN)/python -m pytest tests/storage/test_storage.py -v
-	PACKCLI_FLIPS=1000 PACKCLI_DAMAGES=10000 $(BIN)/python -m pytest tests/verify/test_verify.py tests/tokenization/test_tokenizer_damage.py -v
+	PACKCLI_FLIPS=1000 PACKCLI_DAMAGES=10000 $(BIN)/python -m pytest tests/verification/test_verify.py tests/tokenization/test_tokenizer_damage.py -v
 	$(if $(TOKENIZERS),PACKCLI_TOKENIZERS=$(TOKENIZERS)) $(BIN)/python -m pytest tests/tokenization/test_special_text.py
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER)
 	$(BIN)/python tests/benchmarks/bench_large.py $(INPUT) --tokenizer $(TOKENIZER) --size 10GB --limit 2GB

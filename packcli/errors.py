@@ -1,12 +1,12 @@
-"""Every error that packcli raises on purpose, and the exit code that it becomes.
+"""Every error that packcli raises on purpose, with its exit code.
 
-    PackcliError                     1   (internal: never raised itself)
+    PackcliError                     1   (the base: never raised itself)
       UsageError                     2   an option, a name or a combination is wrong
         UnknownNameError             2   a strategy, column, ... that is not known; names the nearest
         NoInputError                 2   nothing to read: no file, no match, no document
         FieldError                   2   the text field is missing, ambiguous or of the wrong type
         TokenizerError               2   not a tokenizer, or one that lacks what the run needs
-        OutputError                  2   the output directory is not ours to write
+        OutputError                  2   the output directory holds files of others
       MismatchError                  3   an unfinished or finished output belongs to another run
       UnfinishedError                3   units of the output are not done yet
       BadRowError                    4   a row of the input cannot be used
@@ -14,10 +14,10 @@
       StorageError                   6   a file is damaged, the disk is full, permission is denied
       EngineError                    1   the fast tokenizer engine gave other ids than the reference
 
-130, 143 and 141 are the signals INT, TERM and PIPE. Anything that is not a PackcliError is a bug
-and keeps its traceback. Messages say what is wrong and where; `hint` says which option mends it.
+130, 143 and 141 are the signals INT, TERM and PIPE. Any other exception is a bug and keeps its traceback. A message
+says what is wrong and where; its `hint` says which option helps.
 
-Here are also the nearest of several names, and text from strangers made safe to show.
+Also here: the nearest of several names, and text of unknown origin made safe to print.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class PackcliError(Exception):
     """Base of all deliberate errors.
 
     Args:
-        message: What is wrong, and where (`file:line` when a row is meant).
-        hint: What to do about it; names the option.
+        message: What is wrong, and where (`file:line` for a row).
+        hint: What to do about it, with the name of the option.
     """
 
     exit_code = 1
@@ -52,7 +52,7 @@ class UsageError(PackcliError):
 
 
 class UnknownNameError(UsageError):
-    """A name that is not in its table; see `unknown_name`."""
+    """A name that is not known, such as that of a strategy; see `unknown_name`."""
 
 
 class NoInputError(UsageError):
@@ -124,7 +124,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """The error for a name that is in no table: says what is known and what is nearest."""
+    """The error for a name that is not known: lists the known ones and names the nearest."""
     names = sorted(known)
     close = nearest(name, names)
     meant = f"; did you mean {close!r}?" if close else ""
@@ -132,10 +132,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""The text with every character that does not print written as an escape: ESC -> \x1b, U+202E -> \u202e.
+    r"""The text with an escape in place of every character that does not print: ESC -> \x1b, U+202E -> \u202e.
 
     Args:
-        text: From a document, a file name, anywhere.
+        text: Of any origin, such as a document or a file name.
         keep: Characters that stay as they are, such as a newline.
     """
     return "".join(char if char.isprintable() or char in keep else ascii(char)[1:-1] for char in text)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 HASH_BITS = 32
 ALL = 1 << HASH_BITS
-"""A threshold that every document is below."""
+"""A threshold that every number of row_hashes is below."""
 
 Ints = NDArray[np.int64]
 
@@ -20,7 +20,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
 CHUNK = 1 << 16
-"""Numbers that are made at once."""
+"""Numbers made at once: they stay in the cache, and need no second array."""
 
 
 def derive(*parts: int) -> int:
@@ -37,15 +37,11 @@ def derive(*parts: int) -> int:
 def random_uint64(count: int, seed: int) -> NDArray[np.uint64]:
     """The first `count` outputs of SplitMix64 seeded with `seed`, uint64[count]."""
     out = np.arange(1, count + 1, dtype=np.uint64)
-    for first in range(0, count, CHUNK):  # in the cache, and without a second array of this size
+    for first in range(0, count, CHUNK):
         state = out[first : first + CHUNK]
         state *= np.uint64(_GOLDEN)
         state += np.uint64(seed & _MASK)
-        state ^= state >> np.uint64(30)
-        state *= np.uint64(0xBF58476D1CE4E5B9)
-        state ^= state >> np.uint64(27)
-        state *= np.uint64(0x94D049BB133111EB)
-        state ^= state >> np.uint64(31)
+        _scramble(state)
     return out
 
 
@@ -73,8 +69,26 @@ def hash16(count: int, seed: int, part: int) -> NDArray[np.uint16]:
 def row_hashes(rows: Ints, seed: int) -> Ints:
     """A number in 0..2^32 for each row, int64[D]: SplitMix64, the same wherever it runs."""
     value = (rows.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN) + np.uint64(seed)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    value ^= value >> np.uint64(31)
+    _scramble(value)
     hashes: Ints = (value >> np.uint64(64 - HASH_BITS)).astype(np.int64)
     return hashes
+
+
+def sample_rows(rows: Ints, seed: int, share: float) -> NDArray[np.bool_]:
+    """Which rows are in a random sample of about `share` of them, bool[D]; a row is in or out wherever it is read.
+
+    Not by row_hashes: these choose in steps of 2^-32, a share is exact to 2^-53.
+    """
+    value = (rows.astype(np.uint64) + np.uint64(seed)) * np.uint64(_GOLDEN)
+    _scramble(value)
+    taken: NDArray[np.bool_] = (value >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share
+    return taken
+
+
+def _scramble(state: NDArray[np.uint64]) -> None:
+    """What SplitMix64 makes of its state to give a number, in place."""
+    state ^= state >> np.uint64(30)
+    state *= np.uint64(0xBF58476D1CE4E5B9)
+    state ^= state >> np.uint64(27)
+    state *= np.uint64(0x94D049BB133111EB)
+    state ^= state >> np.uint64(31)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from packcli.seeds import derive, hash16, permutation, random_uint64
+from packcli.seeds import derive, hash16, permutation, random_uint64, sample_rows
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=30)
 seeds = st.integers(0, 2**64 - 1)
@@ -90,3 +90,18 @@ def test_mix_differs_when_any_part_does(parts, where, step):
     assert derive(*parts) != derive(*other)
     assert derive(*parts) != derive(*parts, 0)
     assert 0 <= derive(*parts) < 2**64
+
+
+def test_the_sample_of_rows_never_changes():
+    """`stats --sample` would measure other rows than it did, and its intervals could not be compared."""
+    rows = np.arange(12)
+    assert np.flatnonzero(sample_rows(rows, 0, 0.5)).tolist() == [
+        row
+        for row in range(12)
+        if (random_uint64(1, row * 0x9E3779B97F4A7C15 - 0x9E3779B97F4A7C15)[0] >> 11) * 2.0**-53 < 0.5
+    ]
+    assert not sample_rows(rows, 3, 0.0).any()
+    assert sample_rows(rows, 3, 1.0).all()
+    many = np.arange(100_000)
+    assert abs(sample_rows(many, 7, 0.1).mean() - 0.1) < 0.005
+    assert (sample_rows(many, 7, 0.1) <= sample_rows(many, 7, 0.2)).all(), "a larger sample holds the smaller one"

@@ -1,17 +1,17 @@
-"""What may be asked for: settings, the names that options take, and packcli.toml. Checked before anything is read.
+"""What a user may ask for: settings, the names that options take, and packcli.toml. Checked before any input is read.
 
     flags and packcli.toml   toml.read_settings      -> one mapping: name of an option -> value
-    the mapping              options.make_settings   -> settings.PackConfig, what decides bytes, and RunOptions, what
-                                                        does not; both checked
+    the mapping              options.make_settings   -> settings.PackConfig, which decides the bytes of the output,
+                                                        and settings.RunOptions, which does not; both checked
 
-    options         one row an option: its flags, its name, its help
+    options         one row for each option: its flags, its name, its help
     choices         names, aliases and defaults that options take
     record_shapes   the parts of each shape of record
     mixture         INPUT=WEIGHT, and counts such as 10B
-    bad_rows        causes, and how many rows may be skipped
+    bad_rows        why rows cannot be used, and how many of them may be skipped
     notation        sizes with a unit, escapes
 
-Pure, and without NumPy: `packcli --help` reads this package.
+It does not import NumPy, so that `packcli --help` is quick.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from fractions import Fraction
 from packcli.errors import BadRowError, UsageError
 
 ON_ERROR = ("stop", "skip")
-"""What a bad row does: end the run, or be kept apart and counted."""
+"""What happens at a bad row: the run ends, or the row is left out, counted and kept in rejected.jsonl."""
 
 CAUSES = {
     "not-json": "not valid JSON",
@@ -22,16 +22,16 @@ CAUSES = {
     "missing-field": "a field is missing",
     "null": "a field is null",
     "wrong-type": "a field is of another type",
-    "duplicate-field": "a field stands twice",
+    "duplicate-field": "a record has a field twice",
     "wrong-content": "messages, roles or flags that packcli cannot use",
     "template": "the chat template refuses it",
     "wrong-tokens": "ids, labels or masks that cannot be used",
     "overlong": "over --max-len, with --overlong error",
 }
-"""Why a row is rejected: the key that is counted and stands in rejected.jsonl, and what it means."""
+"""Why a row is rejected: the cause, by which rows are counted and which rejected.jsonl names, and what it means."""
 
 DEFAULT_MAX_BAD = "1%"
-"""What --on-error skip allows unless told otherwise: more is rather a wrong setting than bad rows."""
+"""Default limit of --on-error skip: if more rows are bad, a setting is probably wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +42,21 @@ class MaxBad:
     """As it was given."""
     rows: int | None
     percent: Fraction | None
-    """Exact, so that the verdict is the same everywhere."""
+    """Exact, so that no machine rounds it another way."""
 
     def most(self, num_rows: int | None) -> int | None:
-        """The most rows that may be skipped of so many; None when nobody knows how many there are."""
+        """The most of num_rows rows that may be skipped; None where the limit is a share and num_rows is not known."""
         if self.percent is None:
             return self.rows
         return None if num_rows is None else int(self.percent * num_rows / 100)
 
     def allows(self, num_bad: int, num_rows: int) -> bool:
-        """Whether so many of the rows read may be skipped: 1% of 300 rows is 3."""
+        """Whether num_bad of num_rows rows may be skipped: at 1%, 3 of 300."""
         most = self.most(num_rows)
         return most is None or num_bad <= most
 
     def refusal(self, num_rows: int, by_cause: Mapping[str, int], example: str) -> BadRowError:
-        """The error of a run that went over the limit.
+        """The error for a run that is over the limit.
 
         Args:
             num_rows: Rows read so far.
@@ -75,7 +75,7 @@ class MaxBad:
 
 
 def commonest(by_cause: Mapping[str, int]) -> str:
-    """The cause of most rows; of several the first in the alphabet."""
+    """The cause of most rows; among equals the first in the alphabet."""
     return min(by_cause, key=lambda cause: (-by_cause[cause], cause))
 
 

@@ -1,4 +1,4 @@
-"""Names, aliases and defaults that options take. What a user may ask for by name is listed here, once."""
+"""Names, aliases and defaults of options. Whatever a user asks for by name is listed here, and only here."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from packcli.errors import UsageError, unknown_name
 
 IGNORE = -100
-"""The label that a loss skips."""
+"""The label of a token without loss, as PyTorch has it."""
 
 FORMAT_VERSION = 3
-"""Version of the bytes packcli writes: the same input and config give other bytes only when it changes."""
+"""Version of the output: as long as it stays, the same input and config give the same bytes."""
 
 COLUMNS = ("input_ids", "labels", "position_ids", "seq_lengths", "sources")
 """Every column of a packed dataset, in the order in which it is written."""
@@ -36,7 +36,7 @@ STRATEGY_ALIASES = {
     "pad": "pad",
     "none": "pad",
 }
-"""Every name of a strategy that users know -> ours."""
+"""Every name of a strategy -> the name that packcli uses for it."""
 
 CANNOT_CAP_DOCS = frozenset({"concat"})
 """Strategies that cannot honour `max_docs_per_pack`: concat cuts a stream wherever a pack is full."""
@@ -45,7 +45,7 @@ KEEPS_ORDER = frozenset({"concat", "first-fit", "next-fit"})
 """Strategies whose packs stand in the order of the input: they cannot honour `balance`."""
 
 EFFORTS = ("fast", "normal", "max")
-"""How much work best-fit may take for fewer packs, and whether shuffle-fit looks for unbiased ones (not with fast)."""
+"""How much work best-fit may do for fewer packs; with fast, shuffle-fit does not look for unbiased packs."""
 
 BUILTIN_TOKENIZER = "builtin"
 """The name of the tokenizer that ships with packcli."""
@@ -54,40 +54,40 @@ OWN_STRATEGY = re.compile(r"(?P<place>.+\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<fu
 """A function of the user's own: `module:function` or `path/to/file.py:function`."""
 
 MAX_LINE_BYTES = 64 * 2**20
-"""Longest row that is read unless told otherwise."""
+"""Default of the longest row that is read."""
 
-ENGINES = ("auto", "serial", "processes", "ray")
+RUN_ENGINES = ("auto", "serial", "processes", "ray")
 """Choices of `RunOptions.engine`."""
 
 TOKENIZER_ENGINES = ("auto", "fastokens", "tokenizers")
 """Choices of `RunOptions.tokenizer_engine`."""
 
 MAX_TOKEN_ID = 2**31 - 1
-"""Ids are stored as int32 in the shards."""
+"""Largest token id: shards store ids as int32."""
 
 
 def quick_effort(strategy: str | None, effort: str) -> str:
-    """The effort for an estimate: best-fit's others take long and change little; shuffle-fit's plans are others."""
+    """The effort for an estimate: best-fit takes fast, where more changes little; others as given, as plans differ."""
     return "fast" if strategy == "best-fit" else effort
 
 
 def is_own_strategy(name: str | None) -> bool:
-    """Whether a strategy is code that packcli does not bring along."""
+    """Whether a strategy is code of the user's own."""
     return name is not None and ":" in name
 
 
 def strategy_label(name: str) -> str:
-    """A strategy as reports and manifests name it: without the directory of its file."""
-    found = OWN_STRATEGY.fullmatch(name)
-    return f"{Path(found['place']).name}:{found['function']}" if found else name
+    """A strategy as reports and manifests name it: without directories, which differ between machines."""
+    match = OWN_STRATEGY.fullmatch(name)
+    return f"{Path(match['place']).name}:{match['function']}" if match else name
 
 
 def canonical_strategy(name: str) -> str:
-    """Our name for a strategy: `bfd` -> `best-fit`; one of the user's own stays as it is.
+    """The name that packcli uses for a strategy: `bfd` -> `best-fit`; one of the user's own stays as it is.
 
     Raises:
-        UnknownNameError: no such name; names the nearest.
-        UsageError: a colon, and yet neither module:function nor file.py:function.
+        UnknownNameError: no such strategy; names the nearest.
+        UsageError: it has a colon, but is neither module:function nor file.py:function.
     """
     if is_own_strategy(name):
         if OWN_STRATEGY.fullmatch(name) is None:

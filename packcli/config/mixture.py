@@ -1,4 +1,4 @@
-"""What --mix and --tokens say: inputs with their shares, and counts such as 10B."""
+"""Values of --mix and --tokens: inputs with their shares, and counts such as 10B."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def parse_mix(mix: Sequence[str]) -> list[tuple[str, float]]:
     """`path=weight` strings -> paths and shares, which sum to 1.
 
     Raises:
-        UsageError: not such a string, a weight that is no positive number, or a path that is there twice.
+        UsageError: not of that form, a weight that is not a positive number, or a path that is given twice.
     """
     parsed: dict[str, float] = {}
     for each in mix:

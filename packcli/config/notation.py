@@ -17,6 +17,6 @@ def parse_size(text: str) -> int:
 
 
 def unescape(text: str) -> str:
-    r"""\n, \t, \r, \0 and \\ in a flag mean what they mean in C; a shell passes them on as they are."""
+    r"""The text with \n, \t, \r, \0 and \\ read as in C, because a shell does not do that for a flag."""
     meant = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\"}
     return re.sub(r"\\([ntr0\\])", lambda match: meant[match.group(1)], text)

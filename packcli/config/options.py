@@ -1,10 +1,10 @@
-"""The table of options: one row for each thing that can be asked of a run, whichever way it is asked.
+"""The table of options: one row for each setting of a run, for all three ways to give it.
 
-    packcli pack --max-len 4096        cli.options   makes the flags and their help of a row
-    packcli.pack(..., max_len=4096)    api           has the same names; a test compares
+    packcli pack --max-len 4096        cli.options   makes flags and their help from the rows
+    packcli.pack(..., max_len=4096)    api           has the same names, which a test compares
     max-len = 4096                     toml          reads the same names in packcli.toml
 
-What a field means, its type and its default stand in `settings`.
+The meaning, type and default of each setting are in `settings`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from packcli.config.bad_rows import DEFAULT_MAX_BAD
-from packcli.config.choices import COLUMN_SETS, COLUMNS, EFFORTS, ENGINES, OVERLONG, TOKENIZER_ENGINES
+from packcli.config.choices import COLUMN_SETS, COLUMNS, EFFORTS, OVERLONG, RUN_ENGINES, TOKENIZER_ENGINES
 from packcli.config.mixture import parse_count
 from packcli.config.notation import parse_size, unescape
 from packcli.config.record_shapes import FORMATS
@@ -34,9 +34,9 @@ class Option:
     """A row of the table."""
 
     field: str
-    """Of PackConfig or RunOptions; also the keyword in Python and the key in packcli.toml."""
+    """A field of PackConfig or RunOptions; also the keyword in Python and the key in packcli.toml."""
     flags: tuple[str, ...]
-    """As the command line spells it; `--yes/--no` is a flag with its opposite. Empty: no flag sets it."""
+    """Its spellings on the command line; `--yes/--no` is a flag with its opposite. Empty: no flag sets it."""
     help: str
     panel: str
     """The heading under which help and manual show it."""
@@ -45,12 +45,12 @@ class Option:
     metavar: str | None = None
     """What help shows for the value; None: the kind."""
     parse: Callable[[str], Any] | None = None
-    """Text -> value, where a value may be written as text with a unit."""
+    """Turns text such as 64MiB into the value; None: the value is taken as it is."""
     escapes: bool = False
-    r"""Whether a flag understands \n and the like, which a shell passes on as they are."""
+    r"""Whether \n and the like in a flag are read as escapes, because a shell does not do that."""
 
     def from_flag(self, given: Any) -> Any:
-        """What the command line gives -> the value of the field; None stays None: it was not given."""
+        """The value of the field, from what the command line gives; None (not given) stays None."""
         if isinstance(given, str):
             given = unescape(given) if self.escapes else given
         elif isinstance(given, list | tuple):
@@ -58,7 +58,7 @@ class Option:
         return self.from_text(given)
 
     def from_text(self, given: Any) -> Any:
-        """A value that may stand as text, such as '64MiB' -> the value of the field. Raises UsageError."""
+        """The value of the field, from a value that may be text such as '64MiB'. Raises UsageError."""
         return self.parse(given) if self.parse is not None and isinstance(given, str) else given
 
 
@@ -291,7 +291,7 @@ TABLE = (
     Option(
         "engine",
         ("--engine",),
-        f"What works on the units: {_names(ENGINES)} [default: auto].",
+        f"What works on the units: {_names(RUN_ENGINES)} [default: auto].",
         WORK,
         metavar="NAME",
     ),
@@ -313,17 +313,17 @@ TABLE = (
 """Every field of PackConfig and RunOptions, in the order of help and manual."""
 
 OPTIONS = {option.field: option for option in TABLE}
-"""The same by field."""
+"""The rows of TABLE by field."""
 
 
 def make_settings(given: Mapping[str, Any]) -> tuple[PackConfig, RunOptions]:
-    """What decides the bytes, and what does not, out of one mapping.
+    """The two groups of settings (see `settings`) from one mapping.
 
     Args:
-        given: Field -> value, also as text with a unit. Other names are passed over.
+        given: Field -> value, also as text with a unit. Names of no field are ignored.
 
     Raises:
-        UsageError: a value that cannot be, on its own or beside others.
+        UsageError: a value is not allowed, alone or together with others.
     """
     values = {name: OPTIONS[name].from_text(value) for name, value in given.items() if name in OPTIONS}
     options = {name: values.pop(name) for name in RunOptions.__dataclass_fields__ if name in values}

@@ -1,4 +1,4 @@
-"""Record shapes: the parts of each, and what of it may carry loss.
+"""Record shapes: the parts of each, and which tokens may carry loss.
 
 | format | parts (optional ones in brackets) |
 |---|---|
@@ -20,7 +20,7 @@ import string
 from packcli.errors import UsageError
 
 FORMATS = ("text", "prompt-completion", "chat", "sharegpt", "alpaca", "tokenized")
-"""Their names."""
+"""Names of the record shapes, which --format takes."""
 
 _CHAT_EXTRAS = ("tools", "chat_template_kwargs")
 _MASKS = ("labels", "attention_mask", "loss_mask", "completion_mask", "assistant_masks")
@@ -53,11 +53,11 @@ LOSSES = {
     "alpaca": ("completion", "all"),
     "tokenized": ("all",),
 }
-"""Record shape -> what may carry loss; the first is the default."""
+"""Format -> values of --loss that it takes; the first is the default."""
 
 
 def is_template(source: str) -> bool:
-    """Whether what --field maps a part to is a template over fields."""
+    """Whether the value in --field PART=VALUE is a template over fields, and not the name of a field."""
     return "{" in source
 
 

@@ -1,8 +1,7 @@
-"""What a run is: frozen settings and their checks.
+"""The settings of a run, frozen, and their checks.
 
-`PackConfig` holds everything that can change a byte of the output, and nothing else. How the work is
-carried out (workers, engine of tokenization, network, quiet) is `RunOptions`. The first is part of the
-fingerprint, the second never is.
+`PackConfig` holds every setting that can change a byte of the output, and nothing else. `RunOptions` says how the work
+is carried out (workers, engines, network, limits). The first is part of the fingerprint, the second never is.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from packcli.config.choices import (
     CANNOT_CAP_DOCS,
     COLUMNS,
     EFFORTS,
-    ENGINES,
     KEEPS_ORDER,
     MAX_LINE_BYTES,
     OVERLONG,
+    RUN_ENGINES,
     TOKENIZER_ENGINES,
     canonical_strategy,
     is_own_strategy,
@@ -43,10 +42,10 @@ class PackConfig:
     max_len: int = 2048
     """Tokens a pack; at least 2."""
     strategy: str | None = None
-    """Which segments share a pack, stored under our own name; None: concat for text, best-fit for the other formats.
-    module:function or file.py:function is one of the user's own."""
+    """How segments are put into packs, by the name without aliases; None: concat for text, best-fit for the other
+    formats. module:function or file.py:function is one of the user's own."""
     strategy_sha256: str | None = None
-    """Of a strategy of the user's own: sha256 of its source file. The run fills it in, and refuses another."""
+    """SHA-256 of the source file of a strategy of the user's own. A run fills it in; if it is given, it must match."""
     overlong: str | None = None
     """Documents over max_len: split, truncate, drop, error; None: split for text, truncate for the other formats."""
     max_docs_per_pack: int = 0
@@ -56,7 +55,7 @@ class PackConfig:
     balance: bool = False
     """Order packs so that groups of eight consecutive ones carry the same attention cost."""
     seed: int = 0
-    """Seed of every random choice: order of packs, pack mates, validation split."""
+    """Seed of every random choice: order of packs, which documents share a pack, validation split."""
     isolate: bool = True
     """Documents of one pack do not see each other: positions restart, first labels are masked."""
     columns: tuple[str, ...] = COLUMNS
@@ -66,12 +65,12 @@ class PackConfig:
     tokenizer: str = BUILTIN_TOKENIZER
     """A tokenizer.json, a directory with one, a hub name, or `builtin`."""
     add_eos: bool | None = None
-    """Append EOS to documents. None: to all but chats, which templates end, and tokenized ones; where asked for, these
-    get it when they do not end with it."""
+    """Append EOS to documents. None: not to chats, whose templates end them, nor to tokenized documents, but to all
+    others. True: chats and tokenized documents get it as well, unless they end with it."""
     eos_token: str | None = None
     """The EOS token, when the tokenizer does not name one or another is wanted."""
     add_bos: bool | None = None
-    """Put BOS before documents; None asks the tokenizer, and adds none to chats and tokenized ones."""
+    """Put BOS before documents; None: as the tokenizer does, but not before chats and tokenized documents."""
     pad_token: str | None = None
     """The token that fills packs; None takes the tokenizer's, else EOS."""
     allow_special: bool = False
@@ -87,26 +86,27 @@ class PackConfig:
     loss: str | None = None
     """Which tokens carry loss: all, completion, assistant, last-assistant; None: as the record shape has it."""
     loss_on_eot: bool | None = None
-    """Whether the token that ends a turn or a completion carries loss; None: as generation tags say, else yes."""
+    """Whether the token that ends a turn or a completion carries loss; None: as the generation tags of the
+    template say, and yes where it has none."""
     chat_template: str | None = None
-    """A template file, or a name that the tokenizer knows, or chatml; None takes the tokenizer's."""
+    """A template file, the name of a template of the tokenizer, or chatml; None: the template of the tokenizer."""
     date: str | None = None
-    """YYYY-MM-DD: what templates take for today; None: the day of the first run."""
+    """The day that templates take for today, YYYY-MM-DD; None: the day of the first run."""
     split_on: str | None = None
     """Cuts a .txt file into documents at this string; None takes a file as one document."""
     on_error: str = "stop"
-    """What a row that cannot be used does: stop ends the run, skip keeps it apart in rejected.jsonl."""
+    """What happens at a row that cannot be used: stop ends the run, skip writes it to rejected.jsonl."""
     lenient: bool = False
     """Read bytes that are not UTF-8, and half surrogate pairs, as U+FFFD instead of rejecting the row."""
     mix: tuple[str, ...] = ()
     """`input=weight` pairs instead of inputs: each input's share of the tokens that are packed."""
     tokens: int | None = None
-    """Tokens of a mixture; None: the largest that takes no document twice."""
+    """Tokens of a mixture; None: as many as there are without taking a document twice."""
     unit_bytes: int = 128 * 2**20
     """Text a unit holds, in bytes: the scope of planning, and what is in memory at once."""
 
     def __post_init__(self) -> None:
-        """Checks every field on its own and in company; raises UsageError."""
+        """Checks every field alone and together with others; raises UsageError."""
         put = object.__setattr__
         if self.strategy is not None:
             put(self, "strategy", canonical_strategy(self.strategy))
@@ -175,10 +175,10 @@ class PackConfig:
             raise UsageError(f"--date {self.date!r} is not a date", "for example --date 2026-01-31")
 
     def resolved(self, format_: str, date: str) -> PackConfig:
-        """The config with every default that hangs on the record shape filled in.
+        """The config with every default filled in that depends on the record shape.
 
         Args:
-            format_: The record shape that was found.
+            format_: The record shape of the inputs.
             date: The day of the first run of the output.
 
         Raises:
@@ -205,12 +205,12 @@ class PackConfig:
 
     @property
     def masked(self) -> bool:
-        """Whether labels carry a mask: tokens without loss besides first ones and padding."""
+        """Whether labels carry a loss mask: some tokens have no loss, besides the first of a document and padding."""
         return self.format not in (None, "text")
 
     @property
     def ragged(self) -> bool:
-        """Rows hold real tokens only: a trainer that derives labels from input_ids would train on padding."""
+        """Whether rows lack padding: a trainer that derives labels from input_ids would otherwise train on padding."""
         return "labels" not in self.columns
 
     @property
@@ -232,10 +232,10 @@ class PackConfig:
         lines = ["[pack]"]
         for name, value in self.as_dict().items():
             if value is not None:
-                # A JSON string, number, boolean or list of strings is TOML, but for the escape of DEL, and for
-                # characters past U+FFFF, which JSON escapes as two halves; so they stand as they are.
+                # JSON of these values is TOML too, but for two things: TOML wants DEL escaped, and does not take
+                # the two escapes that JSON can make of a character past U+FFFF, so that one is not escaped at all.
                 text = json.dumps(value, ensure_ascii=False)
-                text = re.sub("[\x7f\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+                text = re.sub("[\x7f\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
                 lines.append(f"{name} = {text}")
         return "\n".join(lines) + "\n"
 
@@ -245,21 +245,21 @@ class RunOptions:
     """How the work is carried out; no byte of the output depends on it."""
 
     workers: int = 0
-    """Processes, or threads of the engine when there are fewer units; 0 takes the CPUs of this process."""
+    """Processes, or threads of the tokenizer engine when there are fewer units; 0: as many as CPUs may be used."""
     engine: str = "auto"
     """What works on the units: serial, processes, ray; auto is processes for several units and workers."""
     ray_address: str | None = None
-    """Of a Ray that runs: auto or host:port; None takes RAY_ADDRESS, else auto."""
+    """Address of a running Ray cluster: auto or host:port; None takes RAY_ADDRESS, else auto."""
     tokenizer_engine: str = "auto"
-    """auto, fastokens or tokenizers."""
+    """What tokenizes: auto, fastokens or tokenizers."""
     allow_network: bool = False
-    """Whether a tokenizer may be fetched from the hub."""
+    """Whether a tokenizer may be fetched from the Hugging Face hub."""
     overwrite: bool = False
-    """Replace an output of ours that belongs to another run, finished or not."""
+    """Replace an output of packcli that belongs to another run, finished or not."""
     restart: bool = False
-    """Begin an unfinished output of ours anew, whichever run it belongs to; a finished one is left alone."""
+    """Start an unfinished output of packcli again, whichever run it belongs to; a finished one is left alone."""
     max_line_bytes: int = MAX_LINE_BYTES
-    """Longest row that is read, in bytes: memory is bounded by it. A longer one cannot be used."""
+    """Longest row that is read, in bytes, which bounds memory. A longer row cannot be used."""
     max_bad: int | str | None = None
     """Most rows that on_error="skip" may skip: a number, or a share of the rows read such as "0.1%"; None: 1%."""
 
@@ -273,8 +273,8 @@ class RunOptions:
             parse_max_bad(self.max_bad)
         if self.tokenizer_engine not in TOKENIZER_ENGINES:
             raise unknown_name("tokenizer engine", self.tokenizer_engine, TOKENIZER_ENGINES)
-        if self.engine not in ENGINES:
-            raise unknown_name("engine", self.engine, ENGINES)
+        if self.engine not in RUN_ENGINES:
+            raise unknown_name("engine", self.engine, RUN_ENGINES)
         if self.ray_address is not None and self.engine != "ray":
             raise UsageError(f"--ray-address {self.ray_address} without --engine ray", "give both, or neither")
 
@@ -287,7 +287,7 @@ def _is_date(text: str) -> bool:
 
 
 def reading_rules(config: PackConfig, options: RunOptions) -> dict[str, Any]:
-    """How the sources of a run are read, for readers.find_sources; raises UsageError for a limit without a use."""
+    """Keywords for readers.find_sources; raises UsageError for max_bad without on_error skip."""
     skips = config.on_error == "skip"
     if options.max_bad is not None and not skips:
         raise UsageError("--max-bad says how many rows may be skipped, and none is skipped", "add --on-error skip")

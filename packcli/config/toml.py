@@ -1,4 +1,4 @@
-"""packcli.toml, and the flags that win over it. What is written there is PackConfig.to_toml of settings."""
+"""Reads packcli.toml; flags win over it. (PackConfig.to_toml writes it.)"""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from packcli.config.settings import PackConfig, RunOptions
 from packcli.errors import UsageError, nearest
 
 CONFIG_FILE = "packcli.toml"
-"""Where settings are looked for when no file is named."""
+"""The file in the current directory that is read when no --config is given."""
 
 
 def read_settings(path: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a file, by default of packcli.toml when it is there, and flags, which win; None is not given."""
+    """Settings of a file, by default packcli.toml if it exists, and of flags, which win; None is a flag not given."""
     if path is None and not Path(CONFIG_FILE).is_file():
         settings: dict[str, Any] = {}
     else:
@@ -33,7 +33,7 @@ def read_settings(path: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
         settings.pop("strategy_sha256", None)
     settings |= {name: value for name, value in given.items() if value is not None}
     for one, other in (("text_field", "text_template"), ("text_template", "text_field")):
-        if given.get(one) is not None and given.get(other) is None:  # a flag replaces either one of the file
+        if given.get(one) is not None and given.get(other) is None:  # a flag replaces either of the two in the file
             settings.pop(other, None)
     return settings
 

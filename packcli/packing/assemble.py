@@ -1,6 +1,6 @@
 """Plan + tokens -> packed rows.
 
-Legend: P packs of one batch, L max_len, N = positions of the batch (P * L, or the real tokens of ragged rows).
+Legend: P packs of one batch, L max_len, N positions of the batch (P * L, or the tokens alone of ragged rows).
 
 Two documents of 3 and 2 tokens in a pack of L = 8, isolated:
 
@@ -30,13 +30,13 @@ BLOCK_TOKENS = 1 << 15
 
 
 class Assembler:
-    """Makes the rows of one plan; `doc_offsets` and `origin` speak of the documents that the plan was made of.
+    """Makes the rows of one plan.
 
     Args:
         plan: The plan over D documents.
         ids: uint32[T], the tokens of the unit.
         doc_offsets: int64[D], where each document of the plan starts in ids.
-        origin: Where each document of the plan comes from.
+        origin: Where each document of the plan comes from: arrays over the same D documents.
         layout: How a row looks.
         loss: bool[T], which tokens carry loss; None: all.
     """
@@ -62,7 +62,7 @@ class Assembler:
         self._origin = origin
 
     def batches(self) -> Iterator[PackBatch]:
-        """All rows, in batches of rows_per_batch(L). A batch shares memory with nothing but the ids."""
+        """All rows, in batches of rows_per_batch(L). A batch may be a view of the ids, and shares no other memory."""
         step = rows_per_batch(self._plan.max_len)
         for first in range(0, self._plan.num_packs, step):
             yield self.rows(first, min(first + step, self._plan.num_packs))
@@ -73,7 +73,7 @@ class Assembler:
         pack_offsets = self._plan.pack_offsets[first : last + 1]
         segments = slice(int(pack_offsets[0]), int(pack_offsets[-1]))
         counts = np.diff(pack_offsets)
-        runs = _Copies(self._begin[segments], self._length[segments], counts, 0 if layout.ragged else max_len)
+        runs = _Runs(self._begin[segments], self._length[segments], counts, 0 if layout.ragged else max_len)
         row_offsets = runs.row_offsets
         columns = layout.columns
         has_mask = self._loss is not None and "labels" in columns
@@ -94,17 +94,17 @@ class Assembler:
         )
 
     def _gather(
-        self, runs: _Copies, want_positions: bool, want_loss: bool
+        self, runs: _Runs, want_positions: bool, want_loss: bool
     ) -> tuple[NDArray[np.int32], NDArray[np.int32] | None, NDArray[np.bool_] | None]:
         """Of all positions, padding included: the ids and the positions, int32[N] each, and the mask, bool[N]."""
         total = runs.num_positions
-        begin_of_all = runs.contiguous
-        in_place = begin_of_all is not None
-        ids = self._ids[begin_of_all:][:total] if in_place else np.empty(total, dtype=np.int32)
+        first_id = runs.contiguous
+        in_place = first_id is not None
+        ids = self._ids[first_id:][:total] if in_place else np.empty(total, dtype=np.int32)
         positions = np.empty(total, dtype=np.int32) if want_positions else None
         loss: NDArray[np.bool_] | None = None
         if want_loss and self._loss is not None:
-            loss = self._loss[begin_of_all:][:total] if in_place else np.empty(total, dtype=np.bool_)
+            loss = self._loss[first_id:][:total] if in_place else np.empty(total, dtype=np.bool_)
         counter = np.arange(min(BLOCK_TOKENS, total), dtype=np.int64)
         # Blocks end with runs: a run is at most L, so a block is below BLOCK_TOKENS + L.
         edges = np.append(np.searchsorted(runs.dest, np.arange(0, total, BLOCK_TOKENS)), len(runs.dest))
@@ -142,26 +142,26 @@ class Assembler:
         )
 
 
-class _Copies:
-    """The runs of a batch: its segments in order, and after each row that is not full the run of its padding.
+class _Runs:
+    """A batch as runs of positions: a run for each segment, in order, and one for the padding that ends a row.
 
-    begin, length and dest are int64 arrays over the runs: first token in ids, tokens, first position in
-    the batch. A row is padded to `width` positions; 0 stands for ragged rows.
+    begin, length and dest are int64 arrays over the runs: where it begins in ids, how long it is, where it
+    begins in the batch. A row is padded to `width` positions; 0 stands for ragged rows.
     """
 
     def __init__(
         self, begin: NDArray[np.int64], length: NDArray[np.int64], counts: NDArray[np.int64], width: int
     ) -> None:
-        segment_ends = np.cumsum(counts)
-        token_ends = np.cumsum(length)[segment_ends - 1]
-        used = np.diff(token_ends, prepend=0)
+        segment_offsets = offsets(counts)
+        segment_ends = segment_offsets[1:]
+        used = np.diff(offsets(length)[segment_offsets])
         self._tail = width - used if width else np.zeros_like(used)
         padded = np.flatnonzero(self._tail)
         self._used = used
         self.begin, self.length, self.counts = begin, length, counts
         is_pad = np.zeros(len(length), dtype=np.bool_)
         if len(padded):
-            # A pad run may read any ids: they are overwritten.
+            # Runs of padding are gathered like the others, from the first ids; pad_id takes their place afterwards.
             self.begin = np.insert(begin, segment_ends[padded], 0)
             self.length = np.insert(length, segment_ends[padded], self._tail[padded])
             is_pad = np.insert(is_pad, segment_ends[padded], True)

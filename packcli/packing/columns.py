@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BATCH_TOKENS = 1 << 18
-"""Positions in a record batch, about: its columns are hashed and written while they are in the cache."""
+"""Positions in a record batch, about: so few that its columns are hashed and written while they are in the cache."""
 
 
 def rows_per_batch(max_len: int) -> int:

@@ -17,7 +17,7 @@ from packcli.packing.arrays import offsets
 from packcli.packing.plan import Plan, make_plan
 
 Strategy = str | Callable[..., Any]
-"""A name, or a function of the user's own, as of packcli.plan."""
+"""A name, or a function of the user's own, as in packcli.plan."""
 
 
 class Boundary(NamedTuple):
@@ -40,13 +40,13 @@ def pack_sequences(
     seed: int = 0,
     return_boundaries: bool = False,
 ) -> Any:
-    """Packs sequences into rows of max_length. No token is added but padding, and none is lost unless `overlong` says.
+    """Packs sequences into rows of max_length. Only padding is added, and no token is lost unless `overlong` says so.
 
     Args:
         sequences: Flat lists, 1-D arrays or 1-D tensors of integers; empty ones give nothing.
         max_length: L, positions of a row.
         pad_token_id: What fills rows.
-        strategy: Which sequences share a row, as of packcli.plan; next-fit keeps their order.
+        strategy: Which sequences share a row, as in packcli.plan; next-fit keeps their order.
         overlong: What becomes of sequences longer than a row: split, truncate, drop, error.
         seed: Seed of every random choice.
         return_boundaries: Whether to return (rows, boundaries), a Boundary for each segment, row by row.
@@ -76,12 +76,12 @@ def concatenate_and_pack(
     overlong: str = "split",
     seed: int = 0,
 ) -> tuple[Any, Any, Any]:
-    """Packs sequences together with their labels and masks: three times the same places.
+    """Packs sequences, and lays out their labels and masks in the same places.
 
     Labels stay as they are given: mask the first one of each sequence, or it is predicted from the one before it.
 
     Args:
-        input_ids: As `sequences` of pack_sequences.
+        input_ids: Like `sequences` of pack_sequences.
         labels: As long as input_ids, each one.
         attention_masks: Likewise; padding gets 0.
         max_length, pad_token_id: As in pack_sequences.
@@ -89,7 +89,7 @@ def concatenate_and_pack(
         strategy, overlong, seed: As in pack_sequences.
 
     Returns:
-        (input_ids, labels, attention_mask), rows as of pack_sequences.
+        (input_ids, labels, attention_mask), rows as pack_sequences gives them.
 
     Raises:
         UsageError: as pack_sequences; or labels or masks of another length.

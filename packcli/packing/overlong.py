@@ -5,7 +5,7 @@ Legend: D documents, S segments, L max_len. Example with L = 4 and documents of 
     split     3 | 4 4 1 | 4      nothing is lost
     truncate  3 | 4     | 4      5 tokens lost
     drop      3 |       | 4      9 tokens, one document lost
-    error     OverlongDocument   names the document
+    error     OverlongDocumentError names the document
 
 `cut_stream` is what concat does: documents 3, 9, 4 as one stream, cut every L tokens:
 
@@ -20,7 +20,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from packcli.packing.arrays import offsets
+from packcli.packing.arrays import offsets, ranges
 
 Integer = TypeVar("Integer", bound=np.integer)
 
@@ -44,7 +44,7 @@ class Segments:
     length: NDArray[np.int32]
     """int32[S]: tokens, 1..max_len."""
     places: tuple[NDArray[np.int64], NDArray[np.int64]] | None
-    """doc and start; None when segment s is the whole of document s, as it mostly is: that takes no memory."""
+    """doc and start. None, to save memory, when segment s is the whole of document s: the usual case."""
 
     @property
     def doc(self) -> NDArray[np.int64]:
@@ -88,18 +88,15 @@ def split_documents(lengths: NDArray[np.integer], max_len: int) -> Segments:
     lengths = lengths.astype(np.int64, copy=False)
     num_segments = -(-lengths // max_len)
     doc = np.repeat(np.arange(len(lengths), dtype=np.int64), num_segments)
-    number_in_doc = np.arange(len(doc), dtype=np.int64) - np.repeat(offsets(num_segments)[:-1], num_segments)
-    start = number_in_doc * max_len
+    start = ranges(np.zeros_like(num_segments), num_segments) * max_len
     length = np.minimum(lengths[doc] - start, max_len).astype(np.int32)
     return Segments(length, (doc, start))
 
 
 def cut_stream(lengths: NDArray[np.integer], max_len: int) -> Segments:
     """Cuts the joined stream of all documents at every multiple of max_len and at every document's end."""
-    ends = np.cumsum(lengths, dtype=np.int64)
-    total = int(ends[-1]) if len(ends) else 0
-    cuts = np.union1d(ends, np.arange(max_len, total, max_len, dtype=np.int64))
-    cuts = cuts[cuts > 0]  # leading empty documents end at 0
-    begins = np.concatenate((np.zeros(1, dtype=np.int64), cuts[:-1])) if len(cuts) else cuts
-    doc = np.searchsorted(ends, begins, side="right").astype(np.int64)
-    return Segments((cuts - begins).astype(np.int32), (doc, begins - (ends - lengths)[doc]))
+    doc_offsets = offsets(lengths)
+    cuts = np.union1d(doc_offsets, np.arange(max_len, int(doc_offsets[-1]), max_len, dtype=np.int64))
+    begins = cuts[:-1]
+    doc = np.searchsorted(doc_offsets[1:], begins, side="right").astype(np.int64)  # passes over empty ones
+    return Segments(np.diff(cuts).astype(np.int32), (doc, begins - doc_offsets[doc]))

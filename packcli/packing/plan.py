@@ -1,4 +1,4 @@
-"""Plan: the data answer to "which tokens stand in which pack", made from lengths alone.
+"""Plan: which tokens stand in which pack, made from lengths alone.
 
 Legend: D documents, S segments, P packs, L max_len.
 """
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from packcli.config.choices import CANNOT_CAP_DOCS, EFFORTS, KEEPS_ORDER, OVERLONG, canonical_strategy
 from packcli.errors import UsageError, unknown_name
-from packcli.packing.arrays import offsets
+from packcli.packing.arrays import offsets, ranges
 from packcli.packing.overlong import Segments, cut_stream, kept_lengths, split_documents
 from packcli.packing.strategies import Strategy, count_bound, get_strategy, own_strategy
 from packcli.packing.strategies.balance import balanced_order
@@ -24,11 +24,11 @@ from packcli.packing.strategies.patterns import count_lengths, index_type
 from packcli.seeds import derive, permutation
 
 REORDERED = 1 << 16
-"""Packs that are moved at once."""
+"""Packs that `_reorder` moves at once."""
 
 
 class PlanError(AssertionError):
-    """A plan breaks an invariant: a bug in a strategy. (One of the user's own makes it a UsageError.)"""
+    """A plan breaks an invariant: a bug in a strategy. (make_plan gives a UsageError for a strategy of the user's.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Plan:
     pack_offsets: NDArray[np.int64]
     """int64[P+1]."""
     lower_bound: int
-    """No packing of these segments has fewer packs: proven."""
+    """Proven: no packing of these segments has fewer packs."""
     found_by: str
     """The strategy, and which planner of its portfolio: "next-fit", "best-fit: filling"."""
     max_docs_per_pack: int = 0
@@ -122,8 +122,8 @@ def make_plan(
             -> (order, pack_offsets), whose answers are checked.
         overlong: What becomes of documents longer than max_len.
         max_docs_per_pack: Most segments in one pack; 0 means no limit.
-        effort: How much work best-fit may take for fewer packs: fast, normal, max. With fast shuffle-fit does not look
-            whether lengths of pack mates correlate.
+        effort: How much work best-fit may take for fewer packs: fast, normal, max. With fast,
+            shuffle-fit does not check whether lengths of pack mates correlate.
         balance: Put packs in an order in which groups of eight cost the same, see `balance_plan`.
         seed: Seed of every random choice.
 
@@ -146,14 +146,14 @@ def make_plan(
         raise unknown_name("overlong policy", overlong, OVERLONG)
     if effort not in EFFORTS:
         raise unknown_name("effort", effort, EFFORTS)
-    # Strategies shift Python's integers by them: NumPy's would overflow.
+    # As Python's integers: strategies shift bits by them, and NumPy's would overflow.
     max_len, max_docs_per_pack, seed = map(operator.index, (max_len, max_docs_per_pack, seed))
     if max_len < 1 or max_docs_per_pack < 0:
         raise UsageError("max_len must be at least 1, and max_docs_per_pack at least 0")
     docs = np.asarray(lengths)
     if docs.ndim != 1 or (len(docs) and (docs.dtype.kind not in "iu" or docs.min() < 0)):
         raise UsageError("lengths must be a flat list of integers that are not negative")
-    if docs.dtype not in (np.int32, np.int64):  # smaller and unsigned ones would overflow in sums
+    if docs.dtype not in (np.int32, np.int64):  # smaller and unsigned types would overflow in sums
         docs = docs.astype(np.int64)
     kept = kept_lengths(docs, max_len, overlong)
     segments = cut_stream(kept, max_len) if chosen.cuts_stream else split_documents(kept, max_len)
@@ -182,13 +182,12 @@ def balance_plan(plan: Plan, seed: int = 0) -> Plan:
 def _reorder(plan: Plan, packs: NDArray[Any]) -> Plan:
     pack_offsets = offsets(plan.docs_per_pack[packs])
     order = np.empty_like(plan.order)
-    for first in range(0, len(packs), REORDERED):  # in parts, since an index takes more memory than the order
+    # In parts: an index of everything would take more memory than the order.
+    for first in range(0, len(packs), REORDERED):
         part = slice(first, first + REORDERED)
         begin, end = int(pack_offsets[first]), int(pack_offsets[min(first + REORDERED, len(packs))])
-        starts = plan.pack_offsets[packs[part]] - pack_offsets[:-1][part]
-        index = np.repeat(starts, plan.pack_offsets[1:][packs[part]] - plan.pack_offsets[packs[part]])
-        index += np.arange(begin, end)
-        order[begin:end] = plan.order[index]
+        num_segments = np.diff(pack_offsets[first : first + REORDERED + 1])
+        order[begin:end] = plan.order[ranges(plan.pack_offsets[packs[part]], num_segments)]
     return dataclasses.replace(plan, order=order, pack_offsets=pack_offsets)
 
 

@@ -2,13 +2,13 @@
 
 Samples are numbered 0, 1, ... as they are read. A window of `buffer_size` samples is read, `select` makes groups of
 them, and `pack` makes a pack of each group, or several. The next window is read when all groups are packed. A sample
-that no group took is dropped, counted and named; with `carry` it waits for the next window instead.
+that no group took is dropped, counted and named; with `carry` it stays for the next window instead.
 
     windows of 5:    0 1 2 3 4 | 5 6 7 8 9 | 10 11 12
     with carry, when 3 was left:    0 1 2 3 4 | 3 5 6 7 8 | 9 10 11 12
 
 Every pack has a key, the numbers of its samples: `restore` makes it anew, and the state of a packer is nothing but
-numbers. They depend on the stream and the settings only, so a pack is the same in any process.
+numbers. They depend only on the stream and the settings, so a pack is the same in any process.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ import numpy as np
 
 from packcli.config.choices import IGNORE
 from packcli.errors import MismatchError, UsageError
-from packcli.packing.arrays import offsets
+from packcli.packing.arrays import ranges
 from packcli.packing.plan import make_plan
 
 Select = Callable[[list[Any]], Iterable[Sequence[Any]]]
 Pack = Callable[[Sequence[Any]], Any]
 
 FULL = 0.99
-"""With carry, packs that are as full as this leave the window; emptier ones wait, unless the window would stay full."""
+"""With carry, packs this full leave the window. Emptier ones wait, once half of the samples have left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +70,10 @@ def stream_packs(
         pack: A group -> a pack, or an iterator of packs. By default a dict of arrays with the columns of a packed row.
         carry: Whether samples that no group took wait for the next window. The default select then also holds
             back groups that are not full.
-        strategy: For the default select; as of packcli.plan.
+        strategy: For the default select; as in packcli.plan.
         pad_id: For the default pack.
-        workers: (this one, how many): group g is packed by worker g modulo their number. By default torch's data
-            loader says. All of them read the whole stream; with batch_size=None, a data loader of any number of
+        workers: (this one, how many): group g is packed by worker g modulo their number. By default taken from
+            torch's data loader. All of them read the whole stream; with batch_size=None, a data loader of any number of
             workers gives the same packs in the same order.
 
     Raises:
@@ -88,7 +88,7 @@ def stream_packs(
 
 
 class StreamPacker:
-    """See stream_packs. One iteration over it is one pass; `state_dict` says how far it is."""
+    """What stream_packs returns. An iteration over it is one pass; `state_dict` tells how far it is."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class StreamPacker:
         self._select, self._pack, self._carry, self._workers = select, pack, carry, workers
         self._waiting: list[int] = []  # carried from the last window
         self._groups: collections.deque[tuple[int, ...]] = collections.deque()  # selected, not packed yet
-        self._held: dict[int, Any] = {}  # the samples of both
+        self._held: dict[int, Any] = {}  # number -> sample, of _waiting and _groups
         self._num_read = self._num_groups = self._part = 0
         self._dropped: list[int] = []
         self._ended = False
@@ -115,7 +115,7 @@ class StreamPacker:
 
     @property
     def num_dropped(self) -> int:
-        """How many they are."""
+        """How many samples no group took, so far."""
         return len(self._dropped)
 
     def __iter__(self) -> Iterator[StreamPack]:
@@ -251,18 +251,18 @@ class StreamPacker:
 
 
 def _numbered(groups: Iterable[Sequence[Any]], samples: list[Any]) -> list[list[int]]:
-    """Groups of samples -> groups of their places in the window; a sample is itself, not its equal."""
+    """Groups of samples -> groups of their places in the window; samples are told apart by identity, not equality."""
     places: dict[int, collections.deque[int]] = {}
     for place, sample in enumerate(samples):
         places.setdefault(id(sample), collections.deque()).append(place)
     out = []
     for group in groups:
-        found = []
+        places_of_group = []
         for sample in group:
             if not places.get(id(sample)):
                 raise UsageError("select gave a sample that is not in the window, or one twice")
-            found.append(places[id(sample)].popleft())
-        out.append(found)
+            places_of_group.append(places[id(sample)].popleft())
+        out.append(places_of_group)
     return out
 
 
@@ -334,5 +334,5 @@ class _Row:
             labels[begin : begin + 1] = IGNORE
             begin += len(each)
         runs = np.array([*lengths, *([self.max_len - total] if total < self.max_len else [])], dtype=np.int64)
-        positions = np.arange(self.max_len) - np.repeat(offsets(runs)[:-1], runs)
+        positions = ranges(np.zeros_like(runs), runs)
         return {"input_ids": row, "labels": labels, "position_ids": positions, "seq_lengths": runs}

@@ -6,12 +6,11 @@ Legend: D documents, T tokens.
     offsets  int64[D+1]   document d is ids[offsets[d]:offsets[d+1]]
     loss     bool[T]      which tokens carry loss; None: all of them
 
-
-Loss masks of many documents as runs: memory by turn of a chat, not by token.
+Where tokens are not kept, loss masks are runs: their memory grows with the turns of chats, not with the tokens.
 
     mask    0 0 1 1 1 0 1 0      runs 2..5 and 6..7; between 3 and 7 there are 3
 
-What `counting` asks of a mask, how many tokens between two places carry loss, costs a binary search.
+How many tokens between two places carry loss is then found by a binary search (LossRuns.count).
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ class TokenBuffer:
         return self._num_tokens
 
     def append(self, ids: NDArray[np.uint32], offsets: NDArray[np.int64]) -> None:
-        """Adds D documents, each with BOS before and EOS after it as the buffer was told.
+        """Adds D documents, each between the BOS and EOS that the buffer was made with.
 
         Args:
             ids: uint32[T], without special tokens.
@@ -136,9 +135,9 @@ class LossRuns:
     """Runs of R tokens that carry loss, in order; no two overlap."""
 
     starts: NDArray[np.int64]
-    """int64[R]: places of the first tokens."""
+    """int64[R]: place of the first token of each run."""
     ends: NDArray[np.int64]
-    """int64[R]: places behind the last."""
+    """int64[R]: place after the last token of each run."""
 
     @classmethod
     def of_mask(cls, mask: NDArray[np.bool_], first: int = 0) -> LossRuns:
@@ -173,8 +172,8 @@ class LossRuns:
 
         if not len(self.starts):
             return np.zeros(len(begins), dtype=np.int64)
-        found: NDArray[np.int64] = np.maximum(up_to(ends) - up_to(begins), 0)
-        return found
+        between: NDArray[np.int64] = np.maximum(up_to(ends) - up_to(begins), 0)
+        return between
 
 
 class LengthBuffer(TokenBuffer):
@@ -204,10 +203,10 @@ class LengthBuffer(TokenBuffer):
         self.num_special += num_special
 
     def finish(self) -> TokenBatch:
-        """There is no token to give."""
+        """Always raises AssertionError: there are no tokens."""
         raise AssertionError("this buffer holds lengths only")
 
     def measured(self) -> tuple[NDArray[np.int64], LossRuns | None]:
-        """Tokens of each document, int64[D], and which of them all carry loss; None: every one."""
+        """Tokens of each document, int64[D], and which of all tokens carry loss; None: every one."""
         lengths = np.concatenate([np.empty(0, dtype=np.int64), *self._lengths])
         return lengths, None if self._runs is None else LossRuns.join(self._runs)

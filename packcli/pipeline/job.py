@@ -48,7 +48,7 @@ class Recipe:
             unit_bytes=self.config.unit_bytes,
             split_on=self.config.split_on,
             hashed=hashed,
-            meter=progress,
+            progress=progress,
         )
 
     def anywhere(self) -> Recipe:

@@ -1,6 +1,6 @@
 """Lengths and loss masks of documents: one pass over an input, read and tokenized in parts as `pack` would.
 
-No token is kept. report.what_if plans the lengths by many settings.
+No token is kept. report.what_if plans these lengths with many settings.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from packcli import readers
 from packcli.config import PackConfig, RunOptions, reading_rules
 from packcli.dataset import Stats, splits_of
 from packcli.errors import NoInputError, UsageError
-from packcli.packing import LengthBuffer, LossRuns
+from packcli.packing import LengthBuffer, LossRuns, offsets
 from packcli.pipeline.documents import read_documents
 from packcli.pipeline.engines import Emit, local_executor
 from packcli.pipeline.events import Started, Warned
 from packcli.pipeline.job import Recipe
 from packcli.pipeline.prepare import dry_run, num_cpus
 from packcli.pipeline.workers import for_each_unit
-from packcli.seeds import derive
+from packcli.seeds import derive, sample_rows
 
 GUARD_CHARS = 1 << 14
 """Characters of the input that both engines encode at start: fewer than for a run, since no id is kept."""
@@ -47,7 +47,7 @@ class PartLengths:
     loss: LossRuns | None = None
     """Which of the tokens of all documents carry loss; None: every one."""
     splits: tuple[NDArray[np.int64], ...] | None = None
-    """Indices of the documents of each split, as in paths.splits_of; None: all are in the first."""
+    """Indices of the documents of each split, in the order of dataset.splits_of; None: all are in the first."""
     stats: Stats = field(default_factory=Stats)
     """What was counted while the sampled documents were tokenized."""
 
@@ -75,7 +75,7 @@ class Lengths:
     names: list[str]
     """Names of the input files."""
     config: PackConfig
-    """What it was tokenized with; resolved."""
+    """What the input was tokenized with, defaults filled in."""
     sample: float
     """Share of the documents that were tokenized, 0..1."""
     tokenizer: str
@@ -85,7 +85,7 @@ class Lengths:
 
     @property
     def num_documents(self) -> int:
-        """Documents read that are not empty; of a sample, about."""
+        """Documents read that are not empty; an estimate where only a sample was tokenized."""
         return round(len(self.all) * self.scale)
 
     @property
@@ -108,19 +108,18 @@ class Lengths:
     def joined(self) -> Joined:
         """All parts as one."""
         lengths = self.all
-        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=offsets[1:])
+        doc_offsets = offsets(lengths)
         masks: list[LossRuns] = []
         together = []
         first = 0
         for part in self.parts:
             if part.loss is not None:
-                masks.append(part.loss.moved(int(offsets[first])))
+                masks.append(part.loss.moved(int(doc_offsets[first])))
             splits = part.splits if part.splits is not None else (np.arange(len(part.lengths)),)
             together += [(docs + first, (part.unit, part.part, number)) for number, docs in enumerate(splits)]
             first += len(part.lengths)
         source = np.concatenate([part.source for part in self.parts])
-        return Joined(lengths, offsets, source, LossRuns.join(masks) if masks else None, tuple(together))
+        return Joined(lengths, doc_offsets, source, LossRuns.join(masks) if masks else None, tuple(together))
 
 
 def measure(
@@ -130,7 +129,7 @@ def measure(
 
     Args:
         inputs: Files, directories, globs.
-        config: What to tokenize with; max_len and strategy are not looked at.
+        config: What to tokenize with; max_len and strategy have no effect.
         options: Workers, engine, network.
         sample: Share of the documents to tokenize, 0 < F <= 1, chosen by the seed and the row.
         emit: Takes Started, Progress and Warned events.
@@ -208,12 +207,5 @@ def measure_unit(recipe: Recipe, sample: float, unit: readers.Unit, emit: Emit) 
 
 
 def _sampled(rows: NDArray[np.int64], source: int, *, seed: int, share: float) -> NDArray[np.bool_]:
-    """Which rows are in the sample: by a hash of source and row (SplitMix64), the same wherever it runs."""
-    value = rows.astype(np.uint64) + np.uint64(derive(seed, 7, source))
-    with np.errstate(over="ignore"):
-        value = value * np.uint64(0x9E3779B97F4A7C15)
-        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        value ^= value >> np.uint64(31)
-    taken: NDArray[np.bool_] = (value >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share
-    return taken
+    """Which rows of a source are in the sample, bool[D]."""
+    return sample_rows(rows, derive(seed, 7, source), share)

@@ -68,7 +68,7 @@ def sample(
                 else:
                     place = functools.partial(readers.place_of, spec.sources, chunk.source, int(row))
                     try:
-                        new_texts = marker.pieces(document, place)
+                        new_texts = marker.stretches(document, place)
                     except BadRowError:
                         if config.on_error == "stop":
                             raise
@@ -119,7 +119,7 @@ def bytes_needed(spec: RunSpec, config: PackConfig, engine: tokenization.Engine,
         texts = []
         for document, row in first_rows:
             with contextlib.suppress(*([] if config.on_error == "stop" else [BadRowError])):
-                texts.append("".join(marker.pieces(document, functools.partial(place, row))))
+                texts.append("".join(marker.stretches(document, functools.partial(place, row))))
     first = spec.sources[chunk.source]
     if first.compression or first.format == "parquet":
         left_bytes *= COMPRESSION_GUESS

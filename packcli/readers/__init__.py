@@ -1,4 +1,4 @@
-"""Inputs -> sources -> units -> records, with their place. The door to pyarrow's readers and msgspec.
+"""Inputs -> sources -> units -> records, each with its place in a file.
 
     inputs (files, directories, globs, -)   sources.find_sources       -> Source, one a file
     Source                                  units.cut_units            -> Unit, spans of about unit_bytes
@@ -6,11 +6,11 @@
     Unit                                    parts.read_parts           -> chunks of rows, cut into parts
     Chunk                                   extractors.TextExtractor   -> texts
                                             extractors.RowExtractor    -> rows of parts, for every format but text
-    what cannot be used                     bad_rows.BadRows           -> skipped, counted, kept, or the end
+    rows that cannot be used                bad_rows.BadRows           -> the end of the run; or skipped and noted
 
 A unit that is plain JSONL or Parquet is one part. A compressed or otherwise sequential file is one unit
-that gives several parts, each about unit_bytes of text, because nobody knows its size beforehand. How inputs are cut
-depends on them and on unit_bytes alone.
+that gives several parts, each about unit_bytes of text, because the size of its text is not known before it is read.
+How inputs are cut depends on them and on unit_bytes alone, so that every run cuts them in the same way.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Parquet and Arrow files as chunks, and which of their columns will do."""
+"""Parquet and Arrow files as chunks, and the check that their columns fit the fields."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BATCH_ROWS = 1024
 """Rows taken at once from Parquet and Arrow files."""
 
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
-"""What ends an Arrow IPC stream."""
+"""The mark at the end of an Arrow IPC stream."""
 
 
 def read_column(rows: pa.RecordBatch, name: str) -> tuple[pa.LargeStringArray | pa.LargeListArray, bool]:
-    """A column as strings or as lists of int64, and whether the strings are JSON of what was nested."""
+    """A column as strings or as lists of int64, and whether the strings are JSON of nested values."""
     index = rows.schema.get_field_index(name)
-    if index < 0:  # an optional one
+    if index < 0:  # an optional field that this file lacks
         return pa.nulls(rows.num_rows, pa.large_string()), False
     column = rows.column(index)
     if is_text(column.type):
@@ -44,27 +44,27 @@ def read_column(rows: pa.RecordBatch, name: str) -> tuple[pa.LargeStringArray | 
 
 
 def _odd_column(column: pa.Array) -> pa.LargeStringArray:
-    """As JSON, where some rows hold what is not UTF-8, which stays as it is, or a map with a key that stands twice."""
+    """A nested column as JSON, where a row has bytes that are not UTF-8 (they are kept) or a map with a key twice."""
     try:
         encoded = [None if each is None else _json_of(each) for each in map(_value, column)]
     except UnicodeDecodeError as error:
         raise pa.ArrowInvalid(f"the name of a nested field is not UTF-8: {error}") from None
-    return pa.array(encoded, pa.large_binary()).view(pa.large_string())  # nobody looks whether it is UTF-8
+    return pa.array(encoded, pa.large_binary()).view(pa.large_string())  # a view: Arrow does not check for UTF-8
 
 
 def _json_of(value: Any) -> bytes:
     value = _without_nulls(value)
     try:
         return msgspec.json.encode(value)
-    except (msgspec.MsgspecError, ValueError):  # it holds what is no text
+    except (msgspec.MsgspecError, ValueError):  # it has bytes that are not UTF-8
         return json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "surrogateescape")
 
 
 def _value(scalar: pa.Scalar) -> Any:
-    """A value in Python; of a map with a key that stands twice the last one counts."""
+    """A value as a Python object; where a map has a key twice, the last value counts."""
     if not scalar.is_valid:
         return None
-    if isinstance(scalar, pa.StringScalar):  # of every kind
+    if isinstance(scalar, pa.StringScalar):  # base of every string type
         return scalar.as_buffer().to_pybytes().decode("utf-8", "surrogateescape")
     if isinstance(scalar, pa.DictionaryScalar):
         return _value(scalar.value)
@@ -78,14 +78,14 @@ def _value(scalar: pa.Scalar) -> Any:
 
 
 def _without_nulls(value: Any) -> Any:
-    """A nested value without the keys that are null: Arrow gives every struct the keys of all of them."""
+    """A nested value without keys that are null: in Arrow every struct has the keys of all structs of its column."""
     if isinstance(value, dict):
         return {key: _without_nulls(each) for key, each in value.items() if each is not None}
     return [_without_nulls(each) for each in value] if isinstance(value, list) else value
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether an Arrow type holds text: any of the string types, also behind a dictionary."""
+    """Whether an Arrow type is text: any of the string types, also dictionary-encoded."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
@@ -99,27 +99,27 @@ def is_integers(kind: pa.DataType) -> bool:
 
 
 def check_columns(source: Source, schema: pa.Schema, fields: Fields) -> None:
-    """Raises FieldError when a field is missing from the schema, or is not of the kind that the format takes."""
-    found = ", ".join(f"{column.name} ({column.type})" for column in schema)
+    """Raises FieldError when a field is missing from the schema, or has a type that the format does not take."""
+    listed = ", ".join(f"{column.name} ({column.type})" for column in schema)
     option = "--text-field" if fields.format == "text" else "--field"
     for name in fields.names:
         if schema.get_field_index(name) < 0:
             if name in fields.optional:
                 continue
-            raise FieldError(f"{source.name}: no column {name!r}; it has {found}", f"choose one with {option}")
+            raise FieldError(f"{source.name}: no column {name!r}; it has {listed}", f"choose one with {option}")
         kind = schema.field(name).type
         if fields.format == "text" and not is_text(kind):
             raise FieldError(
-                f"{source.name}: column {name!r} is {kind}, not text; it has {found}", f"choose one with {option}"
+                f"{source.name}: column {name!r} is {kind}, not text; it has {listed}", f"choose one with {option}"
             )
         if is_integers(kind) != (fields.format == "tokenized") and not pa.types.is_null(kind):
             wanted = "a list of integers" if fields.format == "tokenized" else "text or messages"
             raise FieldError(
-                f"{source.name}: column {name!r} is {kind}, not {wanted}; it has {found}", f"choose one with {option}"
+                f"{source.name}: column {name!r} is {kind}, not {wanted}; it has {listed}", f"choose one with {option}"
             )
 
 
-def read_parquet(span: Span, source: Source, fields: Fields, meter: ReadProgress) -> Iterator[RawChunk]:
+def read_parquet(span: Span, source: Source, fields: Fields, progress: ReadProgress) -> Iterator[RawChunk]:
     """The row groups of a span as chunks."""
     file = open_parquet(source)
     check_columns(source, file.schema_arrow, fields)
@@ -127,7 +127,7 @@ def read_parquet(span: Span, source: Source, fields: Fields, meter: ReadProgress
     groups = range(span.start, file.metadata.num_row_groups if span.stop is None else span.stop)
     batches = file.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=present, use_threads=False)
     for chunk in _column_chunks(span, batches, fields):
-        meter.file_bytes += source.num_bytes * len(chunk.columns[0]) // max(file.metadata.num_rows, 1)
+        progress.file_bytes += source.num_bytes * len(chunk.columns[0]) // max(file.metadata.num_rows, 1)
         yield chunk
 
 
@@ -142,7 +142,7 @@ def read_arrow(span: Span, source: Source, fields: Fields) -> Iterator[RawChunk]
 
 
 def _check_end(mapped: pa.NativeFile) -> None:
-    """Raises OSError when a stream stops between two batches, or goes on after its end: Arrow is silent about both."""
+    """Raises OSError when a stream stops between two batches or goes on after its end, since Arrow ignores both."""
     end = mapped.tell()
     if end != mapped.size():
         raise OSError("there is more after the end of the Arrow stream")
@@ -154,9 +154,9 @@ def _check_end(mapped: pa.NativeFile) -> None:
 def open_arrow(
     source: Source,
 ) -> tuple[pa.ipc.RecordBatchStreamReader | pa.ipc.RecordBatchFileReader, pa.NativeFile]:
-    """Opens an Arrow IPC file or stream, mapped where it is a file; raises StorageError when it is neither."""
+    """Opens an Arrow IPC file or stream, memory-mapped if it is local; raises StorageError when it is neither."""
     mapped = open_plain(source) if storage.is_remote(source.path) else pa.memory_map(source.path)
-    try:  # Arrow calls a damaged schema an OSError
+    try:  # for a damaged schema Arrow raises OSError
         if mapped.read(6) == b"ARROW1":
             return pa.ipc.open_file(mapped), mapped
         mapped.seek(0)
@@ -168,9 +168,10 @@ def open_arrow(
 def _arrow_batches(
     reader: pa.ipc.RecordBatchStreamReader | pa.ipc.RecordBatchFileReader, fields: Fields
 ) -> Iterator[pa.RecordBatch]:
-    """The batches, of the fields only; raises ArrowInvalid where lengths or offsets lead out of a column.
+    """The batches with only the columns of the fields; raises ArrowInvalid for an offset that points out of its buffer.
 
-    Arrow believes them as they stand in the file. That strings are UTF-8 is not looked at here: it is a matter of rows.
+    Arrow itself does not check the offsets in a file. Whether strings are UTF-8 is checked later, row by row, so that
+    one bad row does not condemn its file.
     """
     if isinstance(reader, pa.ipc.RecordBatchFileReader):
         batches: Iterable[pa.RecordBatch] = (reader.get_batch(index) for index in range(reader.num_record_batches))
@@ -186,7 +187,7 @@ def _arrow_batches(
 
 
 def _as_bytes(column: pa.Array) -> pa.Array:
-    """A column of strings as one of bytes, not copied; any other as it is."""
+    """A column of strings as one of bytes, without a copy; any other column as it is."""
     if isinstance(column, pa.DictionaryArray):
         return pa.DictionaryArray.from_arrays(column.indices, _as_bytes(column.dictionary))
     kinds = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}

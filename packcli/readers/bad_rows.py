@@ -1,4 +1,4 @@
-"""Rows that cannot be used: the first ends the run, or each is noted, with its cause and what stood there."""
+"""Rows that cannot be used: the first one ends the run, or each is skipped and noted with its cause and content."""
 
 from __future__ import annotations
 
@@ -23,34 +23,35 @@ HINT = (
 LENIENT_HINT = ", or read it with U+FFFD in its place with --lenient"
 TOO_LONG_HINT = "--max-line-bytes allows more, and takes more memory"
 EXCERPT = 80
+"""How much of a row an error shows, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A row that was passed over."""
+    """A row that was skipped."""
 
     source: int
     row: int
     cause: str
     """A key of bad_rows.CAUSES."""
     entry: bytes
-    """What rejected.jsonl says of it: one line of JSON, ASCII only."""
+    """Its line in rejected.jsonl: JSON, ASCII only."""
 
 
 @dataclass(slots=True)
 class BadRows:
-    """What becomes of bad rows, and a count of all rows."""
+    """Raises for a bad row, or notes it; and counts all rows."""
 
     sources: Sequence[Source]
     sink: Callable[[Rejected], None] | None = None
-    """Gets them in the order of the input, when `flush` is called; None: nobody wants them."""
+    """Gets the rejected rows in the order of the input, when `flush` is called; None: they are only counted."""
     num_rows: int = 0
-    """Rows read: blank lines are none."""
+    """Rows read, without blank lines."""
     num_repaired: int = 0
-    """Rows in which U+FFFD stands for what is no text."""
+    """Rows in which U+FFFD replaced bytes that are not UTF-8, or half surrogate pairs."""
     by_cause: dict[str, int] = field(default_factory=dict)
     examples: dict[str, str] = field(default_factory=dict)
-    """Cause -> the first row: where it is, and what is wrong."""
+    """Cause -> its first row: where it is, and what is wrong."""
     _waiting: list[Rejected] = field(default_factory=list)
     _starts: tuple[LineChunk, NDArray[np.int64]] | None = None
 
@@ -58,15 +59,15 @@ class BadRows:
         """Notes a row.
 
         Args:
-            chunk: Where it stands.
+            chunk: The chunk with the row.
             row: Its number in the source.
             cause: A key of CAUSES.
             what: What is wrong, for people.
-            place: Where it is, when that is more than file and row.
+            place: Where it is, if more is known than file and row.
             hint: What to do about it.
 
         Raises:
-            BadRowError: the run is to stop at the first one.
+            BadRowError: the run stops at the first bad row.
         """
         source = self.sources[chunk.source]
         place = place or place_of(self.sources, chunk.source, row)
@@ -101,14 +102,14 @@ class BadRows:
         return self.examples[commonest(self.by_cause)]
 
     def flush(self) -> None:
-        """Passes on what was noted of a chunk, in the order of its rows, whichever stage noted it."""
+        """Gives the sink the rows of a chunk that were noted, in their order, whichever stage noted them."""
         if self._waiting and self.sink is not None:
             for each in sorted(self._waiting, key=lambda rejected: rejected.row):
                 self.sink(each)
         self._waiting = []
 
     def _first_byte(self, chunk: RawChunk, row: int) -> int | None:
-        """Where a row begins in its file, after decompression; None when nobody knows."""
+        """Where a row begins in its file, after decompression; None when that is not known."""
         if isinstance(chunk, LineChunk):
             if self._starts is None or self._starts[0] is not chunk:
                 self._starts = chunk, chunk.row_starts
@@ -126,13 +127,13 @@ class BadRows:
 
 
 def place_of(sources: Sequence[Source], source: int, row: int) -> str:
-    """Where a row is: file:line where there are lines."""
+    """Where a row is, for messages: file:line where a file has lines."""
     name = sources[source].name
     return f"{name}:{row + 1}" if sources[source].format == "json" else f"{name}: row {row}"
 
 
 def first_byte_of(chunk: RawChunk, row: int) -> int | None:
-    """Where a row begins in its file, after decompression; None when nobody knows."""
+    """Where a row begins in its file, after decompression; None when that is not known."""
     if isinstance(chunk, LongChunk):
         return chunk.first_byte
     if isinstance(chunk, LineChunk):
@@ -143,7 +144,7 @@ def first_byte_of(chunk: RawChunk, row: int) -> int | None:
 
 
 def raw_row(chunk: RawChunk, row: int) -> tuple[bytes, int]:
-    """What stands there, RAW_BYTES of it at most, and its length."""
+    """The bytes of a row, RAW_BYTES of them at most, and how many there are."""
     if isinstance(chunk, LongChunk):
         return chunk.head, chunk.num_bytes
     raw = whole_row(chunk, row)
@@ -151,7 +152,7 @@ def raw_row(chunk: RawChunk, row: int) -> tuple[bytes, int]:
 
 
 def whole_row(chunk: LineChunk | BytesChunk | ColumnChunk, row: int) -> bytes:
-    """What stands there; columns are made one JSON object."""
+    """The bytes of a row; of columns, one JSON object with all of them."""
     index = row - chunk.first_row
     if isinstance(chunk, LineChunk):
         return chunk.lines[index]
@@ -165,10 +166,10 @@ def whole_row(chunk: LineChunk | BytesChunk | ColumnChunk, row: int) -> bytes:
 
 
 def without_long(chunk: RawChunk, source: Source) -> Iterator[RawChunk]:
-    """The chunk in several, in which every row over the limit stands alone.
+    """The chunk cut into several, so that every row over the limit is a LongChunk of its own.
 
     Raises:
-        BadRowError: there is one, and the run is to stop.
+        BadRowError: there is such a row, and the run stops at bad rows.
     """
     if isinstance(chunk, LongChunk) or chunk.num_bytes <= source.max_row_bytes:
         yield chunk
@@ -190,14 +191,14 @@ def without_long(chunk: RawChunk, source: Source) -> Iterator[RawChunk]:
 
 
 def too_long(source: Source, row: int, what: str = "the row") -> BadRowError:
-    """The error of a row over the limit."""
+    """The error for a row over the limit."""
     place = f"{source.name}:{row + 1}" if source.format == "json" else f"{source.name}: row {row}"
-    said = f"{what} is longer than {source.max_row_bytes:,} bytes"
-    return BadRowError(f"{place}: {said}", TOO_LONG_HINT, cause="too-long", what=said)
+    message = f"{what} is longer than {source.max_row_bytes:,} bytes"
+    return BadRowError(f"{place}: {message}", TOO_LONG_HINT, cause="too-long", what=message)
 
 
 def _value(column: pa.LargeStringArray | pa.LargeListArray, index: int, is_json: bool) -> bytes:
-    """A value as JSON; what is not UTF-8 in it stays as it is."""
+    """A value as JSON; bytes that are not UTF-8 are kept."""
     scalar = column[index]
     if not scalar.is_valid:
         return b"null"
@@ -210,8 +211,8 @@ def _value(column: pa.LargeStringArray | pa.LargeListArray, index: int, is_json:
 
 
 def _shown(raw: bytes) -> dict[str, str]:
-    """A row in JSON: as text when it is text, else in base64."""
-    for cut in range(4):  # the last character may be cut
+    """The content of a row for rejected.jsonl: as text if it is UTF-8, else in base64."""
+    for cut in range(4):  # the last character may be incomplete, where RAW_BYTES cut it
         try:
             return {"raw": raw[: len(raw) - cut].decode()}
         except UnicodeDecodeError as error:

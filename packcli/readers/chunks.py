@@ -4,7 +4,7 @@ They are cheap to hash, to skip and to cut. Every kind has
 
     source, first_row, num_bytes
     row_bytes         bytes of each row, int64[D]
-    cut(at)           the rows that start before byte `at` of the chunk, and the others
+    split_at(at)      the rows that start before byte `at` of the chunk, and the others
     rows(first, stop) some of the rows
     add_to(digest)    adds the rows to a digest
 """
@@ -24,17 +24,17 @@ from packcli.seeds import row_hashes
 
 
 class Digest:
-    """XXH3 over what the rows hold, to tell whether they have changed; the same however they are cut into chunks.
+    """XXH3 over the content of rows, to tell whether they have changed; the same however they are cut into chunks.
 
-    Nobody gains by a forged collision here, and it costs a tenth of what sha256 does.
+    Nobody gains by forging a collision here, and XXH3 takes a tenth of the time of SHA-256.
     """
 
     def __init__(self) -> None:
         self._columns = [(xxhash.xxh3_128(), xxhash.xxh3_128())]
-        """Lengths and data of each column."""
+        """For each column one hash of the lengths and one of the data."""
 
     def update(self, data: bytes | memoryview, lengths: bytes = b"", column: int = 0) -> None:
-        """Adds the bytes of some rows and, where nothing in them says where a row ends, their lengths."""
+        """Adds the bytes of some rows and, where the bytes do not show where a row ends, the lengths of the rows."""
         while column >= len(self._columns):
             self._columns.append((xxhash.xxh3_128(), xxhash.xxh3_128()))
         self._columns[column][1].update(data)
@@ -42,7 +42,7 @@ class Digest:
             self._columns[column][0].update(lengths)
 
     def hexdigest(self) -> str:
-        """One digest of all."""
+        """One digest of all columns."""
         digests = (part.digest() for column in self._columns for part in column)
         return xxhash.xxh3_128(b"".join(digests)).hexdigest()
 
@@ -68,7 +68,7 @@ class LineChunk:
 
     @property
     def lines(self) -> list[bytes]:
-        """The lines without their newlines, blank ones included; split once, for the count and for the decoder."""
+        """The lines without their newlines, blank ones included; split once, since several readers need them."""
         if self._lines is None:
             self._lines = self.data.split(b"\n")
             if not self._lines[-1]:
@@ -107,7 +107,7 @@ class BytesChunk:
     records: list[Any]
     """bytes or msgspec.Raw, one a row."""
     starts: list[int] | None = None
-    """Where each record begins in the file, after decompression; None when nobody knows."""
+    """Where each record begins in the file, after decompression; None when that is not known."""
 
     @property
     def num_bytes(self) -> int:
@@ -141,9 +141,9 @@ class ColumnChunk:
     first_row: int
     columns: list[pa.LargeStringArray | pa.LargeListArray]
     encoded: tuple[bool, ...] = ()
-    """Which columns hold JSON of what was nested; empty: none."""
+    """Which columns hold JSON, made of nested values; empty: none of them."""
     names: tuple[str, ...] = ()
-    """What the columns are called."""
+    """Names of the columns."""
 
     @property
     def row_bytes(self) -> NDArray[np.int64]:
@@ -172,16 +172,16 @@ class ColumnChunk:
 
 @dataclass(slots=True)
 class LongChunk:
-    """One row that is too long to be held: its beginning, and what tells it from others."""
+    """One row that is too long to be kept in memory: its beginning, and a hash of all of it."""
 
     source: int
     first_row: int
     head: bytes
-    """As much of it as is kept."""
+    """Its first bytes, RAW_BYTES at most."""
     num_bytes: int
     first_byte: int | None
     xxh3: bytes
-    """Of the whole row."""
+    """Hash of the whole row."""
 
     @property
     def row_bytes(self) -> NDArray[np.int64]:
@@ -198,7 +198,7 @@ class LongChunk:
 
 
 class LongRow:
-    """Takes the blocks of a row that is too long, and keeps little of them."""
+    """Takes the blocks of a row that is too long, and keeps the first bytes and a hash."""
 
     def __init__(self, source: int, row: int, first_byte: int | None) -> None:
         self._source, self._row, self._first_byte = source, row, first_byte
@@ -207,7 +207,7 @@ class LongRow:
         self._digest = xxhash.xxh3_128()
 
     def add(self, block: bytes | memoryview) -> None:
-        """The next block."""
+        """Takes the next block."""
         self._head += block[: max(RAW_BYTES - len(self._head), 0)]
         self._num_bytes += len(block)
         self._digest.update(block)
@@ -220,16 +220,16 @@ class LongRow:
 
 
 RAW_BYTES = 1 << 20
-"""As much of a row is kept with those that cannot be used."""
+"""How much of a row that cannot be used is kept, in bytes."""
 
 RawChunk: TypeAlias = LineChunk | BytesChunk | ColumnChunk | LongChunk
 
 
 @dataclass(slots=True)
 class ThinnedChunk:
-    """A chunk of a mixture, of which some rows are taken: those whose hash is below a threshold.
+    """A chunk of a mixture of which only some rows are taken: those whose hash is below a threshold.
 
-    The others are passed over before they are decoded: no row that is not taken counts as read, nor is rejected.
+    The others are dropped before they are decoded: they neither count as read nor can they be rejected.
     """
 
     chunk: RawChunk
@@ -272,7 +272,7 @@ Chunk: TypeAlias = RawChunk | ThinnedChunk
 
 
 def raw_of(chunk: Chunk) -> RawChunk:
-    """All rows of a chunk, taken or not: where a row stands, and what stands there."""
+    """The chunk with all of its rows, taken or not."""
     return chunk.chunk if isinstance(chunk, ThinnedChunk) else chunk
 
 

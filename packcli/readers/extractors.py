@@ -1,4 +1,4 @@
-"""Chunks -> texts, or rows of values, of their documents."""
+"""Chunks -> the texts of their documents, or rows of values where a document is made of several parts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from packcli.config import is_template, template_fields
 from packcli.readers.bad_rows import TOO_LONG_HINT, BadRows
 from packcli.readers.chunks import BytesChunk, Chunk, ColumnChunk, LineChunk, LongChunk, RawChunk, raw_of, taken_of
 from packcli.readers.faults import RefusalError, judge_value
-from packcli.readers.json_decoder import DECODE_ERRORS, Decoder, repaired
+from packcli.readers.json_decoder import DECODE_ERRORS, RecordDecoder, repaired
 from packcli.readers.shapes import Fields
 from packcli.readers.sources import Source
 
 Column: TypeAlias = pa.LargeStringArray | pa.LargeListArray
 
 Row = tuple[Any, ...]
-"""The parts of one record, in the order of Fields.parts; None for one that is not there."""
+"""The parts of one record, in the order of Fields.parts; None for a part that the record lacks."""
 
 _MESSAGES: Any = list[dict[str, Any]] | str
 _TYPES: dict[str, Any] = {
@@ -37,7 +37,7 @@ _TYPES: dict[str, Any] = {
     "output": str,
     "system": str,
 }
-"""Part -> type in JSON; the others are lists of integers."""
+"""Part -> its type in JSON; a part that is not listed is a list of integers."""
 
 
 class TextExtractor:
@@ -49,14 +49,14 @@ class TextExtractor:
         self._bad_rows = bad_rows or BadRows(sources)
         self._join = _joiner(fields)
         holds_json = any(source.format == "json" for source in sources)
-        self._decode = Decoder(dict.fromkeys(fields.names, str) if holds_json else {})
+        self._decode = RecordDecoder(dict.fromkeys(fields.names, str) if holds_json else {})
 
     def __call__(self, chunk: Chunk) -> tuple[list[str], NDArray[np.int64]]:
         """The texts of a chunk and the row number of each, int64[D].
 
         Raises:
-            BadRowError: a row that is not JSON, not UTF-8, or has no text in the field, and the run is to stop; names
-                file and line.
+            BadRowError: a row is not JSON, not UTF-8, or has no text in the field, and the run stops at bad rows; the
+                message names file and line.
         """
         source = self._sources[chunk.source]
         raw = raw_of(chunk)
@@ -101,7 +101,7 @@ class TextExtractor:
             if any(column.null_count for column in columns):
                 raise ValueError("a null")
             values = [column.to_pylist() for column in columns]
-        except ValueError:  # or one that is not UTF-8: row by row
+        except ValueError:  # a null, or bytes that are not UTF-8: find the rows that are bad
             values, rows = self._columns_singly(raw, columns, rows, source)
         if self._join is None:
             return values[0], rows
@@ -110,7 +110,7 @@ class TextExtractor:
     def _columns_singly(
         self, chunk: ColumnChunk, columns: list[Column], rows: NDArray[np.int64], source: Source
     ) -> tuple[list[list[str]], NDArray[np.int64]]:
-        found: list[list[str]] = [[] for _ in columns]
+        by_column: list[list[str]] = [[] for _ in columns]
         kept = []
         for index, row in enumerate(rows.tolist()):
             repairs = 0
@@ -126,13 +126,13 @@ class TextExtractor:
             else:
                 kept.append(index)
                 self._bad_rows.num_repaired += bool(repairs)
-                for each, text in zip(found, texts, strict=True):
+                for each, text in zip(by_column, texts, strict=True):
                     each.append(text)
-        return found, rows[kept]
+        return by_column, rows[kept]
 
 
 def refuse_long(raw: LongChunk, chunk: Chunk, source: Source, bad_rows: BadRows) -> tuple[list[Any], NDArray[np.int64]]:
-    """Notes a row that is too long, if it is taken; it gives no document."""
+    """Notes a row that is too long as bad, if it is taken, and gives no document."""
     nothing = np.empty(0, dtype=np.int64)
     taken = taken_of(chunk, np.array([raw.first_row]))
     if taken is not None and not len(taken):
@@ -144,14 +144,14 @@ def refuse_long(raw: LongChunk, chunk: Chunk, source: Source, bad_rows: BadRows)
 
 
 def decode_singly(
-    decode: Decoder,
+    decode: RecordDecoder,
     chunk: LineChunk | BytesChunk,
     records: list[Any],
     rows: NDArray[np.int64],
     source: Source,
     bad_rows: BadRows,
 ) -> tuple[list[Any], NDArray[np.int64]]:
-    """Decodes records one by one: passes over lines of white space, mends what may be mended, and notes bad rows."""
+    """Decodes records one by one: skips lines of white space, repairs what may be repaired, and notes bad rows."""
     objects, kept = [], []
     for index, record in enumerate(records):
         decoded = decode.one(record)
@@ -171,10 +171,10 @@ def decode_singly(
 
 
 def text_of(name: str, value: pa.LargeStringScalar, source: Source, of: str = "value") -> tuple[str, bool]:
-    """The text of a field, and whether it was mended.
+    """The text of a field, and whether it was repaired; `of` is what the message calls the place of a bad byte.
 
     Raises:
-        RefusalError: there is none, or the bytes `of` it are not UTF-8 and are not to be mended.
+        RefusalError: the field is null, or not UTF-8 where that is not to be repaired.
     """
     if not value.is_valid:
         raise RefusalError("null", f"{name!r} is null")
@@ -189,7 +189,7 @@ def text_of(name: str, value: pa.LargeStringScalar, source: Source, of: str = "v
 
 
 def _joiner(fields: Fields) -> Callable[..., str] | None:
-    """The template as a function of the field values by position; a brace inside a value stays a brace."""
+    """The template as a function of the field values, by position. A brace inside a value stays as it is."""
     if fields.template is None:
         return None
     parts = []
@@ -214,7 +214,7 @@ def records_of(chunk: LineChunk | BytesChunk) -> tuple[list[Any], NDArray[np.int
 
 
 def taken_records(raw: LineChunk | BytesChunk, chunk: Chunk) -> tuple[list[Any], NDArray[np.int64]]:
-    """`records_of`, those only that are taken."""
+    """As records_of, but only the records that are taken."""
     records, rows = records_of(raw)
     taken = taken_of(chunk, rows)
     return (records, rows) if taken is None else ([records[index] for index in taken.tolist()], rows[taken])
@@ -226,7 +226,7 @@ def taken_columns(raw: ColumnChunk, chunk: Chunk) -> tuple[list[Column], NDArray
     taken = taken_of(chunk, rows)
     if taken is None:
         return raw.columns, rows
-    # As it lies in memory: pa.array would import pandas first, see shards.
+    # Made from the buffer, since pa.array would import pandas first, which takes half a second.
     indices = pa.Array.from_buffers(pa.int64(), len(taken), [None, pa.py_buffer(taken)])
     return [column.take(indices) for column in raw.columns], rows[taken]
 
@@ -243,7 +243,7 @@ class RowExtractor:
             used = template_fields(source) if is_template(source) else (source,)
             for name in used:
                 self._types[name] = str if is_template(source) else _TYPES.get(part, list[int | bool])
-        self._decode = Decoder(self._types, fields.optional)
+        self._decode = RecordDecoder(self._types, fields.optional)
         self._decode_value = {
             name: msgspec.json.Decoder(kind | None if name in fields.optional else kind, strict=True).decode
             for name, kind in self._types.items()
@@ -256,7 +256,7 @@ class RowExtractor:
         """The rows of a chunk and the number of each, int64[D].
 
         Raises:
-            BadRowError: a row that is not JSON, lacks a part, or has one of the wrong type, and the run is to stop.
+            BadRowError: a row is not JSON, lacks a part, or has one of the wrong type, and the run stops at bad rows.
         """
         source = self._sources[chunk.source]
         raw = raw_of(chunk)
@@ -268,7 +268,7 @@ class RowExtractor:
         self._bad_rows.num_rows += len(records)
         objects = self._decode.all(records) if self._mostly_plain else None
         if objects is None:
-            self._mostly_plain = False  # records have optional fields, or there are bad ones: no second try in vain
+            self._mostly_plain = False  # optional fields or bad rows: decoding all at once would fail again
             objects, numbers = decode_singly(self._decode, raw, records, numbers, source, self._bad_rows)
         return [self._row(msgspec.structs.astuple(each)) for each in objects], numbers
 
@@ -299,20 +299,20 @@ class RowExtractor:
         bad: dict[int, tuple[str, str]],
         repaired: set[int],
     ) -> Iterator[Any]:
-        """The values of a column, decoded where it is JSON, and checked; of rows that are `bad` None."""
+        """The values of a column, decoded where it is JSON, and checked; None for rows that it adds to `bad`."""
         name = self._fields.names[index]
         for row in range(len(column)):
             value = None
             try:
-                value, is_mended = self._value(name, column[row], is_json, source)
-                if is_mended:
+                value, is_repaired = self._value(name, column[row], is_json, source)
+                if is_repaired:
                     repaired.add(row)
             except RefusalError as refusal:
                 bad.setdefault(row, refusal.verdict)
             yield value
 
     def _value(self, name: str, scalar: pa.Scalar, is_json: bool, source: Source) -> tuple[Any, bool]:
-        """A value, and whether it was mended; raises RefusalError."""
+        """A value, and whether it was repaired; raises RefusalError."""
         if not scalar.is_valid:
             if name in self._fields.optional:
                 return None, False
@@ -321,11 +321,11 @@ class RowExtractor:
             if scalar.values.null_count:
                 raise RefusalError("null", f"{name!r} holds a null")
             return scalar.values.to_numpy(), False
-        text, is_mended = text_of(name, scalar, source, "JSON of it" if is_json else "value")
+        text, is_repaired = text_of(name, scalar, source, "JSON of it" if is_json else "value")
         if not is_json:
-            return text, is_mended
+            return text, is_repaired
         try:
-            return self._decode_value[name](text), is_mended
+            return self._decode_value[name](text), is_repaired
         except DECODE_ERRORS:
             cause, words = judge_value(text.encode(), self._types[name], name in self._fields.optional)
             raise RefusalError(cause, f"{name!r}: {words}") from None

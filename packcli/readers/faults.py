@@ -1,7 +1,7 @@
-"""Why a row cannot be used: told from its bytes and from the types that were asked for, by nobody else's words.
+"""Why a row cannot be used, found from its bytes and the types of its fields alone.
 
-The decoders in decoding.py only say that a row cannot be used: which error a library raises, and in which words,
-changes with its versions. What is here runs for bad rows alone, and may be slow.
+The errors of a JSON library are not passed on, because their classes and words change with its versions: json_decoder
+only learns from it that a row is bad. This module runs for bad rows alone, so it may be slow.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ ESCAPES = re.compile(
     rb"\\(?:(?P<pair>u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
-"""Escapes of JSON; a pair of surrogates is one."""
+"""Escapes in JSON strings; two surrogates that belong together are one match."""
 
 DEEP = 100
-"""Nested so often, what is right in all else is refused for its depth: how much a decoder bears, its stack decides."""
+"""A refused row nested deeper than this, with no other fault, is called too deep: a decoder's limit is its stack."""
 
 MAX_DIGITS = 4300
-"""Of an integer: Python reads no longer ones either, unless it is told to."""
+"""Most digits of an integer: the default limit of Python's int()."""
 
 Verdict = tuple[str, str]
-"""A key of CAUSES, and words for people."""
+"""A key of bad_rows.CAUSES, and a message for people."""
 
 
 class RefusalError(ValueError):
@@ -39,22 +39,22 @@ class RefusalError(ValueError):
 
 
 class Members(list[tuple[str, Any]]):
-    """A JSON object: all of its names and values, in order."""
+    """A JSON object as its names and values, in order, repeated names included."""
 
 
 class _OutOfRange:
-    """A number that no decoder takes."""
+    """Stands for a number that is out of range for a decoder."""
 
 
 def parse(raw: bytes, *, mended: bool = False) -> Any:
-    """What a row holds: objects as Members, numbers as 0, for it is their type that counts.
+    """The value of a row: objects as Members, and 0 for every number, since only the types matter.
 
     Args:
         raw: The row.
-        mended: Whether U+FFFD counts as standing for what is no text.
+        mended: Whether bytes that are not UTF-8, and half surrogate pairs, are read as U+FFFD rather than refused.
 
     Raises:
-        RefusalError: it is not JSON, or holds what is no text.
+        RefusalError: it is not JSON, or not valid text.
     """
     if not mended:
         try:
@@ -91,7 +91,7 @@ def judge(
         raw: The record, which a decoder refused.
         types: Field -> type of its value, keys of _SHAPES.
         optional: Fields that a record need not have, or that may be null.
-        mended: As parse has it.
+        mended: See parse.
     """
     try:
         record = parse(raw, mended=mended)
@@ -101,8 +101,8 @@ def judge(
         return "not-object", f"Expected `object`, got `{_name(record)}`"
     names = [name for name, _ in record]
     for name, value in record:
-        if name in types and (found := _misfit(value, types[name], name in optional, f"$.{name}")):
-            return found
+        if name in types and (misfit := _misfit(value, types[name], name in optional, f"$.{name}")):
+            return misfit
     for name in types:
         if name not in optional and name not in names:
             return "missing-field", f"Object missing required field `{name}`"
@@ -113,7 +113,7 @@ def judge(
 
 
 def judge_value(raw: bytes, kind: Any, is_optional: bool) -> Verdict:
-    """Why the JSON of one value cannot be used, which a decoder refused."""
+    """Why a decoder refused the JSON of one value."""
     try:
         value = parse(raw)
     except RefusalError as refusal:
@@ -122,7 +122,7 @@ def judge_value(raw: bytes, kind: Any, is_optional: bool) -> Verdict:
 
 
 def _judge_rest(raw: bytes, values: list[Any]) -> Verdict:
-    """The limits of decoders."""
+    """Why a record of the right types was refused: a limit of decoders."""
     while values:
         value = values.pop()
         if type(value) is _OutOfRange:
@@ -150,7 +150,7 @@ _SHAPES: dict[Any, tuple[tuple[str, ...], tuple[str, ...]]] = {
     list[Any] | str: (("str", "array"), ()),
     dict[str, Any] | str: (("str", "object"), ()),
 }
-"""Type -> what a value may be, and what each element of an array may be; () is anything."""
+"""Type of a field -> which JSON types its value may have, and each element of an array; () allows any."""
 
 
 def _name(value: Any) -> str:
@@ -184,21 +184,21 @@ _INSIDE = re.compile(rb'[^"\\\0-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\
 _HEX = re.compile(rb"[0-9a-fA-F]{0,3}")
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _NUMBER_SO_FAR = re.compile(rb"-?(?:(?:0|[1-9][0-9]*)(?:\.(?:[0-9]+(?:[eE][+-]?[0-9]*)?)?|[eE][+-]?[0-9]*)?)?")
-"""As much of a number as is right."""
+"""The longest beginning that a valid number can have."""
 _IN_NUMBERS = frozenset(bytes([each]) for each in b"0123456789.eE")
 _WORDS = (b"true", b"false", b"null")
 _MARKS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
-"""Strings as a whole, and what opens and closes."""
+"""Whole strings, and brackets outside of them."""
 
 _CUT = "Input data was truncated"
 
 
 def first_fault(raw: bytes) -> str:
-    """The first thing that keeps bytes from being JSON, and at which byte; bytes in a string may be any text."""
+    """The first fault that keeps bytes from being JSON, and at which byte; strings are not checked for UTF-8."""
     if not raw.strip():
         return "nothing stands there"
     closing: list[bytes] = []
-    """What ends the objects and arrays that are open."""
+    """The brackets that close the open objects and arrays."""
     wanted = "value"  # or: first (after an opening bracket), next (after a comma), colon, end (after a value)
     at = 0
     while True:
@@ -243,7 +243,7 @@ def first_fault(raw: bytes) -> str:
 
 
 def _scalar(raw: bytes, at: int) -> tuple[int, str]:
-    """Where a string, number or word ends that begins here; and what is wrong with it."""
+    """Where the string, number or word that begins at `at` ends, and what is wrong with it ('' for nothing)."""
     rest = raw[at : at + 6]
     if rest[:1] == b'"':
         at = _end(_INSIDE, raw, at + 1)
@@ -269,9 +269,9 @@ def _scalar(raw: bytes, at: int) -> tuple[int, str]:
 
 
 def _end(pattern: re.Pattern[bytes], raw: bytes, at: int) -> int:
-    """Where that ends which a pattern finds here; `at` when it finds nothing."""
-    found = pattern.match(raw, at)
-    return found.end() if found else at
+    """Where the match of a pattern at `at` ends; `at` itself when nothing matches."""
+    match = pattern.match(raw, at)
+    return match.end() if match else at
 
 
 def _malformed(what: str, at: int) -> str:
@@ -279,7 +279,7 @@ def _malformed(what: str, at: int) -> str:
 
 
 def _depth(raw: bytes) -> int:
-    """How deeply JSON is nested."""
+    """How deeply arrays and objects are nested."""
     depth = deepest = 0
     for mark in _MARKS.finditer(raw):
         if mark[0] in b"[{":

@@ -1,4 +1,4 @@
-"""Which fields of the records are used, and as what: nothing is guessed."""
+"""Which fields of the records are used, and as what. Where several could be meant, the user has to choose."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LABELS = (
     *("date", "time", "timestamp", "created", "lang", "language", "version", "split", "subset"),
     *("category", "type", "label", "tag", "tags", "role"),
 )
-"""Fields that hold strings, and hardly ever the text: never taken for it unless they are asked for."""
+"""Names of fields that hold strings but hardly ever the text: such a field is the text only if the user names it."""
 
 BINARY = ("binary", "large_binary", "fixed_size_binary")
 
@@ -28,7 +28,7 @@ MARKS = {
     "conversations": ("from", "value"),
     "input_ids": ("int",),
 }
-"""Part of a record -> words in the kind or column type of a list that could be it."""
+"""Part of a record -> words that stand in the kind (or column type) of a list which could be that part."""
 
 
 def find_fields(
@@ -41,19 +41,19 @@ def find_fields(
 ) -> Fields:
     """Resolves the record shape and its fields from the options, and from many records or schemas.
 
-    Without options: the one shape that the records have (see survey), where text is the field `text`, or the only
-    field that holds a string, if none beside it could be the text.
+    Without options: the one shape that the records have (see survey). The text is the field `text`, or the only field
+    that holds a string, if no other could be the text.
 
     Args:
         sources: What is to be read.
         text_field: The field that is the text.
-        text_template: A format string that makes it of several.
+        text_template: A format string that makes the text of several fields.
         format_: The shape; None finds it.
         mapped: `part=field`, or `part=template` with braces.
 
     Raises:
-        FieldError: no such field, none or several that could be it (the message lists what was found), or several
-            shapes.
+        FieldError: no such field; none or several that could be meant (the message lists what the records have); or
+            several shapes.
         UsageError: a part that the format does not have.
         NoInputError: no source has a record.
     """
@@ -69,17 +69,17 @@ def find_fields(
     if not surveyed:
         others = ", nor in the others" * (len(structured) > 1)
         raise NoInputError(f"{structured[0].name}: no record in it{others}")
-    source, found = surveyed[0]
+    source, kinds = surveyed[0]
     if format_ is None and not (text_field or text_template or parts):
         _refuse_several_shapes(surveyed)
     for _, more in surveyed[1:]:
-        found = joined(found, more)
-    fields = _resolve(source, found, sources, text_field, text_template, format_, parts)
+        kinds = joined(kinds, more)
+    fields = _resolve(source, kinds, sources, text_field, text_template, format_, parts)
     required = [name for name in fields.names if name not in fields.optional]
-    for each, its_fields in surveyed:
-        if each.format == "json" and not each.skip_bad and not set(required) & set(its_fields):
+    for each, its_kinds in surveyed:
+        if each.format == "json" and not each.skip_bad and not set(required) & set(its_kinds):
             raise FieldError(
-                f"{each.name}: no field {' or '.join(map(repr, required))} in its records: {describe(its_fields)}",
+                f"{each.name}: no field {' or '.join(map(repr, required))} in its records: {describe(its_kinds)}",
                 "pack files of another shape on their own",
             )
     for each in structured:
@@ -90,59 +90,59 @@ def find_fields(
 
 def _resolve(
     source: Source,
-    found: dict[str, str],
+    kinds: dict[str, str],
     sources: Sequence[Source],
     text_field: str | None,
     text_template: str | None,
     format_: str | None,
     parts: dict[str, str],
 ) -> Fields:
-    """The fields that a record with these fields gives; raises as find_fields does."""
+    """The fields to use of records that have fields of these kinds; raises as find_fields does."""
     if text_field is not None or text_template is not None:
         format_ = "text"
     elif format_ is None:
-        format_ = detect(source.name, found, parts)
+        format_ = detect(source.name, kinds, parts)
         if format_ is None and not parts:
-            _refuse_pairs(source, found)
+            _refuse_pairs(source, kinds)
         format_ = format_ or "text"
     if format_ == "text":
         if set(parts) - {"text"}:
             raise FieldError(
-                f"{source.name}: no record shape has the parts {', '.join(parts)} and the fields {describe(found)}",
+                f"{source.name}: no record shape has the parts {', '.join(parts)} and the fields {describe(kinds)}",
                 "; ".join(f"{each}: {', '.join((*REQUIRED[each], *OPTIONAL[each]))}" for each in REQUIRED),
             )
         if "text" in parts:
             text_field, text_template = (None, parts["text"]) if is_template(parts["text"]) else (parts["text"], None)
-        fields = _text_fields(source, found, text_field, text_template)
+        fields = _text_fields(source, kinds, text_field, text_template)
     else:
         if any(each.format == "txt" for each in sources):
             raise FieldError(f"--format {format_}: there are .txt files among the inputs", "pack them on their own")
-        fields = shaped_fields(source.name, found, format_, parts)
+        fields = shaped_fields(source.name, kinds, format_, parts)
     for name in fields.names:
         if any(each.format == "json" for each in sources) and any(mark in '"\\' or mark < " " for mark in name):
             raise FieldError(f"{source.name}: field {name!r} has a quote, backslash or control character in its name")
     return fields
 
 
-def _text_fields(source: Source, found: dict[str, str], text_field: str | None, text_template: str | None) -> Fields:
+def _text_fields(source: Source, kinds: dict[str, str], text_field: str | None, text_template: str | None) -> Fields:
     if text_template is not None:
         wanted = template_fields(text_template)
     else:
-        wanted = (text_field,) if text_field is not None else (_choose(source, found),)
+        wanted = (text_field,) if text_field is not None else (_choose(source, kinds),)
     for name in wanted:
-        if name not in found:
-            close = nearest(name, found)
+        if name not in kinds:
+            close = nearest(name, kinds)
             meant = f"; did you mean {close!r}?" if close else ""
             option = "--text-template" if text_template else "--text-field"
-            raise FieldError(f"{source.name}: no field {name!r}{meant}", f"{option} can use {describe(found)}")
+            raise FieldError(f"{source.name}: no field {name!r}{meant}", f"{option} can use {describe(kinds)}")
     return Fields(wanted, text_template)
 
 
 def _refuse_several_shapes(surveyed: Sequence[tuple[Source, Mapping[str, str]]]) -> None:
     """Raises FieldError where the records of one file have another shape than those of another."""
     shapes: dict[str, Source] = {}
-    for source, found in surveyed:
-        shape = detect(source.name, found, {})
+    for source, kinds in surveyed:
+        shape = detect(source.name, kinds, {})
         if shape is not None:
             shapes.setdefault(shape, source)
     if len(shapes) > 1:
@@ -153,41 +153,41 @@ def _refuse_several_shapes(surveyed: Sequence[tuple[Source, Mapping[str, str]]])
         )
 
 
-def _refuse_pairs(source: Source, found: Mapping[str, str]) -> None:
-    """Raises FieldError for preference pairs: to train on one answer, or on both, is nothing to guess."""
-    if "chosen" not in found or "rejected" not in found:
+def _refuse_pairs(source: Source, kinds: Mapping[str, str]) -> None:
+    """Raises FieldError for preference pairs: whether to train on one answer or on both is for the user to say."""
+    if "chosen" not in kinds or "rejected" not in kinds:
         return
-    way = "--field messages=chosen" if is_list(found["chosen"]) else "--field prompt=prompt --field completion=chosen"
+    way = "--field messages=chosen" if is_list(kinds["chosen"]) else "--field prompt=prompt --field completion=chosen"
     raise FieldError(
-        f"{source.name}: preference pairs (chosen, rejected), which packcli does not pack: {describe(found)}",
+        f"{source.name}: preference pairs (chosen, rejected), which packcli does not pack: {describe(kinds)}",
         f"{way} trains on the chosen answers alone",
     )
 
 
-def _choose(source: Source, found: Mapping[str, str]) -> str:
+def _choose(source: Source, kinds: Mapping[str, str]) -> str:
     """The field that is the text: `text`, or the only one that holds a string where nothing else could be the text."""
-    if "string" in found.get(DEFAULT_FIELD, "").split(" or "):
+    if "string" in kinds.get(DEFAULT_FIELD, "").split(" or "):
         return DEFAULT_FIELD
-    strings = [name for name, kind in found.items() if kind == "string"]
-    others = [name for name, kind in found.items() if _may_hold_text(kind)]
+    strings = [name for name, kind in kinds.items() if kind == "string"]
+    others = [name for name, kind in kinds.items() if _may_hold_text(kind)]
     if len(strings) == 1 and not others and strings[0].lower() not in LABELS:
         return strings[0]
     if not strings:
         what = "no field holds text"
     else:
         what = "several fields could be the text" if strings[1:] or others else "no field is surely the text"
-    raise FieldError(f"{source.name}: {what}: {describe(found)}", "; ".join(_ways(found, strings)))
+    raise FieldError(f"{source.name}: {what}: {describe(kinds)}", "; ".join(_ways(kinds, strings)))
 
 
 def _may_hold_text(kind: str) -> bool:
-    """Whether records might keep their text in a field of this kind that is not a string: then nothing is guessed."""
+    """Whether a field of this kind, which is not plainly a string, might hold the text: then the user has to choose."""
     return kind == "null" or " or " in kind or is_list(kind) or kind.startswith(("object", "struct", "map", *BINARY))
 
 
-def _ways(found: Mapping[str, str], strings: Sequence[str]) -> list[str]:
-    """Options that could be meant, to be pasted."""
+def _ways(kinds: Mapping[str, str], strings: Sequence[str]) -> list[str]:
+    """Options that the user may have meant, ready to be pasted into the command."""
     ways = []
-    for name, kind in found.items():
+    for name, kind in kinds.items():
         if is_list(kind):
             part = next((part for part, marks in MARKS.items() if all(mark in kind for mark in marks)), None)
             ways += [f"--field {part}={name}"] * (part is not None)

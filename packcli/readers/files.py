@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 BLOCK_BYTES = 1 << 20
-"""Bytes read at once: a block, its lines and its texts stay in the cache."""
+"""Bytes read at once: so few that a block, its lines and its texts fit in the cache of a processor."""
 
 
 @dataclass(slots=True)
 class ReadProgress:
-    """How many bytes of the files have been read: progress only, nothing depends on it."""
+    """How many bytes of the files have been read; only for display."""
 
     file_bytes: int = 0
 
 
 def read_whole(blocks: Iterable[bytes], source: Source, limit: int, what: str) -> bytes:
-    """All blocks as one, up to a limit: a few bytes of .zst can be a terabyte."""
+    """All blocks as one, up to a limit: a few bytes of .zst can decompress to a terabyte."""
     kept: list[bytes] = []
     size = 0
     for block in blocks:
@@ -40,14 +40,14 @@ def read_whole(blocks: Iterable[bytes], source: Source, limit: int, what: str) -
     return b"".join(kept)
 
 
-def read_blocks(span: Span, source: Source, meter: ReadProgress) -> Iterator[bytes]:
+def read_blocks(span: Span, source: Source, progress: ReadProgress) -> Iterator[bytes]:
     """The bytes of a span after decompression, block by block."""
     if source.compression:
         # pyarrow notices a stream that is cut short; python-zstandard's streaming readers do not.
-        before = meter.file_bytes
+        before = progress.file_bytes
         with open_plain(source) as file, pa.CompressedInputStream(file, source.compression) as stream:
             while block := stream.read(BLOCK_BYTES):
-                meter.file_bytes = before + file.tell()
+                progress.file_bytes = before + file.tell()
                 yield block
         return
     with open_source(source, span.start, span.stop) as file:
@@ -57,12 +57,12 @@ def read_blocks(span: Span, source: Source, meter: ReadProgress) -> Iterator[byt
             if not block:
                 raise OSError(f"it has become shorter than {source.num_bytes} bytes while it was read")
             left -= len(block)
-            meter.file_bytes += len(block)
+            progress.file_bytes += len(block)
             yield block
 
 
 def open_plain(source: Source) -> pa.NativeFile:
-    """A file as pyarrow reads it."""
+    """Opens a source for pyarrow, without decompression."""
     if storage.is_remote(source.path):
         return pa.PythonFile(open_source(source), mode="r")
     return pa.OSFile(source.path)
@@ -70,11 +70,11 @@ def open_plain(source: Source) -> pa.NativeFile:
 
 def open_parquet(source: Source) -> pq.ParquetFile:
     """Opens a Parquet file; raises StorageError when it is damaged or not one."""
-    import pyarrow.parquet as pq  # most inputs hold JSON
+    import pyarrow.parquet as pq  # imported late: most inputs are JSON
 
     try:
         location = storage.locate(source.path)
-        if isinstance(location, storage.RemotePath):  # the columns of the row groups, a few ranges together
+        if isinstance(location, storage.RemotePath):  # pre_buffer: few requests, each for several columns
             file = pa.PythonFile(storage.open_random(location, source.num_bytes), mode="r")
             return pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
         return pq.ParquetFile(source.path, memory_map=True, page_checksum_verification=True)
@@ -83,7 +83,7 @@ def open_parquet(source: Source) -> pq.ParquetFile:
 
 
 def open_source(source: Source, start: int = 0, stop: int | None = None) -> IO[bytes]:
-    """Opens a source at byte `start`, without a buffer; of an object nothing after `stop` is fetched ahead."""
+    """Opens a source at byte `start`, without a buffer; from a store nothing after `stop` is fetched ahead."""
     location = storage.locate(source.path)
     if isinstance(location, storage.RemotePath):
         return cast(IO[bytes], storage.open_stream(location, source.num_bytes, start, stop))

@@ -1,7 +1,8 @@
-"""One JSON record -> the values of its fields, fast; what is wrong with one that cannot be used, judging says.
+"""One JSON record -> the values of its fields, fast. What is wrong with a bad record is found by `faults`.
 
-Of a key that stands twice every JSON reader takes the last, in silence. A field's type here is a class of its own, for
-which msgspec calls a hook: it is called twice where the field stands twice, however the key is spelled.
+Where a record has a key twice, JSON readers silently take the last value. To notice that, each field gets a type of its
+own that msgspec does not know, so that it calls a hook for every value: twice where the key is there twice, in whatever
+spelling (escapes included).
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ import numpy as np
 from packcli.readers.faults import ESCAPES, Verdict, judge
 
 DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What decoders raise for a record that cannot be used. Which of them says nothing: that is for judging to find out."""
+"""What decoders raise for a record that cannot be used; `faults.judge` finds the reason."""
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-class Decoder:
+class RecordDecoder:
     """Decodes records into tuples of the values of their fields.
 
     Args:
-        types: Field -> type of its value, as msgspec takes it.
+        types: Field -> type of its value, a key of _TAKERS.
         optional: Fields that a record need not have; their values are None then.
     """
 
@@ -51,9 +52,10 @@ class Decoder:
         self._decode = msgspec.json.Decoder(_struct(kinds, optional), dec_hook=hook).decode
 
     def all(self, records: list[Any]) -> list[Any] | None:
-        """The records as structs with fields f0, f1, ...; None when one of them has to be looked at on its own.
+        """The records as structs with fields f0, f1, ...; None when they have to be decoded one by one.
 
-        As many calls as there are required fields leave none for a second time, nor for an optional one.
+        Every required field calls the hook at least once. So if there were exactly as many calls as required fields, no
+        field was there twice (and no optional one was there).
         """
         self._seen.clear()
         decode = self._decode
@@ -71,11 +73,11 @@ class Decoder:
             decoded = self._decode(record)
         except DECODE_ERRORS:
             return None
-        stands_twice = len(seen) > self._num_required and len(set(seen)) < len(seen)
-        return None if stands_twice else decoded
+        has_duplicate = len(seen) > self._num_required and len(set(seen)) < len(seen)
+        return None if has_duplicate else decoded
 
     def judge(self, record: bytes, *, mended: bool) -> Verdict:
-        """Why a record cannot be used: `one` gave None for it, or, if `mended`, for what is `repaired` of it."""
+        """Why a record cannot be used for which `one` gave None; `mended`: even after `repaired`."""
         return judge(record, self._types, self._optional, mended=mended)
 
 
@@ -87,7 +89,7 @@ def _struct(kinds: Mapping[str, Any], optional: frozenset[str]) -> Any:
 
 
 WRONG = object()
-"""What no type takes."""
+"""Stands for a value of the wrong type: no field accepts it, so that msgspec refuses the record."""
 
 
 def _take_messages(value: Any) -> Any:
@@ -99,7 +101,7 @@ def _take_messages(value: Any) -> Any:
 
 
 def _take_integers(value: Any) -> Any:
-    """int64[T]; a list still where a number is too large for that, which is judged later."""
+    """The integers as int64[T]; still as a list where one is too large, which the check of tokens refuses later."""
     if type(value) is not list:
         return WRONG
     try:
@@ -118,13 +120,13 @@ _TAKERS: dict[Any, tuple[Callable[[Any], Any] | None, tuple[Any, ...]]] = {
     list[Any] | str: (None, (list, str)),
     dict[str, Any] | str: (None, (dict, str)),
 }
-"""Type -> what checks and converts a value, and what it must be then, one of these."""
+"""Type of a field -> what checks and converts a value (None: nothing), and the types that the result may have."""
 
 
 def _stand_in(kind: Any, is_optional: bool) -> Any:
-    """The class that stands for the type of a field: what msgspec does not know it gives to the hook."""
+    """A class that msgspec does not know, in place of the type of a field, so that it calls the hook for each value."""
     made_of = (*_TAKERS[kind][1], *((type(None),) if is_optional else ()))
-    if len(made_of) == 1:  # the method of the type itself, so that no Python is run for the check
+    if len(made_of) == 1:  # the check of the type itself, in C: faster than a registered class
         meta = type("Meta", (type,), {"__instancecheck__": made_of[0].__instancecheck__})
         return meta("Field", (), {})
     made = abc.ABCMeta("Field", (), {})
@@ -134,7 +136,7 @@ def _stand_in(kind: Any, is_optional: bool) -> Any:
 
 
 def repaired(record: bytes) -> bytes:
-    """A record in which U+FFFD stands for what is no UTF-8 and for half surrogate pairs."""
+    """The record with U+FFFD in place of bytes that are not UTF-8, and of half surrogate pairs."""
     text = record.decode("utf-8", "replace").encode()
     return ESCAPES.sub(_whole_escape, text) if _SURROGATE.search(text) else text
 

@@ -4,9 +4,10 @@
     web         second third of web, thinned to 1/4                first half      second half
     code        second third of code, last third, thinned to 1/2   first half      second half
 
-Epochs of a component follow each other in a unit, and each covers another stretch of it, so that copies of a document
-lie in other units, or in one unit as far apart as they can be. A part ends for every component at the same share of
-what the unit takes of it, which is known from the bytes of text that were counted before.
+A component is cut into slices, and consecutive slices make as many stretches as there are units. Where a component is
+read several times (epochs), a unit takes another stretch for each time, so that copies of a document lie in other
+units, or in one unit as far apart as possible. A part ends for every component at the same share of what the unit takes
+of it, by the bytes of text that were counted before.
 """
 
 from __future__ import annotations
@@ -20,35 +21,35 @@ from packcli.readers.chunks import Chunk, RawChunk, ThinnedChunk
 from packcli.readers.files import open_parquet
 from packcli.readers.sources import Source, Span
 from packcli.readers.units import Unit, cut_source
-from packcli.seeds import ALL
-from packcli.seeds import derive as mix_seeds
+from packcli.seeds import ALL, derive
 
-GRAINS = 16
-"""Grains of a file that can be cut anywhere, for each unit."""
+SLICES = 16
+"""Into how many slices a component is cut for each unit, where its files can be cut anywhere."""
 
 TOLERANCE = 0.1
-"""Most by which what a unit takes of a component differs from its share; else there are fewer units."""
+"""By how much the size of a stretch may differ from the mean; where one differs more, there are fewer units."""
 
-MIN_GRAIN = 1024
+MIN_SLICE_BYTES = 1024
+
 HASH_STREAM = 11
-"""Keeps these hashes apart from other uses of the seed."""
+"""Keeps the hashes of rows independent of other uses of the seed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """A span, and which of its rows are taken."""
+    """A span of a component, and which of its rows a unit takes."""
 
     span: Span
     threshold: int
-    """ALL, or rows with a hash below it."""
+    """The rows whose hash is below it; ALL takes every row."""
     text_bytes: int
-    """What the span holds after decompression, about."""
+    """About how much text the span holds, after decompression."""
     seed: int
-    """Of the hash of its rows."""
+    """Seed of the hash of its rows."""
 
     @property
     def weight(self) -> int:
-        """What it gives, in bytes times ALL."""
+        """How much text it gives, in bytes times ALL."""
         return self.text_bytes * self.threshold
 
 
@@ -61,24 +62,24 @@ class MixedUnit(Unit):
 
 
 @dataclass(frozen=True, slots=True)
-class _Grain:
+class _Slice:
     span: Span
     text_bytes: int
 
 
 def hash_seed(seed: int, source: int) -> int:
     """Seed of the hash of the rows of a source."""
-    return mix_seeds(seed, HASH_STREAM, source)
+    return derive(seed, HASH_STREAM, source)
 
 
 def cut_mixed(sources: Sequence[Source], mix: Mapping[str, Any], unit_bytes: int, seed: int) -> list[MixedUnit]:
-    """Cuts a mixture into units of about unit_bytes of what is taken.
+    """Cuts a mixture into units that take about unit_bytes of text each, or more in several parts.
 
     Args:
         sources: The inputs.
-        mix: Of the manifest: components with epochs and threshold, and the text_bytes of every source.
-        unit_bytes: Text a part takes, about.
-        seed: Of the run.
+        mix: From the manifest: components with epochs and threshold, and the text_bytes of every source.
+        unit_bytes: About how much text a part takes.
+        seed: Seed of the run.
     """
     text_bytes: Sequence[int] = mix["text_bytes"]
     passes: list[list[int]] = []
@@ -88,26 +89,25 @@ def cut_mixed(sources: Sequence[Source], mix: Mapping[str, Any], unit_bytes: int
         sizes.append(sum(text_bytes[each["first_source"] : each["first_source"] + each["num_sources"]]))
     total = sum(size * threshold for size, taken in zip(sizes, passes, strict=True) for threshold in taken)
     wanted = max(1, -(-total // (unit_bytes * ALL)))
-    grains = [
-        _grains(sources, text_bytes, each, max(size // (GRAINS * wanted), MIN_GRAIN)) if taken else []
+    slices = [
+        _slices(sources, text_bytes, each, max(size // (SLICES * wanted), MIN_SLICE_BYTES)) if taken else []
         for each, size, taken in zip(mix["components"], sizes, passes, strict=True)
     ]
     num_units = wanted
     while True:
-        stretches = [_stretches(each, num_units) for each in grains]
+        stretches = [_stretches(each, num_units) for each in slices]
         if num_units == 1 or all(_is_even(each) for each in stretches):
             break
         num_units -= max(1, num_units // 8)
     units = []
     for index in range(num_units):
         components = []
-        for found, taken in zip(stretches, passes, strict=True):
+        for of_component, taken in zip(stretches, passes, strict=True):
             takes: list[Take] = []
             for number, threshold in enumerate(taken):
-                stretch = found[(index + number * num_units // len(taken)) % num_units]
+                stretch = of_component[(index + number * num_units // len(taken)) % num_units]
                 takes += (
-                    Take(grain.span, threshold, grain.text_bytes, hash_seed(seed, grain.span.source))
-                    for grain in stretch
+                    Take(each.span, threshold, each.text_bytes, hash_seed(seed, each.span.source)) for each in stretch
                 )
             components.append(tuple(takes))
         weight = sum(take.weight for takes in components for take in takes)
@@ -116,16 +116,16 @@ def cut_mixed(sources: Sequence[Source], mix: Mapping[str, Any], unit_bytes: int
     return units
 
 
-def _grains(
-    sources: Sequence[Source], text_bytes: Sequence[int], component: Mapping[str, Any], grain: int
-) -> list[_Grain]:
-    """What a component can be cut into, in order."""
-    grains: list[_Grain] = []
+def _slices(
+    sources: Sequence[Source], text_bytes: Sequence[int], component: Mapping[str, Any], slice_bytes: int
+) -> list[_Slice]:
+    """A component as slices of about slice_bytes, in order; a file that cannot be cut is one slice."""
+    slices: list[_Slice] = []
     for index in range(component["first_source"], component["first_source"] + component["num_sources"]):
         source = sources[index]
         if source.num_bytes == 0:
             continue
-        spans = cut_source(index, source, grain) if source.num_bytes > grain else [Span(index)]
+        spans = cut_source(index, source, slice_bytes) if source.num_bytes > slice_bytes else [Span(index)]
         if len(spans) == 1:
             sizes = [text_bytes[index]]
         elif source.format == "parquet":
@@ -134,31 +134,31 @@ def _grains(
             sizes = [text_bytes[index] * (after - first) // num_rows for first, after in itertools.pairwise(firsts)]
         else:
             sizes = [(span.stop if span.stop is not None else source.num_bytes) - span.start for span in spans]
-        grains += map(_Grain, spans, sizes)
-    return grains
+        slices += map(_Slice, spans, sizes)
+    return slices
 
 
-def _stretches(grains: Sequence[_Grain], count: int) -> list[list[_Grain]]:
-    """The grains in `count` stretches of about the same size; a grain goes where its middle is."""
-    total = sum(grain.text_bytes for grain in grains)
-    stretches: list[list[_Grain]] = [[] for _ in range(count)]
+def _stretches(slices: Sequence[_Slice], count: int) -> list[list[_Slice]]:
+    """The slices as `count` stretches of about the same size; a slice belongs to the stretch that holds its middle."""
+    total = sum(each.text_bytes for each in slices)
+    stretches: list[list[_Slice]] = [[] for _ in range(count)]
     begin = 0
-    for grain in grains:
-        middle = 2 * begin + grain.text_bytes
+    for each in slices:
+        middle = 2 * begin + each.text_bytes
         stretch = stretches[min(middle * count // max(2 * total, 1), count - 1)]
-        begin += grain.text_bytes
+        begin += each.text_bytes
         last = stretch[-1] if stretch else None
-        if last is not None and last.span.source == grain.span.source and last.span.stop == grain.span.start:
-            whole = Span(last.span.source, last.span.start, grain.span.stop, last.span.first_row)
-            stretch[-1] = _Grain(whole, last.text_bytes + grain.text_bytes)
+        if last is not None and last.span.source == each.span.source and last.span.stop == each.span.start:
+            whole = Span(last.span.source, last.span.start, each.span.stop, last.span.first_row)
+            stretch[-1] = _Slice(whole, last.text_bytes + each.text_bytes)
         else:
-            stretch.append(grain)
+            stretch.append(each)
     return stretches
 
 
-def _is_even(stretches: Sequence[Sequence[_Grain]]) -> bool:
-    """Whether every stretch of a component has its share, nearly; a component of which nothing is taken has none."""
-    sizes = [sum(grain.text_bytes for grain in stretch) for stretch in stretches]
+def _is_even(stretches: Sequence[Sequence[_Slice]]) -> bool:
+    """Whether all stretches of a component have about the same size; true as well where nothing of it is taken."""
+    sizes = [sum(each.text_bytes for each in stretch) for stretch in stretches]
     share = sum(sizes) / len(sizes)
     return not share or all(abs(size - share) <= TOLERANCE * share for size in sizes)
 
@@ -171,7 +171,7 @@ class MixedReader:
         self._num_parts = unit.num_parts
         self._part = 0
         self.pending: object = self
-        """None when no part is left."""
+        """None once no part is left; before that it only has to be something else."""
 
     def take(self) -> Iterator[Chunk]:
         """The chunks of the next part."""
@@ -192,13 +192,13 @@ class _Component:
         self._pending = next(self._chunks, None)
 
     def until(self, share: tuple[int, int] | None) -> Iterator[Chunk]:
-        """What comes before share[0]/share[1] of all that is taken; None: all that is left."""
+        """The chunks up to share[0]/share[1] of all that is taken; None: all that are left."""
         while self._pending is not None:
             take, before, offset, chunk = self._pending
             head: RawChunk | None = chunk
             after: RawChunk | None = None
             if share is not None:
-                # Where the part ends, in bytes of this take: a thinned one gives less for each of its bytes.
+                # Where the part ends, in bytes of this span: of a thinned span only a share of each byte counts.
                 end = (self._total * share[0] // share[1] - before) // take.threshold
                 if offset + chunk.num_bytes > end:
                     head, after = chunk.split_at(max(end - offset, 0))
@@ -214,7 +214,7 @@ class _Component:
 def _with_places(
     takes: Sequence[Take], read: Callable[[Span], Iterator[RawChunk]]
 ) -> Iterator[tuple[Take, int, int, RawChunk]]:
-    """(take, weight of the takes before it, bytes of it before the chunk, chunk)."""
+    """Each chunk as (its take, weight of the takes before, bytes of the take before the chunk, chunk)."""
     before = 0
     for take in takes:
         offset = 0

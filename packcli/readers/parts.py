@@ -1,6 +1,6 @@
 """Units -> chunks of rows, cut into parts of unit_bytes.
 
-Decoding is left to extractors.TextExtractor, so that parts which are committed already cost no decoding.
+Chunks are not decoded here (extractors do that), so that a part which is committed already is skipped cheaply.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from packcli.readers.units import Unit
 
 
 class Part:
-    """The rows of one shard. Exhaust `chunks` (or `skip`) before the next part is asked for."""
+    """The rows of one shard. Exhaust `chunks` (or call `skip`) before you take the next part."""
 
     def __init__(self, index: int, reader: _PartReader | MixedReader, hashed: bool) -> None:
         self.index = index
@@ -35,7 +35,7 @@ class Part:
 
     @property
     def digest(self) -> str:
-        """XXH3 of the rows, once the chunks are exhausted."""
+        """XXH3 of the rows; complete once the chunks are exhausted."""
         if self._digest is None:
             raise AssertionError("this part was read without a digest")
         return self._digest.hexdigest()
@@ -50,7 +50,7 @@ class Part:
         self.is_last = self._reader.pending is None
 
     def skip(self, *, hashed: bool = False) -> None:
-        """Passes over the rows."""
+        """Reads the rows and drops them, so that the next part can be read; `hashed` keeps the digest."""
         if not hashed:
             self._digest = None
         for _ in self.chunks():
@@ -91,28 +91,28 @@ def read_parts(
     unit_bytes: int,
     split_on: str | None = None,
     hashed: bool = True,
-    meter: ReadProgress | None = None,
+    progress: ReadProgress | None = None,
 ) -> Iterator[Part]:
     """The parts of a unit, at least one.
 
     Args:
         unit: Which spans to read.
         sources: All sources of the run.
-        fields: Which columns to read from Parquet and Arrow files.
+        fields: Name the columns to read from Parquet and Arrow files.
         unit_bytes: A part ends with the row that crosses a multiple of this.
         split_on: Where .txt files are cut into documents.
         hashed: Whether parts have a digest.
-        meter: Is kept up to date while the chunks are read.
+        progress: Updated while the chunks are read.
 
     Raises:
         StorageError: a file is damaged or cannot be read.
     """
-    metered = meter or ReadProgress()
+    progress = progress or ReadProgress()
     reader: _PartReader | MixedReader
     if isinstance(unit, MixedUnit):
-        reader = MixedReader(unit, lambda span: _read_unit(Unit(0, (span,)), sources, fields, split_on, metered))
+        reader = MixedReader(unit, lambda span: _read_unit(Unit(0, (span,)), sources, fields, split_on, progress))
     else:
-        reader = _PartReader(_read_unit(unit, sources, fields, split_on, metered), unit_bytes)
+        reader = _PartReader(_read_unit(unit, sources, fields, split_on, progress), unit_bytes)
     index = 0
     while index == 0 or reader.pending is not None:
         part = Part(index, reader, hashed)
@@ -132,27 +132,27 @@ def digest_parts(
 
 
 def _read_unit(
-    unit: Unit, sources: Sequence[Source], fields: Fields, split_on: str | None, meter: ReadProgress
+    unit: Unit, sources: Sequence[Source], fields: Fields, split_on: str | None, progress: ReadProgress
 ) -> Iterator[RawChunk]:
     for span in unit.spans:
         source = sources[span.source]
-        for chunk in _read_span(span, source, fields, split_on, meter):
+        for chunk in _read_span(span, source, fields, split_on, progress):
             yield from without_long(chunk, source)
 
 
 def _read_span(
-    span: Span, source: Source, fields: Fields, split_on: str | None, meter: ReadProgress
+    span: Span, source: Source, fields: Fields, split_on: str | None, progress: ReadProgress
 ) -> Iterator[RawChunk]:
     try:
         if source.format == "parquet":
-            yield from read_parquet(span, source, fields, meter)
+            yield from read_parquet(span, source, fields, progress)
         elif source.format == "arrow":
             yield from read_arrow(span, source, fields)
-            meter.file_bytes += source.num_bytes
+            progress.file_bytes += source.num_bytes
         elif source.format == "txt":
-            yield from read_txt(span, source, split_on, meter)
+            yield from read_txt(span, source, split_on, progress)
         else:
-            yield from read_json_file(span, source, meter)
+            yield from read_json_file(span, source, progress)
         _refuse_changed(source)
     except (pa.ArrowException, OSError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
@@ -163,6 +163,6 @@ def _read_span(
 
 
 def _refuse_changed(source: Source) -> None:
-    """Raises OSError when an object is not the one that was found: its ranges may be of two."""
+    """Raises OSError when an object was replaced while it was read: its ranges may be from two versions."""
     if source.version and storage.RemotePath(source.path).stat().version != source.version:
         raise OSError("it has changed while it was read")

@@ -1,8 +1,8 @@
-"""Some rows of a source by their numbers, and as little else as its format allows.
+"""Some rows of a source by their numbers. Of the rest as little is read as the format allows:
 
-Parquet          the row groups that hold them
-Arrow            mapped: pages of other columns and batches are not touched
-plain JSONL      up to the last of them; lines before are counted, not decoded
+Parquet          the row groups that hold the rows
+Arrow            memory-mapped: pages of other columns and batches are not touched
+plain JSONL      the file up to the last of the rows; lines before are counted, not decoded
 .gz .zst .txt    likewise, after decompression
 """
 
@@ -20,7 +20,7 @@ from packcli.readers.sources import Source, Span
 
 @dataclass(frozen=True, slots=True)
 class PickedRows:
-    """Rows of several sources; what `Part` is to a reader of documents, without a digest."""
+    """Rows of several sources. A reader of documents takes them in place of a Part; they have no digest."""
 
     sources: Sequence[Source]
     fields: Fields
@@ -29,7 +29,7 @@ class PickedRows:
     """Index of a source -> numbers of rows, in any order."""
 
     def chunks(self) -> Iterator[RawChunk]:
-        """A chunk for each row that is there, by source and row. Blank lines come as well, and are no document."""
+        """A chunk for each of the rows, ordered by source and row. A blank line gives a chunk too, but no document."""
         for index in sorted(self.rows):
             wanted = sorted(set(self.rows[index]))
             for span in _spans(index, self.sources[index], wanted):
@@ -45,7 +45,7 @@ class PickedRows:
 
 
 def _spans(index: int, source: Source, wanted: Sequence[int]) -> Iterator[Span]:
-    """What to read: of Parquet the row groups that hold the rows."""
+    """What to read: the row groups that hold the rows for Parquet, else the whole file."""
     if source.format != "parquet":
         yield Span(index)
         return

@@ -20,7 +20,7 @@ from packcli.errors import NoInputError, StorageError, UsageError
 
 STDIN = "-"
 
-FORMATS = {
+FILE_FORMATS = {
     ".jsonl": "json",
     ".ndjson": "json",
     ".json": "json",
@@ -28,20 +28,20 @@ FORMATS = {
     ".arrow": "arrow",
     ".txt": "txt",
 }
-"""Suffix -> format. A .json file holds lines or one array; its first character tells."""
+"""Suffix -> format. A .json file holds lines or one array; its first character tells which."""
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-"""Suffix -> codec, after the suffix of json and txt files."""
+"""Suffix -> codec; it follows the suffix of a JSON or text file, as in .jsonl.gz."""
 
 FAMILIES = (
     frozenset({".jsonl", ".ndjson", ".parquet", ".arrow"}),
     frozenset({".json"}),
     frozenset({".txt"}),
 )
-"""In a directory the first family that is there is the data; the others are rather about the data."""
+"""Suffixes. In a directory, files of the first family that is there are the data; others mostly describe the data."""
 
 OUTPUT_MARK = ".packcli"
-"""Every output of packcli has this directory; a walk through a directory of inputs passes such places over."""
+"""Every output of packcli has this directory; a directory that has it is never read as an input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Source:
     """One input file."""
 
     name: str
-    """Path below the deepest directory that holds all inputs, with /: it stands in the manifest."""
+    """Path relative to the deepest directory that holds all inputs, with /. The manifest names the source by it."""
     path: str
     """Where this machine finds it."""
     format: str
@@ -61,11 +61,11 @@ class Source:
     max_row_bytes: int = MAX_LINE_BYTES
     """A row that is longer cannot be used."""
     skip_bad: bool = False
-    """Whether rows that cannot be used are passed over and noted; else the first one ends the run."""
+    """Whether rows that cannot be used are skipped and noted; else the first one ends the run."""
     lenient: bool = False
-    """Whether what is no UTF-8, and half surrogate pairs, are read as U+FFFD."""
+    """Whether bytes that are not UTF-8, and half surrogate pairs, are read as U+FFFD."""
     version: str = ""
-    """What the store calls this state of an object; empty for a file."""
+    """The version of an object (such as its ETag), by which a change is noticed; empty for a file."""
 
 
 def find_sources(
@@ -83,20 +83,20 @@ def find_sources(
 
     Args:
         inputs: Files, directories, globs. `-` is not among them: see spool_stdin.
-        warn: Gets a line for each thing that was passed over.
+        warn: Gets a line for everything that is left out.
         max_row_bytes: Longest row that is read.
-        skip_bad: Whether rows that cannot be used are passed over.
-        lenient: Whether what is no text is read as U+FFFD.
+        skip_bad: Whether rows that cannot be used are skipped.
+        lenient: Whether bytes that are not UTF-8, and half surrogate pairs, are read as U+FFFD.
 
     Raises:
         NoInputError: nothing is there, or nothing matches.
-        UsageError: a file whose suffix says nothing.
-        StorageError: no permission to look.
+        UsageError: a file whose suffix names no format.
+        StorageError: no permission to read a file or to list a directory.
     """
     if not inputs:
         raise NoInputError("no input", "name a file, a directory, a quoted glob, or - for standard input")
     paths: list[str] = []
-    known: dict[str, storage.Entry] = {}  # what listings said about objects
+    known: dict[str, storage.Entry] = {}  # objects that a listing has described: no second request
     for each in inputs:
         paths += _expand(each, warn, known)
     seen: set[str] = set()
@@ -108,7 +108,7 @@ def find_sources(
             warn.append(f"{path} is named twice: it is read once")
             continue
         seen.add(real)
-        # The directory without links and .., the name as it is spelled: a cache's links hide the suffix.
+        # Links and .. are resolved in the directory alone: a cache may link data.jsonl to a file without a suffix.
         unique.append(path if remote else os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)))
     names = _names(unique)
     rules: dict[str, Any] = {"max_row_bytes": max_row_bytes, "skip_bad": skip_bad, "lenient": lenient}
@@ -128,10 +128,10 @@ def _expand(each: str, warn: list[str], known: dict[str, storage.Entry]) -> list
     if not isinstance(path, Path):
         return _expand_remote(path, warn, known)
     if path.is_dir():
-        found = _expand_directory(path, warn, known)
-        if not found:
+        files = _expand_directory(path, warn, known)
+        if not files:
             raise NoInputError(f"{each}: no file that packcli reads in this directory", f"it reads {_suffixes()}")
-        return found
+        return files
     if path.exists():
         if not path.is_file():
             raise UsageError(f"{each} is not a regular file", "use - to read JSONL from standard input")
@@ -151,10 +151,10 @@ def _expand_remote(path: storage.RemotePath, warn: list[str], known: dict[str, s
         known[path.url] = entry
         return [path.url]
     if entry is not None:
-        found = _expand_directory(path, warn, known)
-        if not found:
+        files = _expand_directory(path, warn, known)
+        if not files:
             raise NoInputError(f"{path}: no object that packcli reads is under it", f"it reads {_suffixes()}")
-        return found
+        return files
     if not glob.has_magic(path.url):
         raise NoInputError(f"{path}: there is no such object, and nothing under it", _hidden(path))
     matches = path.matches()
@@ -197,7 +197,7 @@ def _expand_directory(root: storage.Location, warn: list[str], known: dict[str, 
         saved = (
             _saved_dataset(storage.locate(folder)) if "state.json" in names or "dataset_dict.json" in names else None
         )
-        if saved is not None:  # its shards in row order, not what else is there, such as caches
+        if saved is not None:  # its shards in the order of their rows, and no other file, such as a cache
             if folder == str(root):
                 return saved
             files += saved
@@ -211,12 +211,12 @@ def _expand_directory(root: storage.Location, warn: list[str], known: dict[str, 
         for family, members in enumerate(FAMILIES):
             if suffix in members:
                 by_family[family].append(file)
-    for family, found in enumerate(by_family):
-        if found:
+    for family, data_files in enumerate(by_family):
+        if data_files:
             left_out = sum(map(len, by_family[family + 1 :]))
             if left_out:
-                warn.append(f"{root}: {left_out} .json or .txt files left out beside {len(found)} data files")
-            return sorted(found)
+                warn.append(f"{root}: {left_out} .json or .txt files left out beside {len(data_files)} data files")
+            return sorted(data_files)
     return []
 
 
@@ -247,7 +247,7 @@ def _split_suffix(path: str) -> tuple[str, str | None]:
 
 def _source(name: str, path: str, known: dict[str, storage.Entry]) -> Source:
     suffix, compression = _split_suffix(path)
-    format_ = FORMATS.get(suffix)
+    format_ = FILE_FORMATS.get(suffix)
     if format_ is None or (compression and format_ not in ("json", "txt")):
         raise UsageError(f"{path}: cannot tell the format from the name", f"packcli reads {_suffixes()}")
     location = storage.locate(path)
@@ -258,7 +258,7 @@ def _source(name: str, path: str, known: dict[str, storage.Entry]) -> Source:
         return Source(name, path, format_, compression, entry.size, version=entry.version)
     try:
         status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # to open a FIFO would wait for its writer
+        if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for its writer
             raise UsageError(f"{path} is not a regular file", "use - to read JSONL from standard input")
         with open(path, "rb"):
             pass
@@ -275,7 +275,7 @@ def _names(paths: list[str]) -> list[str]:
     paths = [f"/{path.replace('://', ':/', 1)}" if storage.is_remote(path) else path for path in paths]
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     names = (os.path.relpath(path, root).replace(os.sep, "/") for path in paths)
-    # The bytes of a name are what the locale does not change.
+    # From the bytes of the name: as text it depends on the locale.
     return [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
 
 
@@ -299,7 +299,7 @@ def default_output_name(inputs: Sequence[str]) -> str:
 def spool_stdin(stream: BinaryIO, path: Path, **rules: Any) -> Source:
     """Copies standard input to a file, so that it can be cut into units, resumed and verified like any other.
 
-    `rules` are those of find_sources.
+    `rules` are the keywords of find_sources.
     """
     try:
         with open(path, "wb") as file:

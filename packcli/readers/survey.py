@@ -1,8 +1,8 @@
-"""Which fields the records of an input have, and of what kind: by many records of many files, and by schemas.
+"""Which fields the records of an input have, and of what kind, as the first records of many files and schemas show.
 
-A kind is a word of JSON (string, number, boolean, null, object, array), of an array also what it holds
-(`array of integers`), or the type of a column. Where records differ, the kinds are joined: `string or array`; a null
-says nothing of a field that holds something elsewhere.
+A kind is a word of JSON (string, number, boolean, null, object, array), for an array also what it holds
+(`array of integers`), or the type of a column. Where records differ, the kinds are joined: `string or array`. A null
+is left out where the field holds something in another record.
 """
 
 from __future__ import annotations
@@ -27,43 +27,43 @@ from packcli.readers.sources import Source, Span
 from packcli.readers.units import Unit
 
 SURVEYED_FILES = 100
-"""Files that are looked into, at most: the first, and others at equal distances."""
+"""Most files that are looked into: the first, and others at equal distances in the list."""
 SURVEYED_RECORDS = 100
 SURVEYED_BYTES = 1 << 20
-"""Of each file, from its beginning; at least one record."""
+"""How much of each file is read, from its beginning: up to so many records and bytes, but at least one record."""
 
 MESSAGES = "array of messages with role and content"
 TURNS = "array of turns with from and value"
 INTEGERS = "array of integers"
-Found = dict[str, str]
+Kinds = dict[str, str]
 """Field -> kind."""
 
 
-def survey(sources: Sequence[Source]) -> Iterator[tuple[Source, Found]]:
+def survey(sources: Sequence[Source]) -> Iterator[tuple[Source, Kinds]]:
     """The sources that are looked into, each with the fields of its records.
 
     Raises:
-        PackcliError: the first record of a source cannot be used, and bad rows are not passed over; or none of all can.
-            (Others say so when they are read.)
+        PackcliError: the first record of a source cannot be used, and bad rows are not skipped; or no record can be
+            used. (A later bad record raises when the run reads it.)
     """
     step = max(1, -(-len(sources) // SURVEYED_FILES))
     bad: list[PackcliError] = []
     is_any = False
     for source in sources[::step]:
         if source.format in ("parquet", "arrow"):
-            found: Found | None = _columns(source)
+            kinds: Kinds | None = _columns(source)
         else:
             records = list(_records(source, bad))
-            found = functools.reduce(joined, records) if records else None
-        if found is not None:
+            kinds = functools.reduce(joined, records) if records else None
+        if kinds is not None:
             is_any = True
-            yield source, found
+            yield source, kinds
     if bad and not is_any:
         raise bad[0]
 
 
-def joined(one: Found, other: Found) -> Found:
-    """The fields of both; of a field in both the kind that fits both."""
+def joined(one: Kinds, other: Kinds) -> Kinds:
+    """The fields of both; for a field of both, both its kinds."""
     return {
         name: _join(one.get(name), other.get(name)) for name in (*one, *(each for each in other if each not in one))
     }
@@ -73,7 +73,7 @@ def _join(one: str | None, other: str | None) -> str:
     kinds = [each for kind in (one, other) if kind for each in kind.split(" or ")]
     telling = list(dict.fromkeys(each for each in kinds if each != "null")) or ["null"]
     if any(each.startswith("array of ") for each in telling):
-        telling = [each for each in telling if each != "array"]  # an empty one says nothing of what it might hold
+        telling = [each for each in telling if each != "array"]  # an empty array does not show what others hold
     return " or ".join(telling)
 
 
@@ -91,12 +91,12 @@ def schema_of(source: Source) -> pa.Schema:
     return schema
 
 
-def _columns(source: Source) -> Found:
+def _columns(source: Source) -> Kinds:
     return {column.name: "string" if is_text(column.type) else str(column.type) for column in schema_of(source)}
 
 
-def _records(source: Source, bad: list[PackcliError]) -> Iterator[Found]:
-    """The fields of the first records of a source; `bad` gets what is wrong with others."""
+def _records(source: Source, bad: list[PackcliError]) -> Iterator[Kinds]:
+    """The fields of each of the first records of a source; `bad` gets the errors of those that cannot be used."""
     num_bytes = 0
     for number, (row, raw, value) in enumerate(_first_rows(source)):
         num_bytes += len(raw)
@@ -119,7 +119,7 @@ def _records(source: Source, bad: list[PackcliError]) -> Iterator[Found]:
 
 
 def _first_rows(source: Source) -> Iterator[tuple[int, bytes, Any]]:
-    """(row, its bytes, its value or the BadRowError that it is), from the beginning."""
+    """(row, its bytes, its value, or a BadRowError where it cannot be used), from the beginning of the source."""
     parts = read_parts(Unit(0, (Span(0),)), [source], Fields(()), unit_bytes=1 << 62, hashed=False)
     for chunk in (chunk for part in parts for chunk in part.chunks()):
         if not isinstance(chunk, LineChunk | BytesChunk):

@@ -1,4 +1,4 @@
-"""Files of text: .jsonl, .json and .txt, as chunks."""
+"""Text files (.jsonl, .json, .txt) as chunks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from packcli.readers.json_decoder import DECODE_ERRORS
 from packcli.readers.sources import Source, Span
 
 _MARKS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{},]', re.DOTALL)
-"""Strings as a whole, one that does not end included, and what stands around them."""
-
-_MARK = b"\xef\xbb\xbf"
+"""Whole strings (also one without an end), and brackets and commas outside of them."""
 
 BOM = b"\xef\xbb\xbf"
 
@@ -29,25 +27,25 @@ ARRAY_ROWS = 16
 
 
 def split_array(data: bytes, source: Source) -> tuple[list[Any], list[int] | None]:
-    """The elements of a JSON array, undecoded, and where each begins, None when nobody looked.
+    """The elements of a JSON array, undecoded, and where each begins (None where that was not needed).
 
     Raises:
-        StorageError: it is not one whole array.
+        StorageError: it is not one complete array.
     """
     try:
-        return msgspec.json.decode(data.removeprefix(_MARK), type=list[msgspec.Raw]), None
+        return msgspec.json.decode(data.removeprefix(BOM), type=list[msgspec.Raw]), None
     except DECODE_ERRORS:
-        found = _walk(data)
-        if isinstance(found, str):
+        walked = _walk(data)
+        if isinstance(walked, str):
             raise StorageError(
-                f"{source.name}: begins like a JSON array and is not one: {found}",
+                f"{source.name}: begins like a JSON array and is not one: {walked}",
                 "packcli reads one array of objects, or one object a line",
             ) from None
-        return found
+        return walked
 
 
 def _walk(data: bytes) -> tuple[list[Any], list[int]] | str:
-    """Elements and where they begin, found by brackets and commas alone; a string says why there is no array."""
+    """The elements and where they begin, found by brackets and commas alone; or a message why it is not an array."""
     elements: list[Any] = []
     starts: list[int] = []
     depth = begin = 0
@@ -74,7 +72,7 @@ def _walk(data: bytes) -> tuple[list[Any], list[int]] | str:
     return f"it has no end; the last of its elements that is whole is number {len(elements):,}"
 
 
-def read_json_file(span: Span, source: Source, meter: ReadProgress) -> Iterator[RawChunk]:
+def read_json_file(span: Span, source: Source, progress: ReadProgress) -> Iterator[RawChunk]:
     """The lines or elements of a span as chunks."""
     pending: list[bytes] = []
     num_pending = 0
@@ -82,10 +80,10 @@ def read_json_file(span: Span, source: Source, meter: ReadProgress) -> Iterator[
     at = span.start  # byte of the file, after decompression, where `pending` begins
     at_start = span.start == 0
     long: LongRow | None = None
-    for block in read_blocks(span, source, meter):
+    for block in read_blocks(span, source, progress):
         if at_start:
             if begins_array(block):
-                yield from _read_array(span, source, meter)
+                yield from _read_array(span, source, progress)
                 return
             at += len(BOM) if block.startswith(BOM) else 0
             block = block.removeprefix(BOM)
@@ -127,23 +125,23 @@ def read_json_file(span: Span, source: Source, meter: ReadProgress) -> Iterator[
         yield LineChunk(span.source, row, b"".join(pending), at)
 
 
-def _read_array(span: Span, source: Source, meter: ReadProgress) -> Iterator[RawChunk]:
-    """The elements of one JSON array: the only format besides whole .txt files that is held in memory."""
-    limit = ARRAY_ROWS * source.max_row_bytes if source.compression else 1 << 62  # the size of a plain file is known
-    elements, starts = split_array(read_whole(read_blocks(span, source, meter), source, limit, "the array"), source)
+def _read_array(span: Span, source: Source, progress: ReadProgress) -> Iterator[RawChunk]:
+    """The elements of one JSON array, which is held in memory as a whole."""
+    limit = ARRAY_ROWS * source.max_row_bytes if source.compression else 1 << 62  # a plain file is as large as it looks
+    elements, starts = split_array(read_whole(read_blocks(span, source, progress), source, limit, "the array"), source)
     whole = BytesChunk(span.source, 0, elements, starts)
     for first in range(0, len(elements), BATCH_ROWS):
         yield whole.rows(first, min(first + BATCH_ROWS, len(elements)))
 
 
-def read_txt(span: Span, source: Source, split_on: str | None, meter: ReadProgress) -> Iterator[RawChunk]:
-    """Documents between separators, of which a file without one has none."""
+def read_txt(span: Span, source: Source, split_on: str | None, progress: ReadProgress) -> Iterator[RawChunk]:
+    """The documents between separators; without a separator the whole file is one document."""
     separator = b"" if split_on is None else split_on.encode()
     row = at = 0
     pending: list[bytes] = []
     num_pending = 0
     long: LongRow | None = None
-    for block in read_blocks(span, source, meter):
+    for block in read_blocks(span, source, progress):
         if not separator:
             records, tail = [], block
         else:  # a separator may lie across two blocks
@@ -166,7 +164,7 @@ def read_txt(span: Span, source: Source, split_on: str | None, meter: ReadProgre
             if not source.skip_bad:
                 raise too_long(source, row, "the row" if separator else "the document")
             long = LongRow(span.source, row, at)
-        if long is not None:  # all but what may be the beginning of a separator
+        if long is not None:  # all but the last bytes, which may begin a separator
             held = b"".join(pending)
             keep = max(len(separator) - 1, 0)
             long.add(held[: len(held) - keep])

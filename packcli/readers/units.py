@@ -9,9 +9,10 @@ from packcli.readers.files import is_json_array, open_parquet, open_source
 from packcli.readers.sources import Source, Span
 
 COMPRESSION_GUESS = 4
-"""Text bytes a compressed byte stands for, when small files are put together in units."""
+"""How many bytes of text a compressed byte gives, by guess: decides which small files share a unit."""
 
 SCAN_BYTES = 1 << 22
+"""Bytes read at once while newlines are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +24,13 @@ class Unit:
 
 
 Cutter = Callable[[int, Source, int], list[Span]]
-"""Index of a source, the source, unit_bytes -> its spans, each a unit."""
+"""Called with the index of a source, the source and unit_bytes; gives its spans, each a unit."""
 
 
 def cut_units(sources: Sequence[Source], unit_bytes: int, cut: Cutter | None = None) -> list[Unit]:
     """Cuts the sources into units of about unit_bytes of text; `cut` stands in for cut_source.
 
-    Plain JSONL: a line belongs to the unit in which it starts, units start at multiples of unit_bytes.
+    Plain JSONL: a line belongs to the unit in which it starts; units start at multiples of unit_bytes.
     Parquet: runs of row groups up to unit_bytes. Compressed, Arrow and array files: one unit a file, which
     gives several parts. Small files of any kind share a unit, in order, up to unit_bytes.
     """
@@ -70,7 +71,7 @@ def is_read_to_be_cut(source: Source, unit_bytes: int) -> bool:
 
 
 def cut_source(index: int, source: Source, unit_bytes: int) -> list[Span]:
-    """Spans of about unit_bytes of a source; one where it can only be read from its beginning."""
+    """A source as spans of about unit_bytes; as one span where it can only be read from its beginning."""
     if source.format == "parquet":
         return _cut_parquet(index, source, unit_bytes)
     if source.format == "json" and source.compression is None and not is_json_array(source):
@@ -119,7 +120,7 @@ def _cut_parquet(index: int, source: Source, unit_bytes: int) -> list[Span]:
 
 
 def most_rows(sources: Sequence[Source]) -> int | None:
-    """More rows than these are not in the sources; None where nobody knows before reading them."""
+    """An upper bound on the rows in the sources; None where only reading them would tell."""
     total = 0
     for source in sources:
         if source.compression or source.format == "arrow":
@@ -127,5 +128,5 @@ def most_rows(sources: Sequence[Source]) -> int | None:
         if source.format == "parquet":
             total += open_parquet(source).metadata.num_rows
         else:
-            total += source.num_bytes // 2 + 1  # a row and what ends it
+            total += source.num_bytes // 2 + 1  # a row takes at least a byte and its newline
     return total

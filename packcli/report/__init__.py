@@ -1,7 +1,7 @@
 """Figures as people want them. Makes values and text; prints nothing.
 
-a packed directory   tables.report_tables    -> tables, also as CSV and Markdown; recount: counted anew
-lengths              what_if.compare         -> what packing would give; what_if_tables: as tables
+a packed directory   tables.report_tables    -> tables, also as CSV and Markdown;  recount: counted again from the rows
+lengths              what_if.compare         -> what packing would give;  what_if_tables: the same as tables
 packs                packs.read_packs        -> segments and their text
 either               figures.Figures         -> what `packcli.stats` gives
 a report             html.write_page         -> one HTML page;  summary: lines of the closing table
@@ -14,8 +14,7 @@ from packcli.report.packs import DecodedPack, DecodedPacks, Inspector, ShownSegm
 from packcli.report.recount import Recount, recount
 from packcli.report.summary import closing_lines, describe_records
 from packcli.report.tables import Chart, Table, report_charts, report_tables, to_csv, to_markdown
-from packcli.report.what_if import WhatIf, compare
-from packcli.report.what_if_tables import what_if_tables
+from packcli.report.what_if import WhatIf, compare, what_if_tables
 
 __all__ = [
     "Chart",

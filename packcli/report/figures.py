@@ -14,8 +14,7 @@ from packcli.pipeline import measure
 from packcli.report.recount import Recount
 from packcli.report.recount import recount as count_again
 from packcli.report.tables import Table, report_tables, to_csv, to_markdown
-from packcli.report.what_if import WhatIf, compare
-from packcli.report.what_if_tables import what_if_tables
+from packcli.report.what_if import WhatIf, compare, what_if_tables
 from packcli.results import Shown, as_html
 from packcli.storage import locate
 
@@ -25,7 +24,7 @@ FOR_BOTH = frozenset({"tokenizer", "seed", "workers"})
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Figures(Shown):
-    """Of packed directories, or of raw input."""
+    """The figures of packed directories, or of raw input."""
 
     reports: tuple[Report, ...] = ()
     """A report for each packed directory."""
@@ -57,10 +56,10 @@ class Figures(Shown):
         """The object that --json prints."""
         if self.what_if is not None:
             return {"schema_version": SCHEMA_VERSION, "what_if": self.what_if.as_dict()}
-        found = [report.as_dict() for report in self.reports]
-        for each, counted in zip(found, self.recounts, strict=False):
+        reports = [report.as_dict() for report in self.reports]
+        for each, counted in zip(reports, self.recounts, strict=False):
             each["recount"] = counted.as_dict()
-        return found[0] if len(found) == 1 else {"schema_version": SCHEMA_VERSION, "reports": found}
+        return reports[0] if len(reports) == 1 else {"schema_version": SCHEMA_VERSION, "reports": reports}
 
     def facts(self) -> list[tuple[str, str]]:
         """A line for each directory, or for each strategy."""
@@ -92,7 +91,7 @@ def asks_for_estimate(inputs: Sequence[str], given: Mapping[str, Any], *, of_dir
 
     Args:
         inputs: What the user names.
-        given: Options for raw input that were given; None is not given.
+        given: Options for raw input, by name; None stands for one that was not given.
         of_directories: Options for packed directories, by name.
 
     Raises:
@@ -136,19 +135,19 @@ def estimate(
 
     Args:
         inputs: Files, directories, globs.
-        settings: Options of pack by name; max_len and strategy may be several, and None is not given.
+        settings: Options of pack by name; max_len and strategy may be lists, and None stands for an option not given.
         sample: Share of the documents to tokenize.
         on_event: Called with Started, Progress and Warned events.
     """
-    asked = {name: value for name, value in settings.items() if value is not None}
-    lengths, strategies = asked.pop("max_len", PackConfig().max_len), asked.pop("strategy", ())
+    given = {name: value for name, value in settings.items() if value is not None}
+    lengths, strategies = given.pop("max_len", PackConfig().max_len), given.pop("strategy", ())
     max_lens = list(dict.fromkeys([lengths] if isinstance(lengths, int) else lengths))
     for each in max_lens:
         PackConfig(max_len=each)  # refuses what is too small or too large
     names = [canonical_strategy(name) for name in ([strategies] if isinstance(strategies, str) else strategies)]
-    for name in ("balance", "strategy_sha256"):  # change no figure, and do not go with every strategy
-        asked.pop(name, None)
-    config, options = make_settings(asked)
+    for name in ("balance", "strategy_sha256"):  # they change no figure, and some strategies refuse them
+        given.pop(name, None)
+    config, options = make_settings(given)
     try:
         measured = measure(inputs, config, options, sample=sample, emit=on_event or (lambda event: None))
     except NoInputError as error:

@@ -68,7 +68,7 @@ class Inspector:
 
     Args:
         root: A finished output.
-        tokenizer: Where its tokenizer is, when it is not where it was.
+        tokenizer: Where its tokenizer is now, if it has moved since the output was made.
 
     Raises:
         PackcliError: not an output, or the tokenizer is not at hand.
@@ -108,7 +108,7 @@ class Inspector:
 
     def _source(self, name: str) -> int:
         same = [index for index, each in enumerate(self._names) if each == name]
-        if len(same) > 1:  # of a merged output
+        if len(same) > 1:  # possible in a merged output
             raise UsageError(
                 f"--doc: {len(same)} inputs are called {name!r}", f"name one by its number: {', '.join(map(str, same))}"
             )
@@ -126,7 +126,7 @@ class Inspector:
         )
 
     def search(self, split: str, text: str) -> Iterator[Row]:
-        """Rows that hold a text, case and all; it may cross a boundary of tokens, not one of segments."""
+        """Rows with this text in one of their segments, case-sensitive; the text may cross boundaries of tokens."""
         if not text:
             raise UsageError("--search is empty")
         for file, first, batch in self.packed.batches(split):
@@ -153,14 +153,14 @@ class Inspector:
         return shown
 
     def _name(self, source: int | None) -> str:
-        """Of an input, as far as it is known."""
+        """The name of an input; empty where it is not known."""
         return self._names[source] if source is not None and source < len(self._names) else ""
 
     def _spans(self, row: Row, segment: RowSegment) -> Iterator[TextSpan]:
         has_loss = row.labels[segment.begin : segment.end] != IGNORE
         cuts = [0, *(np.flatnonzero(np.diff(has_loss)) + 1).tolist(), len(has_loss)]
         ids = row.ids[segment.begin : segment.end].tolist()
-        # Cut the text of the whole: a tokenizer may drop a space before the first token of what it decodes.
+        # The text of the whole segment is cut, since a tokenizer may drop a space before the first token it decodes.
         whole = self.decoder.text(ids)
         ends = [len(self.decoder.text(ids[:cut])) for cut in cuts[1:-1]] + [len(whole)]
         begin = 0
@@ -186,7 +186,7 @@ class Inspector:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DecodedPack:
-    """One pack as people read it."""
+    """One pack with its text."""
 
     row: Row
     """Its ids, labels and positions, as they are stored."""
@@ -197,7 +197,7 @@ class DecodedPack:
 
     @property
     def text(self) -> str:
-        """The text of all segments, which are not parted by anything."""
+        """The text of all segments, with nothing between them."""
         return "".join(span.text for each in self.segments for span in each.spans)
 
     @property
@@ -261,7 +261,7 @@ class DecodedPack:
 
 
 SHOWN_CHARS = 300
-"""Of the text of a segment, where packs are shown short."""
+"""Characters of a segment that str() and notebooks show."""
 
 
 def _words(each: ShownSegment) -> str:
@@ -299,14 +299,14 @@ def read_packs(
     seed: int = 0,
     tokenizer: str | None = None,
 ) -> Iterator[DecodedPack]:
-    """Some packs of an output, one by one: what is searched for is given as soon as it is found.
+    """Some packs of an output, one by one; a search gives each pack as soon as it is found.
 
     Args:
         root: A finished output.
         row, random, doc, search, limit, split, seed, tokenizer: As of packcli.inspect.
 
     Raises:
-        UsageError: no such rows, or two ways to choose them; at once, and not when they are asked for.
+        UsageError: no such rows, or two ways to choose them; raised by the call, before the first pack is taken.
         PackcliError: not an output, or the tokenizer is not at hand.
     """
     if sum(each is not None for each in (row, random, doc, search)) > 1:

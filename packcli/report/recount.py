@@ -25,7 +25,7 @@ class Recount:
     differences: dict[str, tuple[Any, Any]]
     """Name -> what the report says, what the rows say."""
     not_counted: str
-    """Why the rows cannot tell the rest; empty when they tell all."""
+    """Why the other figures cannot be counted from the rows; empty when all can."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -41,7 +41,7 @@ def recount(report: Report, emit: Callable[[int], None] = lambda num_rows: None)
     """Reads every row of a finished output.
 
     Args:
-        report: What is to be compared.
+        report: The report that the rows are compared with.
         emit: Called with the number of rows read so far.
 
     Raises:
@@ -50,7 +50,7 @@ def recount(report: Report, emit: Callable[[int], None] = lambda num_rows: None)
     packed = PackedDataset(report.output)
     total, num_loss, num_rows = Stats(), 0, 0
     for split in packed.num_rows:
-        for _, batches in packed.shards(split):  # planning, and so groups and batches, never cross a shard
+        for _, batches in packed.shards(split):  # packs are planned shard by shard, so groups never cross one
             read: list[Sources] = []
             for batch in batches:
                 num_rows += batch.num_rows
@@ -94,7 +94,7 @@ COUNTED: tuple[str, ...] = (
     "layouts",
     "by_split",
 )
-"""Figures of stats.json that rows with `sources` tell."""
+"""Figures of stats.json that follow from rows with the column `sources`."""
 
 
 def _count(read: Sequence[Sources], split: str, max_len: int) -> Stats:

@@ -1,4 +1,4 @@
-"""Lines of the closing table, as text."""
+"""The closing table that a run prints, as lines of text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from packcli.dataset import Report, reached
 
 
 def describe_records(text: Mapping[str, Any]) -> str:
-    """'prompt-completion (prompt from question, completion from answer)'."""
+    """Shape and fields of the records: 'prompt-completion (prompt from 'question', completion from 'answer')'."""
     fields = text["fields"]
     if text["format"] == "text":
         where = f"template {text['template']!r}" if text.get("template") else ", ".join(fields) or "whole files"
@@ -103,7 +103,7 @@ def _lost(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _noticed(report: Report, percentiles: bool) -> Iterator[tuple[str, str]]:
-    """What is worth a line only where there is any."""
+    """Figures that are worth a line only where they are not zero, or where they were asked for."""
     stats, figures, is_balanced = report.stats, report.derived, report.manifest["config"]["balance"]
     if is_balanced or percentiles:
         cost = f"the most expensive 8 rows cost {figures['group_cost_max_ratio']:.2f} times the mean"

@@ -1,6 +1,4 @@
-"""Reports -> tables of figures, which the terminal, HTML, Markdown and CSV all show: one list of figures for all.
-
-Tables -> Markdown and CSV."""
+"""Reports -> tables of figures, and tables -> Markdown and CSV. The terminal and the HTML page show the same tables."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ class Cell:
     value: Value
     kind: str = "text"
     key: str = ""
-    """Where it stands in stats.json, such as derived.utilisation; empty when it is made from others."""
+    """Its place in stats.json, such as derived.utilisation; empty when it is computed from other figures."""
     low: float | None = None
     high: float | None = None
     """Ends of its confidence interval, when it is an estimate."""
@@ -70,7 +68,7 @@ class Table:
     columns: tuple[str, ...]
     rows: list[tuple[Cell, ...]]
     note: str = ""
-    """What a reader must know."""
+    """Explains the columns; empty where they need no explanation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +118,7 @@ FIGURES: tuple[tuple[str, str, str], ...] = (
     ("attention of full rows", "derived.attention_ratio", "ratio"),
     ("most expensive 8 rows, times the mean", "derived.group_cost_max_ratio", "times"),
 )
-"""What people call a figure, its place in stats.json, its kind."""
+"""Title of a figure, its place in stats.json, its kind."""
 
 BASELINE_NAMES = {
     "packed": "as packed",
@@ -201,15 +199,15 @@ def _find(content: dict[str, Any], key: str) -> Any:
 
 
 def _baselines(reports: Sequence[Report], names: tuple[str, ...]) -> Table:
-    """Padding and cost of every layout; of several reports the padding only."""
+    """Padding and cost of every baseline (rows made without packing); of several reports the padding only."""
     compared = [report.derived["layouts"] for report in reports]
     known = [name for name in BASELINE_NAMES if any(name in each for each in compared)]
 
     def cells(place: int, layout: str, figures: tuple[str, ...]) -> list[Cell]:
-        found = compared[place].get(layout, {})
+        baseline = compared[place].get(layout, {})
         kinds = {"padding_ratio": "ratio"}
         return [
-            Cell(found.get(figure), kinds.get(figure, "times"), f"derived.layouts.{layout}.{figure}")
+            Cell(baseline.get(figure), kinds.get(figure, "times"), f"derived.layouts.{layout}.{figure}")
             for figure in figures
         ]
 
@@ -306,8 +304,8 @@ def bars(counts: Histogram, most: int) -> list[tuple[int, int, int]]:
     heights = [0] * _num_bars(low, high, width)
     for value, count in counts.items():
         heights[min(value // width - begin, len(heights) - 1)] += count
-    found = [((begin + place) * width, (begin + place + 1) * width - 1, each) for place, each in enumerate(heights)]
-    return [*found[:-1], (found[-1][0], top, found[-1][2])]
+    equal = [((begin + place) * width, (begin + place + 1) * width - 1, each) for place, each in enumerate(heights)]
+    return [*equal[:-1], (equal[-1][0], top, equal[-1][2])]
 
 
 def _num_bars(low: int, high: int, width: int) -> int:
@@ -333,7 +331,7 @@ def _inert(value: object) -> object:
 
 
 def to_markdown(tables: Iterable[Table]) -> str:
-    """The tables in GitHub's Markdown; text from strangers is escaped."""
+    """The tables in GitHub's Markdown; all text is escaped, since names come from the user's files."""
     parts = []
     for table in tables:
         head = [f"## {_escape(table.title)}", ""] if table.title else []
@@ -351,5 +349,5 @@ def _escape(text: str) -> str:
 
 
 def _entity(match: re.Match[str]) -> str:
-    """HTML's entities for what is HTML, a backslash for what is Markdown."""
+    """An entity for characters of HTML, a backslash before those of Markdown."""
     return {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(match[0], f"\\{match[0]}")

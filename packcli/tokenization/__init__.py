@@ -2,12 +2,12 @@
 
 --tokenizer     spec.find_tokenizer         -> TokenizerSpec: the file, its sha256, EOS, BOS and pad ids
 TokenizerSpec   engines.make_engine         -> encode(texts) -> (ids uint32[T], offsets int64[D+1])
-long texts      long_texts.LongTextEngine  -> cut where that changes no id
-both engines    guard.choose_engine         -> the fast one where it is proven equal, else the reference
-a record        marker.RecordMarker               -> its text with marks; chat renders the templates of conversations
+long texts      long_texts.LongTextEngine   -> cut where that changes no id
+both engines    guard.choose_engine         -> the fast one where it is shown to be equal, else the reference
+a record        marker.RecordMarker         -> its text, loss spans and control tokens; chat renders conversations
 marked texts    spans.SpanEncoder           -> ids and a loss mask, by either engine
-records         documents.DocumentEncoder     -> documents: ids, mask, BOS and EOS
-during the run  guard.SpotCheck             -> fails hard on the first difference
+records         documents.DocumentEncoder   -> documents: ids, mask, BOS and EOS
+during the run  guard.SpotCheck             -> ends the run at the first difference between the engines
 ids             decoder.find_decoder        -> text
 """
 

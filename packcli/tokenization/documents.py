@@ -2,7 +2,7 @@
 
 prompt, completion      text of both, the completion is the span       -> MarkedText
 messages, ...           chat.Renderer                                  -> Rendered
-both                    SpanEncoder, 128 rows a call                   -> ids, loss
+either of these         SpanEncoder, 128 rows a call                   -> ids, loss
 input_ids, labels, ...  checked, and taken as they are                 -> ids, loss
 """
 
@@ -28,7 +28,7 @@ from packcli.tokenization.spans import Encoded, MarkedText, SpanEncoder
 
 MASKS = ("attention_mask", "loss_mask", "completion_mask", "assistant_masks")
 BATCH_ROWS = 128
-"""Rows encoded together: they are short, and every call of NumPy costs the same for few."""
+"""Rows encoded together: most are short, and a call of NumPy costs nearly as much for few tokens as for many."""
 
 
 @dataclass(slots=True)
@@ -38,20 +38,20 @@ class Batch:
     kept: list[int] = field(default_factory=list)
     """Which rows gave a document; the others were empty."""
     keys: list[bytes] = field(default_factory=list)
-    """What decides the split of each document."""
+    """Bytes of each document that decide whether it goes to training or to validation."""
     encoded: list[Encoded] = field(default_factory=list)
     num_special: int = 0
     """BOS and EOS that were added."""
     num_literals: int = 0
-    """Documents in which text spells a control token, and stays text."""
+    """Documents whose text spells a control token, which is encoded as text."""
     num_cut_prompts: int = 0
-    """Prompts that end inside a token of the whole, or are rendered otherwise on their own."""
+    """Prompts that end inside a token of the whole text, or that the template renders differently on their own."""
     num_tokens_padding: int = 0
     """Tokens that attention_mask says are padding: left out."""
     rejected: list[int] = field(default_factory=list)
-    """Which rows cannot be used; they were passed on, and the run goes on."""
+    """Which rows cannot be used; `reject` has got them."""
     num_repaired: int = 0
-    """Rows whose text held half of a surrogate pair: U+FFFD stands there."""
+    """Rows whose text held half of a surrogate pair, which was replaced by U+FFFD."""
 
 
 Reject = Callable[[int, BadRowError], None]
@@ -67,9 +67,9 @@ class DocumentEncoder:
     """Makes documents of rows.
 
     Args:
-        marker: What finds texts and spans.
-        engine: The engine of tokenization.
-        spot_check: What looks at its work.
+        marker: Gives the text and spans of a row.
+        engine: The tokenizer engine.
+        spot_check: Compares samples of its ids with `tokenizers`.
     """
 
     def __init__(self, marker: RecordMarker, engine: Engine, spot_check: SpotCheck) -> None:
@@ -131,7 +131,7 @@ class DocumentEncoder:
             for at, length in overlong.items():
                 self._refuse(batch, marked[at][0], overlong_row(place(marked[at][0]), length, self._config), reject)
             marked = [each for at, each in enumerate(marked) if at not in overlong]
-        else:
+        else:  # no row is left
             return
         texts = [text for _, text in marked]
         rendered = [text for text in texts if isinstance(text, chat.Rendered)]
@@ -176,17 +176,18 @@ class DocumentEncoder:
         batch.rejected.append(index)
 
     def _with_special(self, batch: Batch, encoded: Encoded, is_plain: NDArray[np.bool_]) -> Encoded:
-        """BOS and EOS around the texts; a chat gets them when it is asked for, and lacks them."""
+        """BOS and EOS around the texts; chats and tokenized rows get what was asked for and is not there yet."""
         bos, eos = self._tokenizer.bos_id, self._tokenizer.eos_id
         if bos is None and eos is None:
             return encoded
-        asked_bos = self._config.add_bos is True
-        asked_eos = self._config.format in ("chat", "sharegpt", "tokenized")  # resolved: only when asked for
+        wants_bos = self._config.add_bos is True
+        # For these formats eos_id is set only when EOS was asked for.
+        wants_eos = self._config.format in ("chat", "sharegpt", "tokenized")
         starts, ends = encoded.offsets[:-1], encoded.offsets[1:]
         ids = np.append(encoded.ids, np.uint32(0))  # a text may have no token at all, even the last one
         first_ids, last_ids = ids[starts], ids[ends - 1]
-        put_bos = (is_plain | (asked_bos & (first_ids != bos))) if bos is not None else np.zeros_like(is_plain)
-        put_eos = (is_plain | (asked_eos & (last_ids != eos))) if eos is not None else np.zeros_like(is_plain)
+        put_bos = (is_plain | (wants_bos & (first_ids != bos))) if bos is not None else np.zeros_like(is_plain)
+        put_eos = (is_plain | (wants_eos & (last_ids != eos))) if eos is not None else np.zeros_like(is_plain)
         if not put_bos.any() and not put_eos.any():
             return encoded
         eos_loss = np.zeros_like(is_plain)
@@ -196,14 +197,14 @@ class DocumentEncoder:
         new_ids = np.concatenate((np.full(put_bos.sum(), bos or 0), np.full(put_eos.sum(), eos or 0))).astype(np.uint32)
         bos_loss = np.full(put_bos.sum(), self._config.loss == "all")
         new_loss = np.concatenate((bos_loss, eos_loss[put_eos]))
-        # A stable sort by place; of two at one place, the EOS of a document stands before the BOS of the next.
+        # Sorted by place; of two at one place, the EOS of a document stands before the BOS of the next.
         is_bos = np.arange(len(at)) < put_bos.sum()
         order = np.lexsort((is_bos, at))
         batch.num_special += len(at)
-        grown = np.cumsum(put_bos.astype(np.int64) + put_eos)
+        num_added = np.cumsum(put_bos.astype(np.int64) + put_eos)
         return Encoded(
             np.insert(encoded.ids, at[order], new_ids[order]),
-            encoded.offsets + np.concatenate((np.zeros(1, dtype=np.int64), grown)),
+            encoded.offsets + np.concatenate((np.zeros(1, dtype=np.int64), num_added)),
             np.insert(encoded.loss, at[order], new_loss[order]),
             encoded.is_cut,
             encoded.by_role,
@@ -212,7 +213,7 @@ class DocumentEncoder:
     def _take(
         self, batch: Batch, rows: Sequence[readers.Row], first: int, place: Callable[[int], str], reject: Reject
     ) -> None:
-        """Rows that come tokenized."""
+        """Adds rows that are token ids already."""
         for index, row in enumerate(rows, first):
             try:
                 ids, loss, num_padding = check_tokenized(self._mark.parts(row), self._tokenizer.vocab_size)
@@ -283,8 +284,8 @@ def check_tokenized(row: dict[str, Any], vocab_size: int) -> tuple[NDArray[np.ui
     places = np.flatnonzero(real)
     if len(places) and places[-1] - places[0] + 1 != len(places):
         raise ValueError("attention_mask is 0 between tokens that count: it can only say where padding is")
-    here = slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0)
-    return ids[here].astype(np.uint32), loss[here], len(ids) - len(places)
+    kept = slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0)
+    return ids[kept].astype(np.uint32), loss[kept], len(ids) - len(places)
 
 
 def _labels(labels: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -307,9 +308,9 @@ def _labels(labels: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.boo
 
 def _integers(values: Any, name: str, length: int | None = None) -> NDArray[np.int64]:
     try:
-        found = np.asarray(values, dtype=np.int64)
+        numbers = np.asarray(values, dtype=np.int64)
     except OverflowError:
         raise ValueError(f"{name} holds a number that is no token id") from None
-    if length is not None and len(found) != length:
-        raise ValueError(f"{name} has {len(found)} entries and input_ids {length}")
-    return found
+    if length is not None and len(numbers) != length:
+        raise ValueError(f"{name} has {len(numbers)} entries and input_ids {length}")
+    return numbers

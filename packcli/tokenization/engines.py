@@ -1,7 +1,7 @@
 """Two engines behind one interface: `fastokens`, and `tokenizers` as the reference and the fallback.
 
-Both give the ids that `tokenizers` gives for the text alone: no BOS, no EOS, and special tokens written in
-the text are ordinary text unless the spec allows them.
+Both encode the text alone, without BOS and EOS. Special tokens written in it are ordinary text unless the spec allows
+them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ReferenceEngine:
 
 
 class FastEngine:
-    """The `fastokens` library: the same ids, which guard holds.
+    """The `fastokens` library: the same ids, which `guard` makes sure of.
 
     11 to 80 times as fast as `tokenizers` 0.23.3, 1.2 to 3 times as 1.0.0rc3 (tests/benchmarks/bench_engines.py).
     """
@@ -59,7 +59,7 @@ class FastEngine:
     name = "fastokens"
 
     def __init__(self, spec: TokenizerSpec, text: str, threads: int) -> None:
-        # Read when the library makes its pool, at the first call.
+        # The library reads these at its first call, when it makes its pool of threads.
         os.environ["FASTOKENS_BPE_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(threads)
         import importlib.metadata
 

@@ -1,11 +1,11 @@
-"""Exactness is guarded, never assumed: the fast engine is used where it is shown to equal `tokenizers`.
+"""The fast engine is used only where it is shown to give the same ids as `tokenizers`.
 
 1. The tokenizer.json must have a structure that is known to be safe (`unsafe_structure`).
 2. At start both engines encode a fixed list of awkward strings and the beginning of the input (`choose_engine`).
 3. During the run about 0.1 % of the text is encoded by both; a difference ends the run (`SpotCheck`).
 
-1 and 2 fall back to `tokenizers`, with the reason shown. Sampling is no proof: 2 holds what has ever been seen
-to differ between engines, 3 is for what has not.
+Where 1 or 2 fails, `tokenizers` is used and the reason is shown. Comparing samples proves nothing, so 2 tries every
+kind of text that engines have been seen to differ on, and 3 watches for kinds that are not known yet.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SPOT_CHECK_STRIDE = 2_654_435_761
 """A prime, 2^32 over the golden ratio: the cuts of long texts lie all over them, not only near the beginning."""
 
 FAST_LOAD_SPEED = 4_000_000
-"""Bytes of a tokenizer.json that the fast engine loads, and is compared on, in a second: 4.3 to 10 million measured."""
+"""Bytes of a tokenizer.json per second, to load the fast engine and compare it: 4.3 to 10 million were measured."""
 
 MakeEngine = Callable[..., Engine]
 
@@ -41,7 +41,7 @@ MakeEngine = Callable[..., Engine]
 def unsafe_structure(data: dict[str, Any]) -> str | None:
     """Why the fast engine is not even tried on this tokenizer.json; None when its structure is known.
 
-    The list is of what was measured to be exact: on others the engine refuses to load, or, worse, does not.
+    Known are those that were measured to be exact. On others the engine refuses to load or, worse, gives other ids.
     """
     model = data["model"]
     if model.get("type", "BPE") != "BPE":
@@ -140,8 +140,8 @@ def awkward_strings(data: dict[str, Any]) -> list[str]:
     ]
     special = [token["content"] for token in data.get("added_tokens") or []][:40]
     out = ["", "\x00", "\x00\x01\x7f", "a" * 300, " " * 300, "\n" * 70, "ab" * 200, "!?" * 60, "\ud7ff\ue000\U0010ffff"]
-    for piece in (*words, *scripts, *emoji, *numbers, *code, *marks, *special):
-        out += [piece, f" {piece}", f"{piece} ", f"a{piece}b", f"1{piece}2", f"\n\n{piece}\t", f"{piece}{piece}"]
+    for text in (*words, *scripts, *emoji, *numbers, *code, *marks, *special):
+        out += [text, f" {text}", f"{text} ", f"a{text}b", f"1{text}2", f"\n\n{text}\t", f"{text}{text}"]
     for space in spaces:
         for count in (1, 2, 3, 7, 16, 33):
             out += [
@@ -178,17 +178,17 @@ def shown(text: str) -> str:
 class SpotCheck:
     """Compares about 0.1 % of the text with the reference while a run goes on.
 
-    Texts are set aside by `look` and compared together, for a single one finds the reference's tables out of
-    the cache; `settle` compares what is left, before a part is committed. The reference is loaded at the first
-    comparison, unless it is given.
+    Texts are set aside by `look` and compared together: with one call for each, the tables of the reference
+    would not be in the processor's cache. `settle` compares what is left, before a part is committed. The
+    reference is loaded at the first comparison, unless it is given.
     """
 
     def __init__(self, spec: TokenizerSpec, engine: Engine, *, reference: Engine | None = None) -> None:
         self._spec = spec
         self._engine = engine
         self._reference = reference
-        self._due = 0
-        self._turn = 0
+        self._due = 0  # characters since the last text that was set aside
+        self._turn = 0  # texts that were set aside so far
         self._texts: list[str] = []
         self._given: list[NDArray[np.uint32]] = []
         self.num_checks = 0
@@ -196,10 +196,10 @@ class SpotCheck:
     def look(self, texts: Sequence[str], ids: NDArray[np.uint32], offsets: NDArray[np.integer]) -> None:
         """Sets one of these texts aside when it is due; `ids` and `offsets` are what the engine gave for them.
 
-        Of a short text these very ids are compared; of a long one a cut, which the engine encodes again.
+        Of a short text these very ids are compared; of a long one an excerpt, which the engine encodes again.
 
         Raises:
-            EngineError: a difference.
+            EngineError: the engines give different ids.
         """
         if self._engine.name == "tokenizers":
             return
@@ -263,14 +263,14 @@ def choose_engine(
         spec: The tokenizer.
         wanted: auto, fastokens or tokenizers. `fastokens` turns a fallback into an error.
         sample: Texts from the beginning of the input.
-        num_bytes: About how much text there is to encode; None: much, or nobody knows. Of little the fast engine is
-            not even loaded.
+        num_bytes: About how much text there is to encode; None: much, or unknown. For little the fast engine is not
+            even loaded.
         threads: Cores that the engine may use.
         make: make_engine, or a stand-in for tests.
 
     Raises:
-        EngineError: `fastokens` was asked for and does not hold; or it differs from a `tokenizers` that is not
-            released yet, so that nobody knows which of the two is right.
+        EngineError: `fastokens` was asked for and cannot be used; or it differs from a pre-release of `tokenizers`,
+            and either of the two may be wrong.
         TokenizerError: `tokenizers` cannot load the file.
     """
     text = spec.load()
@@ -297,14 +297,14 @@ def _try_fast(
     data = load_json(text)
     try:
         reason, awkward = unsafe_structure(data), awkward_strings(data)
-    except (AttributeError, LookupError, TypeError, ValueError):  # tokenizers reads more than there should be
+    except (AttributeError, LookupError, TypeError, ValueError):  # tokenizers also loads files of an odd structure
         reason, awkward = "its structure is not known", []
     del data  # as large as the tokenizer
     if reason is not None:
         return None, reason
     try:
         fast = make("fastokens", spec, text=text, threads=threads)
-    except Exception as error:  # an engine that does not load is an engine that is not used, whatever it says
+    except Exception as error:  # whatever it raises, an engine that does not load is not used
         return None, f"it does not load: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     for texts, what in ((awkward, "awkward strings"), (sample, "the first texts of the input")):
         try:
@@ -323,7 +323,7 @@ def _try_fast(
 
 
 def is_released(reference: Engine) -> bool:
-    """Whether its version is a release: 1.0.0rc2 gave wrong ids for Chinese with one tokenizer."""
+    """Whether its version is a release. Pre-releases may be wrong: 1.0.0rc2 was, for Chinese with one tokenizer."""
     return reference.version.replace(".", "").isdigit()
 
 

@@ -1,4 +1,4 @@
-"""A record -> its text, with what of it carries loss and what is a control token."""
+"""A record -> its text, with the ranges that carry loss and the control tokens."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class RecordMarker:
         """The parts of a row by name."""
         return dict(zip(self._parts, row, strict=True))
 
-    def pieces(self, row: readers.Row, place: Callable[[], str]) -> list[str]:
-        """The texts of a row between its control tokens: what the guard compares."""
+    def stretches(self, row: readers.Row, place: Callable[[], str]) -> list[str]:
+        """The stretches of text between a row's control tokens, on which engines are compared."""
         if self.config.format == "tokenized":
             return []
         return [part for part in self(row, place).parts[::2] if part]
@@ -73,15 +73,17 @@ class RecordMarker:
                     return self._pair(prompt, completion)
                 if isinstance(prompt, str) or isinstance(completion, str):
                     raise ValueError("of prompt and completion one is text and the other a list of messages")
-                made = chat.make_conversation(prompt, row["tools"], row["chat_template_kwargs"], completion=completion)
+                conversation = chat.make_conversation(
+                    prompt, row["tools"], row["chat_template_kwargs"], completion=completion
+                )
             else:
                 messages = row["messages"] if "messages" in row else row["conversations"]
-                made = chat.make_conversation(
+                conversation = chat.make_conversation(
                     messages, row["tools"], row["chat_template_kwargs"], system=row.get("system")
                 )
-            if not made.messages:
+            if not conversation.messages:
                 return MarkedText("", ())
-            return self._render(made)
+            return self._render(conversation)
         except chat.RenderError as error:
             if error.is_template:
                 raise UsageError(f"{place()}: {error}", error.hint or "give another with --chat-template") from None
@@ -98,7 +100,7 @@ class RecordMarker:
         spans = [(0 if self.config.loss == "all" else border, len(text))]
         return MarkedText(text, spans, (("prompt", 0, border), ("completion", border, len(text))))
 
-    def _render(self, made: chat.Conversation) -> chat.Rendered:
+    def _render(self, conversation: chat.Conversation) -> chat.Rendered:
         if self._renderer is None:
             if self._template is None:
                 raise ValueError("it holds messages, and the first record holds text")
@@ -116,7 +118,7 @@ class RecordMarker:
                 loss=str(self.config.loss),
                 loss_on_eot=self.config.loss_on_eot,
             )
-        rendered = self._renderer(made)
+        rendered = self._renderer(conversation)
         if not rendered.text.isascii() and _HALF.search(rendered.text):  # from JSON in a string of the record
             if not self.config.lenient:
                 raise _HalfPairError("a \\ud800..\\udfff escape without its other half is no character")

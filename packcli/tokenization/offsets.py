@@ -1,7 +1,7 @@
-"""Where the tokens of a text lie in it, held to what `tokenizers` gives for the whole text.
+"""Where each token of a text begins and ends in it, by the `tokenizers` library.
 
-Up to 0.23 `tokenizers` gives offsets. From 1.0 on it gives none, and they follow from how tokens spell the normal form
-of a text.
+Up to 0.23 `tokenizers` gives these offsets. From 1.0 on it gives none, and they are worked out from the bytes that
+each token stands for.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def load_whole(spec: TokenizerSpec) -> WholeTexts:
 
 
 class WholeTexts:
-    """`tokenizers` on whole texts: what every shortcut here must equal."""
+    """Whole texts encoded by `tokenizers`: what the encoding in stretches must equal."""
 
     def __init__(self, spec: TokenizerSpec) -> None:
         self._spec = spec
@@ -55,11 +55,11 @@ class WholeTexts:
             self._rest = load_reference(never_prepend(self._text), spec.path)
 
     def encode(self, text: _Text, *, with_controls: bool) -> tuple[NDArray[np.uint32], NDArray[np.bool_] | None]:
-        """The ids of a whole text, and which of its tokens touch a span; None where nobody tells."""
+        """The ids of a whole text, and which of its tokens touch a span; None where their offsets are not known."""
         split_special = self._split_special and not with_controls
-        found = self._whole.places(text.text, split_special=split_special)
-        if found is not None:
-            ids, places = found
+        with_places = self._whole.places(text.text, split_special=split_special)
+        if with_places is not None:
+            ids, places = with_places
             starts, ends = _monotone(places)
             spans = list(text.spans)
         else:
@@ -68,15 +68,15 @@ class WholeTexts:
             if spelled is None:
                 return ids, None
             starts, ends = spelled
-            at = _byte_places(text.text)
-            spans = [(at[start], at[end]) for start, end in text.spans]
+            byte_at = _byte_places(text.text)
+            spans = [(byte_at[start], byte_at[end]) for start, end in text.spans]
         mask = np.zeros(len(ids), dtype=np.bool_)
         for start, end in spans:
             mask[np.searchsorted(ends, start, side="right") : np.searchsorted(starts, end, side="left")] = True
         return ids, mask
 
     def _spelled(self, text: str, ids: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-        """Where tokens lie in a text, in bytes, by how they spell it; None where they do not."""
+        """Starts and ends of tokens in bytes, from how they spell the text; None where they do not spell it."""
         vocabulary = self._vocabulary
         sizes = (vocabulary.num_bytes[ids] + 2 * vocabulary.num_marks[ids]).astype(np.int64)
         if (vocabulary.num_bytes[ids] < 0).any():
@@ -88,31 +88,33 @@ class WholeTexts:
         return places_in(list(text), [mark if each == " " else each for each in text], sizes, len(mark.encode()))
 
     def places(
-        self, piece: str, ids: NDArray[np.uint32], is_first: bool
+        self, stretch: str, ids: NDArray[np.uint32], is_first: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where the tokens of a piece begin and end, in bytes.
+        """Where the tokens of a stretch of text begin and end, in bytes.
 
         Raises:
             EngineError: the engine gave other ids than `tokenizers`.
-            TokenizerError: nobody tells where they are: this `tokenizers` gives no offsets.
+            TokenizerError: this `tokenizers` gives no offsets, and the tokens do not spell the text.
         """
         reference = self._whole if is_first else self._rest
-        found = reference.places(piece, split_special=self._split_special)
-        wanted = reference.encode([piece], split_special=self._split_special)[0] if found is None else found[0]
+        with_places = reference.places(stretch, split_special=self._split_special)
+        wanted = (
+            reference.encode([stretch], split_special=self._split_special)[0] if with_places is None else with_places[0]
+        )
         if not np.array_equal(wanted, ids):
             raise EngineError(
-                f"the engine gives other ids than tokenizers for {shown(piece)}",
+                f"the engine gives other ids than tokenizers for {shown(stretch)}",
                 "start anew with --tokenizer-engine tokenizers --overwrite, and please report the text",
             )
-        if found is not None:
-            at = np.array(_byte_places(piece), dtype=np.int64)
-            starts, ends = _monotone(found[1])
-            return at[starts], at[ends]
-        places = self._spelled(piece, ids)
+        if with_places is not None:
+            byte_at = np.array(_byte_places(stretch), dtype=np.int64)
+            starts, ends = _monotone(with_places[1])
+            return byte_at[starts], byte_at[ends]
+        places = self._spelled(stretch, ids)
         if places is None:
             raise TokenizerError(
                 f"tokenizer {self._spec.name}: tokenizers {reference.version} does not tell which characters its "
-                f"tokens stand for, so that no loss mask can be made for {shown(piece)}",
+                f"tokens stand for, so that no loss mask can be made for {shown(stretch)}",
                 OLDER,
             )
         return places
@@ -127,7 +129,7 @@ def places_in(
         after     U+00E9   | b                      0 2 3
         tokens    --------   -     in the text      0..3, 3..4
 
-    A token that holds a part of what was changed covers all of it.
+    A token that spells some of what normalization changed covers all of it.
 
     Args:
         before: The text, cut into parts.
@@ -142,10 +144,10 @@ def places_in(
     new = np.cumsum([0, *(len(each.encode()) for each in after)], dtype=np.int64)
     is_same = np.array([one == other for one, other in zip(before, after, strict=True)], dtype=np.bool_)
     ends = np.cumsum(sizes)
-    more = int(ends[-1] - new[-1]) if len(ends) else 0
-    if not before or more not in (0, lead):
+    added = int(ends[-1] - new[-1]) if len(ends) else 0  # bytes in front
+    if not before or added not in (0, lead):
         return None
-    starts, ends = np.maximum(ends - sizes - more, 0), np.maximum(ends - more, 1)
+    starts, ends = np.maximum(ends - sizes - added, 0), np.maximum(ends - added, 1)
     first = np.searchsorted(new, starts, side="right") - 1
     last = np.searchsorted(new, ends, side="left") - 1
     return (
@@ -155,7 +157,7 @@ def places_in(
 
 
 def _clusters(text: str) -> list[str]:
-    """A text in parts that NFC changes one by one."""
+    """A text cut into parts that NFC changes independently of each other."""
     clusters: list[str] = []
     for character in text:
         if clusters and _composes(clusters[-1], character):
@@ -166,7 +168,7 @@ def _clusters(text: str) -> list[str]:
 
 
 def _composes(cluster: str, character: str) -> bool:
-    """Whether NFC of a text may join a character to what stands before it."""
+    """Whether NFC may join a character to the cluster before it."""
     if character.isascii():
         return False
     normal = unicodedata.normalize
@@ -175,7 +177,7 @@ def _composes(cluster: str, character: str) -> bool:
 
 
 def _byte_places(text: str) -> list[int]:
-    """The byte at which each character begins, and the number of bytes."""
+    """The byte at which each character begins; last, the number of bytes."""
     points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
     sizes = 1 + (points > 0x7F).astype(np.int64) + (points > 0x7FF) + (points > 0xFFFF)
     places: list[int] = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes))).tolist()
@@ -183,5 +185,5 @@ def _byte_places(text: str) -> list[int]:
 
 
 def _monotone(places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Starts and ends that never fall: tokens of bytes of one character all have its place."""
+    """Starts and ends, made non-decreasing: tokens that are bytes of one character all have its place."""
     return np.maximum.accumulate(places[:, 0]), np.maximum.accumulate(places[:, 1])

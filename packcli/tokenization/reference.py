@@ -1,7 +1,7 @@
-"""The `tokenizers` library: what decides which ids are right. One small class for each of its major versions.
+"""The `tokenizers` library, whose ids are right by definition. One small class for each of its major versions.
 
-1.0 dropped much of what 0.x had: it reads files only, is told at every call what special tokens in the text are, and
-gives no offsets. Both classes here have the same methods, and `load_reference` picks the one that fits.
+1.0 dropped much of what 0.x had: it reads files only, takes at every call what to do with special tokens in the text,
+and gives no offsets. Both classes here have the same methods, and `load_reference` picks the one that fits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Offsets = NDArray[np.int64]
 class Reference(Protocol):
     """A loaded tokenizer.json. Control tokens are never added; the text alone is encoded.
 
-    `split_special`: special tokens written in a text are ordinary text; else they become control tokens.
+    `split_special`: special tokens written in a text are encoded as ordinary text; else they become control tokens.
     """
 
     version: str
@@ -36,7 +36,7 @@ class Reference(Protocol):
     def places(self, text: str, *, split_special: bool) -> tuple[Ids, NDArray[np.int64]] | None:
         """The ids of a text, uint32[T], and the characters at which each token begins and ends, int64[T, 2].
 
-        None: this version does not tell.
+        None: this version gives no offsets.
         """
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -50,7 +50,7 @@ def load_reference(text: str, name: str) -> Reference:
     """Loads a tokenizer.json.
 
     Args:
-        text: What stands in it.
+        text: Its contents.
         name: What errors call it.
 
     Raises:
@@ -71,11 +71,12 @@ def _major() -> int:
 
 
 OLDER = "an older one may: pip install 'tokenizers<1'"
+"""The hint for what 1.x cannot do."""
 
 
 @contextlib.contextmanager
 def _named(what: str, hint: str = "") -> Iterator[None]:
-    """Turns what `tokenizers` raises, which may be a panic and so no Exception, into TokenizerError."""
+    """Turns what `tokenizers` raises into TokenizerError; a panic of its Rust code is a BaseException."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
@@ -117,7 +118,7 @@ class _Reference0:
         return ids, np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
 
     def _split(self, split_special: bool) -> None:
-        # Pickling, saving and to_str lose this setting, so it is set before every call, and looked at.
+        # Pickling, saving and to_str lose this setting, so it is set before every call, and read back.
         self._tokenizer.encode_special_tokens = split_special
         if self._tokenizer.encode_special_tokens is not split_special:
             raise TokenizerError(f"tokenizers {self.version} cannot keep special tokens in text apart")
@@ -129,8 +130,8 @@ class _Reference0:
 
     def spelling(self, token: int) -> str | None:
         """See Reference."""
-        found = self._tokenizer.id_to_token(token)
-        return None if found is None else str(found)
+        spelling = self._tokenizer.id_to_token(token)
+        return None if spelling is None else str(spelling)
 
 
 class _Reference1:
@@ -142,7 +143,7 @@ class _Reference1:
         self.version: str = tokenizers.__version__
         self._name = name
         with tempfile.TemporaryDirectory(prefix="packcli-") as directory:
-            path = Path(directory, "tokenizer.json")  # what is loaded may differ from the user's file: it was edited
+            path = Path(directory, "tokenizer.json")  # not the user's file: `text` may have been edited
             path.write_text(text, encoding="utf-8")
             with _named(f"{name}: tokenizers {self.version} cannot load it", OLDER):
                 self._tokenizer: Any = tokenizers.Tokenizer.from_file(os.fspath(path))
@@ -167,5 +168,5 @@ class _Reference1:
     def spelling(self, token: int) -> str | None:
         """See Reference."""
         with _named(f"{self._name}: tokenizers cannot decode with it"):
-            found = self._tokenizer.decode_tokens([token])
-        return str(found[0]) if found else None
+            spellings = self._tokenizer.decode_tokens([token])
+        return str(spellings[0]) if spellings else None

@@ -1,7 +1,7 @@
 r"""Texts with control tokens and spans -> ids and a loss mask, by the engine that encodes plain text.
 
-Legend: D documents, T tokens. A text is cut at its control tokens; the pieces between them are encoded together,
-as `tokenizers` would encode each stretch between special tokens; control tokens become their ids.
+Legend: D documents, T tokens. A text is cut at its control tokens. The stretches of text between them are encoded
+in one call, each as `tokenizers` encodes the text between two special tokens; control tokens become their ids.
 
 Spans become masks by where tokens lie in the text, counted in bytes:
 
@@ -11,8 +11,8 @@ Spans become masks by where tokens lie in the text, counted in bytes:
     mask      0            0         0  1  1 1
 
 A token belongs to a span when it covers a byte of it. Token lengths come from the vocabulary: the ids of a byte-level
-(or byte fallback) BPE spell the text byte by byte. Where they do not add up to the piece, such as after
-normalization, the offsets come from `tokenizers` 0.x; from 1.0 on it gives none, and they follow from the NFC form.
+(or byte fallback) BPE spell the text byte by byte. Where they do not add up to the stretch, such as after
+normalization, module `offsets` finds the places.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from packcli.tokenization.spec import TokenizerSpec
 from packcli.tokenization.vocabulary import never_prepend, read_vocabulary
 
 CHECK_CHARS = 1 << 13
-"""Characters of a text that is compared as a whole, at most."""
+"""Texts of more characters are not compared, as a whole, with what `tokenizers` gives."""
 
 
 class Marked(Protocol):
@@ -58,7 +58,7 @@ class Marked(Protocol):
 
     @property
     def roles(self) -> Sequence[tuple[str, int, int]]:
-        """(role, start, end) of what each role says."""
+        """(role, start, end) of the contents of messages."""
 
 
 @dataclass(slots=True)
@@ -98,11 +98,11 @@ class SpanEncoder:
     Args:
         spec: The tokenizer.
         engine: Its engine.
-        spot_check: Sees every piece.
+        spot_check: Is shown the stretches and their ids.
         has_controls: Whether texts have control tokens.
 
     Raises:
-        TokenizerError: control tokens of this tokenizer cannot be told from text by cutting.
+        TokenizerError: texts cannot be cut at the control tokens of this tokenizer.
     """
 
     def __init__(self, spec: TokenizerSpec, engine: Engine, spot_check: SpotCheck, *, has_controls: bool) -> None:
@@ -116,7 +116,8 @@ class SpanEncoder:
         self._rest = engine
         if has_controls and vocabulary.first_only:
             self._rest = make_engine(engine.name, spec, text=never_prepend(spec.load()))
-        self._due = self._turn = 0
+        self._due = 0  # characters since the last text that was compared as a whole
+        self._turn = 0  # texts that were compared so far
 
     def encode(self, texts: Sequence[Marked]) -> Encoded:
         """Ids and loss mask of some texts, at least one.
@@ -124,65 +125,66 @@ class SpanEncoder:
         Raises:
             EngineError: the engine and `tokenizers` differ.
         """
-        layout = _CutTexts(texts)
-        ids, offsets = self._encode_pieces(layout)
-        starts, ends = self._places(layout, ids, offsets)
-        if len(layout.numbers):
-            is_control = np.zeros(len(ids) + len(layout.numbers), dtype=np.bool_)
-            is_control[offsets[layout.pieces_before] + np.arange(len(layout.numbers))] = True
-            ids = _merge(is_control, ids, layout.numbers)
-            starts = _merge(is_control, starts, layout.control_start)
-            ends = _merge(is_control, ends, layout.control_end)
-        doc_ends = offsets[layout.pieces_end] + layout.controls_end
+        cut_texts = _CutTexts(texts)
+        ids, offsets = self._encode_stretches(cut_texts)
+        starts, ends = self._places(cut_texts, ids, offsets)
+        if len(cut_texts.numbers):
+            is_control = np.zeros(len(ids) + len(cut_texts.numbers), dtype=np.bool_)
+            is_control[offsets[cut_texts.stretches_before] + np.arange(len(cut_texts.numbers))] = True
+            ids = _merge(is_control, ids, cut_texts.numbers)
+            starts = _merge(is_control, starts, cut_texts.control_start)
+            ends = _merge(is_control, ends, cut_texts.control_end)
+        doc_ends = offsets[cut_texts.stretches_end] + cut_texts.controls_end
         doc_offsets = np.concatenate((np.zeros(1, dtype=np.int64), doc_ends))
-        loss, is_cut = _mask(layout, starts, ends)
-        encoded = Encoded(ids, doc_offsets, loss, is_cut, _count_roles(layout, starts))
+        loss, is_cut = _mask(cut_texts, starts, ends)
+        encoded = Encoded(ids, doc_offsets, loss, is_cut, _count_roles(cut_texts, starts))
         self._check(texts, encoded)
         return encoded
 
-    def _encode_pieces(self, layout: _CutTexts) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        pieces = layout.pieces
+    def _encode_stretches(self, cut_texts: _CutTexts) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        stretches = cut_texts.stretches
         if self._rest is self._engine:
-            if not pieces:
+            if not stretches:
                 return np.empty(0, dtype=np.uint32), np.zeros(1, dtype=np.int64)
-            ids, offsets = self._engine.encode(pieces)
-            self._spot_check.look(pieces, ids, offsets)
+            ids, offsets = self._engine.encode(stretches)
+            self._spot_check.look(stretches, ids, offsets)
             return ids, offsets.astype(np.int64, copy=False)
         arrays = []
-        for piece, is_first in zip(pieces, layout.is_first, strict=True):
-            arrays.append((self._engine if is_first else self._rest).encode([piece])[0])
+        for stretch, is_first in zip(stretches, cut_texts.is_first, strict=True):
+            arrays.append((self._engine if is_first else self._rest).encode([stretch])[0])
         ends = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
         return (np.concatenate(arrays) if arrays else np.empty(0, dtype=np.uint32)), ends
 
     def _places(
-        self, layout: _CutTexts, ids: NDArray[np.uint32], offsets: NDArray[np.int64]
+        self, cut_texts: _CutTexts, ids: NDArray[np.uint32], offsets: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where each token of the pieces begins and ends, in bytes over all texts, int64[T] each."""
+        """Where each token of the stretches begins and ends, in bytes over all texts, int64[T] each."""
         sizes = self._vocabulary.num_bytes[ids].astype(np.int64)
         sums = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes)))
-        more = np.diff(sums[offsets]) - layout.piece_bytes
-        base = layout.piece_start
-        slow = set(np.flatnonzero((more != 0) & (more != self._vocabulary.lead)).tolist())
+        added = np.diff(sums[offsets]) - cut_texts.stretch_bytes
+        base = cut_texts.stretch_start
+        # Of these the lengths of the tokens do not tell where they lie.
+        slow = set(np.flatnonzero((added != 0) & (added != self._vocabulary.lead)).tolist())
         if (self._vocabulary.num_bytes[ids] < 0).any():
             slow.update((np.searchsorted(offsets, np.flatnonzero(sizes < 0), side="right") - 1).tolist())
         if self._vocabulary.checks_nfc:
             slow.update(
                 index
-                for index, piece in enumerate(layout.pieces)
-                if not piece.isascii() and not unicodedata.is_normalized("NFC", piece)
+                for index, stretch in enumerate(cut_texts.stretches)
+                if not stretch.isascii() and not unicodedata.is_normalized("NFC", stretch)
             )
-        ends = sums[1:] + np.repeat(base - sums[offsets[:-1]] - more, np.diff(offsets))
+        ends = sums[1:] + np.repeat(base - sums[offsets[:-1]] - added, np.diff(offsets))
         starts = np.maximum(ends - sizes, np.repeat(base, np.diff(offsets)))
         if self._vocabulary.lead:
             # A space that was put in front counts as a part of the first character, even if it is a token of its own.
-            first = offsets[:-1][(more != 0) & (np.diff(offsets) > 0)]
+            first = offsets[:-1][(added != 0) & (np.diff(offsets) > 0)]
             ends[first] = np.maximum(ends[first], starts[first] + 1)
         for index in sorted(slow):
-            here = slice(int(offsets[index]), int(offsets[index + 1]))
-            piece = layout.pieces[index]
-            starts[here], ends[here] = self._whole.places(piece, ids[here], bool(layout.is_first[index]))
-            starts[here] += base[index]
-            ends[here] += base[index]
+            tokens = slice(int(offsets[index]), int(offsets[index + 1]))
+            stretch = cut_texts.stretches[index]
+            starts[tokens], ends[tokens] = self._whole.places(stretch, ids[tokens], bool(cut_texts.is_first[index]))
+            starts[tokens] += base[index]
+            ends[tokens] += base[index]
         return starts, ends
 
     @property
@@ -201,19 +203,19 @@ class SpanEncoder:
     def compare(self, text: Marked, encoded: Encoded, index: int) -> None:
         """Raises EngineError unless a text, encoded as a whole by `tokenizers`, has these ids and this mask.
 
-        Texts of which a string spells a control token are passed over: there `tokenizers` has no notion of text
-        that stays text.
+        A text that holds a control token as plain text is passed over: in a whole text `tokenizers` cannot tell it
+        from the real control tokens.
         """
         if len(text.text) > CHECK_CHARS or getattr(text, "has_literals", False):
             return
-        here = slice(int(encoded.offsets[index]), int(encoded.offsets[index + 1]))
+        tokens = slice(int(encoded.offsets[index]), int(encoded.offsets[index + 1]))
         ids, mask = self._whole.encode(text, with_controls=bool(text.numbers))
-        if not np.array_equal(ids, encoded.ids[here]):
+        if not np.array_equal(ids, encoded.ids[tokens]):
             raise EngineError(
                 f"a text gets other ids when it is cut at its control tokens than as a whole: {shown(text.text)}",
                 "please report the tokenizer and the text",
             )
-        if mask is not None and not np.array_equal(mask, encoded.loss[here]):
+        if mask is not None and not np.array_equal(mask, encoded.loss[tokens]):
             raise EngineError(
                 f"the loss mask differs from what the offsets of tokenizers say: {shown(text.text)}",
                 "please report the tokenizer and the text",
@@ -224,7 +226,7 @@ class _CutTexts:
     """Marked texts cut at their control tokens; positions are bytes over all texts."""
 
     def __init__(self, texts: Sequence[Marked]) -> None:
-        self.pieces: list[str] = []
+        self.stretches: list[str] = []
         sizes: list[int] = []  # of every part
         numbers: list[int] = []
         num_parts: list[int] = []
@@ -235,11 +237,11 @@ class _CutTexts:
         base = 0
         for index, each in enumerate(texts):
             parts = each.parts
-            self.pieces += parts[::2]
+            self.stretches += parts[::2]
             numbers += each.numbers
             num_parts.append(len(parts))
             bases.append(base)
-            # In ASCII a character is a byte; this loop is most of what a layout costs.
+            # In ASCII a character is a byte; this loop is most of the cost of cutting.
             if each.text.isascii():
                 sizes += map(len, parts)
                 for start, end in each.spans:
@@ -248,27 +250,27 @@ class _CutTexts:
                     words += (base + start, base + end, roles.setdefault(role, len(roles)))
                 base += len(each.text)
             else:
-                at = _bytes_at(each)
+                byte_at = _bytes_at(each)
                 sizes += [len(part.encode()) for part in parts]
                 for start, end in each.spans:
-                    spans += (base + at[start], base + at[end], index)
+                    spans += (base + byte_at[start], base + byte_at[end], index)
                 for role, start, end in each.roles:
-                    words += (base + at[start], base + at[end], roles.setdefault(role, len(roles)))
-                base += at[len(each.text)]
+                    words += (base + byte_at[start], base + byte_at[end], roles.setdefault(role, len(roles)))
+                base += byte_at[len(each.text)]
         ends = np.cumsum(sizes, dtype=np.int64)
         starts = ends - np.array(sizes, dtype=np.int64)
         counts = np.array(num_parts, dtype=np.int64)
         in_text = np.arange(len(ends)) - np.repeat(np.cumsum(counts) - counts, counts)
-        is_piece = (in_text & 1) == 0
-        is_full = is_piece & (ends > starts)
-        if is_full.sum() < len(self.pieces):
-            self.pieces = list(filter(None, self.pieces))
-        self.piece_start, self.piece_bytes = starts[is_full], (ends - starts)[is_full]
-        self.control_start, self.control_end = starts[~is_piece], ends[~is_piece]
+        is_stretch = (in_text & 1) == 0
+        is_full = is_stretch & (ends > starts)
+        if is_full.sum() < len(self.stretches):
+            self.stretches = list(filter(None, self.stretches))
+        self.stretch_start, self.stretch_bytes = starts[is_full], (ends - starts)[is_full]
+        self.control_start, self.control_end = starts[~is_stretch], ends[~is_stretch]
         self.numbers = np.array(numbers, dtype=np.int64)
         before = np.cumsum(is_full)
-        self.pieces_before = before[~is_piece]  # of each control token
-        self.pieces_end = before[np.cumsum(counts) - 1]
+        self.stretches_before = before[~is_stretch]  # of each control token
+        self.stretches_end = before[np.cumsum(counts) - 1]
         self.controls_end = np.cumsum(counts >> 1)
         self.spans = np.array(spans, dtype=np.int64).reshape(-1, 3)
         self.words = np.array(words, dtype=np.int64).reshape(-1, 3)
@@ -277,8 +279,8 @@ class _CutTexts:
 
     @functools.cached_property
     def is_first(self) -> NDArray[np.bool_]:
-        """Whether a piece begins its text, bool[pieces]."""
-        return np.isin(self.piece_start, self.bases)
+        """Whether a stretch begins its text, bool[stretches]."""
+        return np.isin(self.stretch_start, self.bases)
 
 
 def _bytes_at(each: Marked) -> dict[int, int]:
@@ -297,7 +299,7 @@ def _bytes_at(each: Marked) -> dict[int, int]:
 
 
 def _merge(is_other: NDArray[np.bool_], values: NDArray[Any], others: NDArray[np.int64]) -> NDArray[Any]:
-    """The values in their order, with the others where is_other says."""
+    """Both arrays in one, each in its order: `others` where is_other is True, `values` elsewhere."""
     out = np.empty(len(is_other), dtype=values.dtype)
     out[is_other] = others
     out[~is_other] = values
@@ -305,13 +307,13 @@ def _merge(is_other: NDArray[np.bool_], values: NDArray[Any], others: NDArray[np
 
 
 def _mask(
-    layout: _CutTexts, starts: NDArray[np.int64], ends: NDArray[np.int64]
+    cut_texts: _CutTexts, starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tokens that touch a span, bool[T], and texts where one begins inside a token, bool[D]."""
-    is_cut = np.zeros(len(layout.pieces_end), dtype=np.bool_)
-    if not len(layout.spans):
+    """Tokens that touch a span, bool[T], and texts where a span begins inside a token, bool[D]."""
+    is_cut = np.zeros(len(cut_texts.stretches_end), dtype=np.bool_)
+    if not len(cut_texts.spans):
         return np.zeros(len(ends), dtype=np.bool_), is_cut
-    begin, end, docs = layout.spans.T
+    begin, end, docs = cut_texts.spans.T
     first = np.searchsorted(ends, begin, side="right")
     after = np.maximum(np.searchsorted(starts, end, side="left"), first)
     edges = np.zeros(len(ends) + 1, dtype=np.int32)
@@ -322,8 +324,8 @@ def _mask(
     return np.cumsum(edges[:-1]) > 0, is_cut
 
 
-def _count_roles(layout: _CutTexts, starts: NDArray[np.int64]) -> dict[str, int]:
-    begin, end, codes = layout.words.T
+def _count_roles(cut_texts: _CutTexts, starts: NDArray[np.int64]) -> dict[str, int]:
+    begin, end, codes = cut_texts.words.T
     numbers = np.searchsorted(starts, end, side="left") - np.searchsorted(starts, begin, side="left")
-    counts = np.bincount(codes, weights=numbers, minlength=len(layout.roles)).astype(np.int64)
-    return dict(zip(layout.roles, counts.tolist(), strict=True))
+    counts = np.bincount(codes, weights=numbers, minlength=len(cut_texts.roles)).astype(np.int64)
+    return dict(zip(cut_texts.roles, counts.tolist(), strict=True))

@@ -27,7 +27,7 @@ class TokenizerSpec:
     """A tokenizer as a run uses it. Small and picklable: workers read the file themselves and compare the sha256."""
 
     name: str
-    """What the report calls it: no path of this machine."""
+    """What the report calls it; never a path of this machine."""
     path: str
     """The tokenizer.json on this machine."""
     sha256: str
@@ -97,14 +97,14 @@ def find_tokenizer(config: PackConfig, *, allow_network: bool) -> TokenizerSpec:
         allow_network: Whether a hub name that is not in the cache may be fetched.
 
     Raises:
-        TokenizerError: no such thing, not a tokenizer, or no EOS.
+        TokenizerError: it is not there, is no tokenizer, or names no EOS.
     """
     path, name = _locate(config.tokenizer, allow_network)
     raw = _read(path)
     data = _parse(path, raw)
     try:
         return _resolve(config, path, name, raw, data)
-    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:  # its structure is anybody's
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:  # the file may hold any JSON
         raise TokenizerError(f"{path}: not a usable tokenizer.json: {error!r:.200}") from None
 
 
@@ -159,9 +159,9 @@ def _locate(tokenizer: str, allow_network: bool) -> tuple[Path, str]:
     path = Path(tokenizer)
     if path.is_dir():
         if not (path / TOKENIZER_FILE).is_file():
-            found = sorted(entry.name for entry in path.iterdir())[:8]
+            names = sorted(entry.name for entry in path.iterdir())[:8]
             raise TokenizerError(
-                f"{tokenizer}: no {TOKENIZER_FILE} in this directory; it holds {', '.join(found) or 'nothing'}",
+                f"{tokenizer}: no {TOKENIZER_FILE} in this directory; it holds {', '.join(names) or 'nothing'}",
                 "packcli reads the tokenizer.json of a model; save_pretrained of a fast tokenizer writes it",
             )
         _refuse_outside(path / TOKENIZER_FILE)
@@ -178,7 +178,9 @@ def _locate(tokenizer: str, allow_network: bool) -> tuple[Path, str]:
 
 
 def _refuse_outside(path: Path) -> None:
-    """Raises TokenizerError when a file of a directory from strangers is a link to somewhere else.
+    """Raises TokenizerError when a file of a tokenizer's directory is a link that leads out of it.
+
+    A directory from the internet could else have any file of this machine read.
 
     In the hub's cache such links lead to `blobs`, two directories up.
     """
@@ -199,11 +201,11 @@ def _locate_on_hub(name: str, allow_network: bool) -> Path:
     def get(file: str) -> Path:
         if allow_network:
             return Path(huggingface_hub.hf_hub_download(name, file))
-        # hf_hub_download asks the hub for a list of agents, even with local_files_only.
-        found = huggingface_hub.try_to_load_from_cache(name, file)
-        if not isinstance(found, str):
+        # Not hf_hub_download: it asks the hub for a list of agents, even with local_files_only.
+        cached = huggingface_hub.try_to_load_from_cache(name, file)
+        if not isinstance(cached, str):
             raise FileNotFoundError(file)
-        return Path(found)
+        return Path(cached)
 
     try:
         path = get(TOKENIZER_FILE)
@@ -234,7 +236,7 @@ def _read(path: Path) -> bytes:
 
 
 def load_json(text: str) -> Any:
-    """json.loads with the collector at rest: it would visit the hundred thousand lists of merges again and again."""
+    """json.loads without garbage collection, which would visit the hundred thousand lists of merges again and again."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -270,7 +272,7 @@ def _vocabulary(path: Path, data: Mapping[str, Any]) -> dict[str, int]:
 
 def _special_tokens(directory: Path) -> dict[str, Any]:
     """EOS, BOS, pad and add_bos_token, from the files beside the tokenizer.json."""
-    found: dict[str, Any] = {}
+    special: dict[str, Any] = {}
     for name in CONFIG_FILES:
         path = directory / name
         if not os.path.isfile(path):
@@ -286,14 +288,16 @@ def _special_tokens(directory: Path) -> dict[str, Any]:
             token = data.get(key)
             token = token.get("content") if isinstance(token, dict) else token
             if isinstance(token, str):
-                found[key] = token
+                special[key] = token
         if isinstance(data.get("add_bos_token"), bool):
-            found["add_bos_token"] = data["add_bos_token"]
-    return found
+            special["add_bos_token"] = data["add_bos_token"]
+    return special
 
 
 def _asks_for_bos(data: Mapping[str, Any], special: Mapping[str, Any], bos_token: str | None) -> bool:
-    """What tokenizer_config.json says, else whether the post-processor's template begins with BOS."""
+    """Whether documents begin with BOS by default.
+
+    tokenizer_config.json says it, or else the template of the post-processor, when it begins with BOS."""
     if "add_bos_token" in special:
         return bool(special["add_bos_token"])
     post = data.get("post_processor") or {}

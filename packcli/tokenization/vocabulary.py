@@ -1,4 +1,4 @@
-"""What a tokenizer.json says besides how to encode: lengths of tokens, and which are special."""
+"""What is read from a tokenizer.json besides an engine: the lengths of tokens, and which are special."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Vocabulary:
     num_bytes: NDArray[np.int32]
     """int32[V]: bytes of text that each id stands for; -1 where that is not known."""
     num_marks: NDArray[np.int32]
-    """int32[V]: U+2581 in each piece of a vocabulary that writes spaces so; there they count as one byte above."""
+    """int32[V]: how often each token holds U+2581, where that stands for a space; num_bytes counts it as one byte."""
     lead: int
-    """Bytes that a piece may have in front that are not of the text: 1 where a space is prepended."""
+    """Bytes that may be put in front of a stretch of text: 1 where a space is prepended."""
     checks_nfc: bool
     """Whether text is normalized, so that lengths hold only for text that is normal already."""
     special: dict[str, int]
@@ -32,16 +32,16 @@ class Vocabulary:
     """Literals of the added tokens that are not special."""
     lstrip: frozenset[str]
     rstrip: frozenset[str]
-    """Special tokens that take white space along."""
+    """Special tokens that take the white space before (lstrip) or after them (rstrip) along."""
     unsafe: str | None
     """Why texts with control tokens cannot be cut at them; None when they can."""
     first_only: bool
-    """Whether only a piece at the very beginning of the text gets a space prepended."""
+    """Whether a space is prepended at the very beginning of a text only, and not after control tokens."""
 
 
 @functools.lru_cache(maxsize=2)
 def read_vocabulary(spec: TokenizerSpec) -> Vocabulary:
-    """Reads the tokenizer.json once for all that is not encoding."""
+    """The Vocabulary of a tokenizer; cached, because it takes long to parse the file."""
     data = load_json(spec.load())
     added = data.get("added_tokens") or []
     model, normalizers, steps = data["model"], _types(data, "normalizer"), _types(data, "pre_tokenizer")
@@ -58,7 +58,7 @@ def read_vocabulary(spec: TokenizerSpec) -> Vocabulary:
         else:
             num_marks[number] = piece.count("\u2581")
             num_bytes[number] = len(piece.encode()) - 2 * num_marks[number]
-    for token in added:  # with others unknown, so is every piece that holds more than these
+    for token in added:  # known even where the lengths of other tokens are not
         num_bytes[token["id"]] = len(token["content"].encode())
     special = [token for token in added if token.get("special")]
     metaspace = [step for step in _steps(data, "pre_tokenizer") if step["type"] == "Metaspace"]
@@ -96,11 +96,11 @@ def _spells_text(data: dict[str, Any], is_byte_level: bool) -> bool:
 
 
 def _steps(data: dict[str, Any], part: str) -> list[dict[str, Any]]:
-    found = data.get(part)
-    if found is None:
+    step = data.get(part)
+    if step is None:
         return []
     key = "normalizers" if part == "normalizer" else "pretokenizers"
-    return list(found[key]) if found["type"] == "Sequence" else [found]
+    return list(step[key]) if step["type"] == "Sequence" else [step]
 
 
 def _types(data: dict[str, Any], part: str) -> list[str]:
@@ -112,7 +112,7 @@ def _prefixes_space(data: dict[str, Any]) -> bool:
 
 
 def never_prepend(text: str) -> str:
-    """A tokenizer.json that prepends no space: for pieces that do not begin a text."""
+    """A tokenizer.json that prepends no space: for text that stands after a control token."""
     data = load_json(text)
     for step in _steps(data, "pre_tokenizer"):
         if step["type"] == "Metaspace":

@@ -1,4 +1,4 @@
-"""What stands between packed rows and a model. The door to datasets and torch.
+"""From packed rows to a model: load, collate, check. Only this package imports datasets and torch.
 
 an output    load.load                  -> datasets.Dataset or DatasetDict, mapped, with every column
 rows         collate.collator           -> batches in which documents do not see each other

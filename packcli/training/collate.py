@@ -1,9 +1,9 @@
-"""From packed rows to a model: batches in which documents do not see each other. Imports torch when it is used.
+"""From packed rows to a model: batches in which documents do not see each other. torch is imported at the first use.
 
     from packcli import load, training
 
-    trainer = Trainer(model, args, train_dataset=load("data-packed"), data_collator=collate.collator("sdpa"))
-    collate.check_trainer(trainer)
+    trainer = Trainer(model, args, train_dataset=load("data-packed"), data_collator=training.collator("sdpa"))
+    training.check_trainer(trainer)
 
 What a model needs, so that the documents of a row do not see each other:
 
@@ -33,7 +33,7 @@ _LENGTHS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 
 
 class ContaminationError(UsageError):
-    """Documents of one row would see each other, without any other sign of it."""
+    """Documents of one row would see each other: training would go on without any other sign of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Collator:
                 f"a row holds {most} documents (padding counts as one), over max_docs_per_row={self.max_docs_per_row}",
                 "take the p100 of documents per pack in the report, and one more",
             )
-        # Past the last document stand empty ones, so that the shape, and with it a compiled graph, stays the same.
+        # Filled up with empty documents, so that the shape, and with it a compiled graph, stays the same.
         ends = torch.full((size,), num_rows * max_len, dtype=torch.int32)
         ends[: len(starts)] = starts
         return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": max_len, "max_length_k": max_len}
@@ -132,9 +132,9 @@ def check_batch(model: Any, batch: Mapping[str, Any]) -> None:
         ContaminationError: they would.
         UsageError: the config does not say which attention the model uses.
     """
-    model = getattr(model, "module", model)  # DistributedDataParallel and its kin wrap it so
+    model = getattr(model, "module", model)  # wrapped by DistributedDataParallel and the like
     config = getattr(model, "config", model)
-    # Transformers has no public name for it. Were it gone, batches would pass that no FlashAttention keeps apart.
+    # Transformers has no public name for it. Without this check, were it renamed, unsafe batches would pass.
     if not hasattr(config, "_attn_implementation"):
         raise UsageError(
             f"the config of this model ({type(config).__name__}) does not say which attention it uses",
@@ -146,19 +146,19 @@ def check_batch(model: Any, batch: Mapping[str, Any]) -> None:
     if batch.get("attention_mask") is not None:
         raise ContaminationError(
             "the batch carries an attention_mask: with one, even of ones, models do not look where documents end",
-            "use packcli.training.collate.collator, or remove the mask",
+            "use packcli.training.collator, or remove the mask",
         )
     if is_flash and has_lengths:
         return
     if is_flash and rows > 1:
         raise ContaminationError(
             f"FlashAttention at batch size {rows} without cu_seq_lens takes every row for one document",
-            'use packcli.training.collate.collator("flash")',
+            'use packcli.training.collator("flash")',
         )
     if batch.get("position_ids") is None:
         raise ContaminationError(
             "the batch has no position_ids: nothing says where documents end",
-            "keep the column, or use packcli.training.collate.collator",
+            "keep the column, or use packcli.training.collator",
         )
     use_cache = batch.get("use_cache")
     if not is_flash and (getattr(config, "use_cache", False) if use_cache is None else use_cache):
@@ -171,7 +171,7 @@ def check_batch(model: Any, batch: Mapping[str, Any]) -> None:
 def check_trainer(trainer: Any) -> None:
     """Raises ContaminationError when a Transformers Trainer or a TRL SFTTrainer would let documents see each other.
 
-    Looks at the first batch that the trainer would make, as it would make it; torch's random state stays as it was.
+    Checks the first batch that the trainer makes; torch's random state stays as it was.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""A packed directory as a `datasets.Dataset`. The door to datasets."""
+"""A packed directory as a `datasets.Dataset`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 ROW_TYPES = ("auto", "torch", "numpy", "list")
-"""What a value of a row is; `auto` is torch where torch is installed, else list."""
+"""Types of the values of a row; `auto` is torch where torch is installed, else list."""
 
 WIDE = ("input_ids", "labels", "position_ids")
 """Columns of max_len values a row."""
@@ -79,7 +79,7 @@ def load(
 def _renumbered(
     data: datasets.Dataset, root: storage.Location, manifest: Mapping[str, Any], split: str, row_type: str
 ) -> datasets.Dataset:
-    """The rows of a merged output, whose shards count inputs each from its own first one; see dataset.members."""
+    """The rows of a merged output, with `sources` numbered as in its manifest: a shard numbers them as its member."""
     if MERGED not in manifest or row_type != "list" or "sources" not in data.column_names:
         return data
     listed = read_manifest(root)["splits"].get(split, ())
@@ -103,8 +103,8 @@ def _formatted(data: datasets.Dataset, manifest: Mapping[str, Any], row_type: st
     can_derive = "seq_lengths" in stored
     if not can_derive or (set(WIDE) <= set(stored) and not manifest["config"].get("ragged")):
         return data if row_type == "list" else data.with_format(row_type, columns=shown)
-    # A column that is to be made is a second name for one that is stored: nothing is copied, trainers that look for
-    # columns by name find them, and those that remove seq_lengths leave it under the name position_ids.
+    # A column that is to be made starts as a second name for a stored one, at no cost: trainers that look for columns
+    # by name find it, and those that remove seq_lengths leave its values under the name position_ids.
     made = {}
     for name, origin in (("labels", "input_ids"), ("position_ids", "seq_lengths")):
         if name not in stored:
@@ -138,10 +138,10 @@ class DeriveColumns:
             if name == "seq_lengths":
                 tails = [self.max_len - sum(row) for row in values]
                 out[name] = [
-                    self._as_asked([*row, *([tail] if tail else [])]) for row, tail in zip(values, tails, strict=True)
+                    self._typed([*row, *([tail] if tail else [])]) for row, tail in zip(values, tails, strict=True)
                 ]
             elif name in WIDE:
-                out[name] = [self._as_asked(row) for row in self._matrix(name, values, lengths)]
+                out[name] = [self._typed(row) for row in self._matrix(name, values, lengths)]
         return out
 
     def _matrix(self, name: str, values: list[list[int]], lengths: list[list[int]] | None) -> NDArray[np.int32]:
@@ -168,8 +168,8 @@ class DeriveColumns:
         segments = segments_of(stored.values, np.diff(stored.offsets), self.max_len)
         return labels_of(matrix, segments, isolate=self.isolate)
 
-    def _as_asked(self, row: list[int] | NDArray[np.int32]) -> Any:
-        """A row in the type that was asked for: int64, as models take it, or a list."""
+    def _typed(self, row: list[int] | NDArray[np.int32]) -> Any:
+        """A row as row_type: int64, as models take it, or a list."""
         if self.row_type == "list":
             return row if isinstance(row, list) else row.tolist()
         array = np.asarray(row, dtype=np.int64)

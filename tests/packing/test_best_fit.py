@@ -33,7 +33,7 @@ from packcli.packing.strategies.best_fit.fill import plan_filling
 from packcli.packing.strategies.best_fit.portfolio import EFFORTS, plan_histogram
 from packcli.packing.strategies.best_fit.portfolio import best_fit as best_fit_function
 from packcli.packing.strategies.best_fit.spread import plan_spreading
-from packcli.packing.strategies.patterns import count_lengths, felt_limit, num_packs, sort_by_length
+from packcli.packing.strategies.patterns import binding_limit, count_lengths, num_packs, sort_by_length
 from packcli.seeds import random_uint64
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
@@ -64,21 +64,21 @@ def test_more_effort_never_gives_more_packs(problem, max_docs):
     assert list(EFFORTS) == ["fast", "normal", "max"]
     assert packs == sorted(packs, reverse=True)
     bounds = [answer.lower_bound for answer in answers.values()]
-    assert min(bounds) >= count_bound(histogram, capacity, felt_limit(histogram, capacity, max_docs))
+    assert min(bounds) >= count_bound(histogram, capacity, binding_limit(histogram, capacity, max_docs))
     assert max(bounds) <= min(packs)
 
 
 @PROPERTY
 @given(problem=histograms(), max_docs=st.integers(0, 6))
-def test_fast_is_best_fit_decreasing_and_spreading_where_a_limit_is_felt(problem, max_docs):
+def test_fast_is_best_fit_decreasing_and_spreading_where_a_limit_binds(problem, max_docs):
     """The level for those who know the plain algorithm: nothing else may come into it."""
     histogram, capacity = problem
     answer = plan_histogram(histogram, capacity, max_docs, "fast")
-    felt = felt_limit(histogram, capacity, max_docs)
-    bound = count_bound(histogram, capacity, felt)
+    binding = binding_limit(histogram, capacity, max_docs)
+    bound = count_bound(histogram, capacity, binding)
     assert answer.lower_bound == bound
-    plain = plan_decreasing(histogram, capacity, felt)
-    spread = plan_spreading(histogram, capacity, felt, bound) if felt and num_packs(plain) > bound else plain
+    plain = plan_decreasing(histogram, capacity, binding)
+    spread = plan_spreading(histogram, capacity, binding, bound) if binding and num_packs(plain) > bound else plain
     if num_packs(spread) < num_packs(plain):
         assert (answer.found_by, answer.patterns) == ("spreading", spread)
     else:
@@ -195,7 +195,7 @@ def test_where_spreading_is_not_enough_columns_are():
 
 
 @pytest.mark.parametrize("max_docs", [2, 4, 8])
-def test_packs_with_a_felt_limit_are_near_the_bound(max_docs):
+def test_packs_with_a_binding_limit_are_near_the_bound(max_docs):
     """Longest first fills packs with documents before it fills them with tokens."""
     draws = random_uint64(5000, 3).astype(np.float64) / 2.0**64
     lengths = np.clip(-300 * np.log(1 - draws), 1, 2048).astype(np.int32)

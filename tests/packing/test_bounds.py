@@ -11,7 +11,7 @@ from packcli.packing.strategies.best_fit.column_generation import (
     price_bound,
 )
 from packcli.packing.strategies.best_fit.decreasing import plan_decreasing
-from packcli.packing.strategies.patterns import felt_limit
+from packcli.packing.strategies.patterns import binding_limit
 from packcli.seeds import random_uint64
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
@@ -92,16 +92,16 @@ def test_a_large_capacity_is_proven_coarsely_but_truly():
     assert 0 < fine <= packs
 
 
-def test_felt_limit_by_hand():
+def test_binding_limit_by_hand():
     histogram = histogram_of([3, 3, 5], 10)
-    assert [felt_limit(histogram, 10, max_docs) for max_docs in (0, 1, 2, 3, 4)] == [0, 1, 2, 0, 0]
-    assert felt_limit(histogram, 6, 2) == 0  # no two threes and another fit
-    assert felt_limit(np.array([9, 0, 0]), 2, 1) == 0  # entry 0 is ignored
+    assert [binding_limit(histogram, 10, max_docs) for max_docs in (0, 1, 2, 3, 4)] == [0, 1, 2, 0, 0]
+    assert binding_limit(histogram, 6, 2) == 0  # no two threes and another fit
+    assert binding_limit(np.array([9, 0, 0]), 2, 1) == 0  # entry 0 is ignored
 
 
 @PROPERTY
 @given(problem=small_problems(), max_docs=st.integers(1, 6))
-def test_a_limit_that_is_not_felt_changes_no_minimum(problem, max_docs):
+def test_a_limit_that_does_not_bind_changes_no_minimum(problem, max_docs):
     lengths, capacity = problem
-    if not felt_limit(histogram_of(lengths, capacity), capacity, max_docs):
+    if not binding_limit(histogram_of(lengths, capacity), capacity, max_docs):
         assert fewest_packs(lengths, capacity, max_docs) == fewest_packs(lengths, capacity, 0)

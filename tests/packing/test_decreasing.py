@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from packing_problems import filled, full, problems, run, slow_decreasing
 
 from packcli.packing.strategies import reference
-from packcli.packing.strategies.best_fit.decreasing import held, plan_decreasing
+from packcli.packing.strategies.best_fit.decreasing import contents_item, plan_decreasing
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=30)
 TWIN = settings(PROPERTY, max_examples=100)
@@ -74,7 +74,9 @@ def test_plan_decreasing_equals_its_twin(problem, max_docs, num_begun, as_one):
     begun = reference.next_fit(lengths[:num_begun], capacity, max_docs or 3)
     patterns = [(1, tuple(sorted(Counter(lengths[each] for each in pack).items(), reverse=True))) for pack in begun]
     if as_one:
-        patterns = [(1, ((held(len(pack), sum(lengths[each] for each in pack), capacity), 1),)) for pack in begun]
+        patterns = [
+            (1, ((contents_item(len(pack), sum(lengths[each] for each in pack), capacity), 1),)) for pack in begun
+        ]
     histogram = np.bincount(lengths[num_begun:], minlength=capacity + 1)
     found = plan_decreasing(histogram, capacity, max_docs, patterns)
     if as_one:  # what is held comes back as it is
@@ -100,7 +102,7 @@ def test_plan_decreasing_fills_packs_begun_by_hand():
         (1, ((5, 1), (2, 1), (1, 1))),
         (1, ((5, 1), (3, 1))),
     ]
-    item = held(2, 5, 8)  # two documents of together 5 tokens
+    item = contents_item(2, 5, 8)  # two documents of together 5 tokens
     assert sorted(plan_decreasing(histogram, 8, 3, begun=[(2, ((item, 1),))])) == [
         (1, ((1, 1),)),
         (1, ((item, 1), (2, 1))),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from packing_problems import check, full, int32, problems, run, slow_decreasing
 
 from packcli.packing.strategies import STRATEGIES, reference
-from packcli.packing.strategies.patterns import Packs, felt_limit
+from packcli.packing.strategies.patterns import Packs, binding_limit
 from packcli.packing.strategies.shuffle_fit.fit import (
     FEW_PER_PACK,
     FILLER_SHARE,
@@ -154,7 +154,7 @@ def test_shuffle_fit_lays_documents_like_its_twin(problem, max_docs, seed, block
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shuffle_fit, "BLOCK", block)
         packs = run("shuffle-fit", lengths, capacity, max_docs=max_docs, seed=seed)
-    max_docs = felt_limit(np.bincount(lengths, minlength=capacity + 1), capacity, max_docs)
+    max_docs = binding_limit(np.bincount(lengths, minlength=capacity + 1), capacity, max_docs)
     shuffled = permutation(len(lengths), derive(seed, 1))
     place_of = np.argsort(shuffled).tolist()
     packs = [[place_of[segment] for segment in pack] for pack in packs]
@@ -206,7 +206,7 @@ def test_shuffle_fit_mixes_long_and_short(max_docs):
     ]
     shuffled = np.mean([mate_correlation(packs, lengths) for packs in found])
     utilisation = [lengths.sum() / 2048 / (len(packs.pack_offsets) - 1) for packs in found]
-    if max_docs:  # the limit is felt: it is that what keeps packs part-filled
+    if max_docs:  # the limit binds: it is what keeps packs part-filled
         assert all(np.diff(packs.pack_offsets).max() == max_docs for packs in found)
         return
     assert best > 0.5

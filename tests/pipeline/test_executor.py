@@ -63,7 +63,7 @@ def test_a_worker_that_dies_beside_the_units_is_told(tmp_path, tokenizer_dir, mo
         yield
 
     out = packcli.pack(SAMPLE, tmp_path / "out", tokenizer=str(tokenizer_dir), unit_bytes=60_000, workers=1).output
-    monkeypatch.setitem(engines.ENGINES, "processes", lose)
+    monkeypatch.setitem(engines.LOCAL_ENGINES, "processes", lose)
     monkeypatch.setattr(finish, "RANGE_UNITS", 2)
     with pytest.raises(errors.PackcliError, match="died 3 times over the sidecars of units 0 to 1, perhaps"):
         finish.collect(out, 4, workers=2)

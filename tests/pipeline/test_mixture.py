@@ -294,8 +294,8 @@ def test_a_worker_that_dies_while_counting_is_told(tmp_path, made, monkeypatch):
         raise engines.LostWorkerError(items[0])
         yield
 
-    for name in engines.ENGINES:
-        monkeypatch.setitem(engines.ENGINES, name, lose)
+    for name in engines.LOCAL_ENGINES:
+        monkeypatch.setitem(engines.LOCAL_ENGINES, name, lose)
     with pytest.raises(PackcliError, match=r"died 3 times over unit 0 \(of .*, perhaps for want of memory"):
         made(tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import packcli
 from packcli import errors
 from packcli.readers.faults import first_fault, judge, judge_value
-from packcli.readers.json_decoder import Decoder, repaired
+from packcli.readers.json_decoder import RecordDecoder, repaired
 
 # --- bytes that are no UTF-8, in every kind of file ---
 
@@ -137,7 +137,7 @@ def test_no_word_and_no_class_of_a_decoder_decides(monkeypatch, error):
                 raise error from None
 
     monkeypatch.setattr(msgspec.json, "Decoder", Odd)
-    decoder = Decoder({"text": str})
+    decoder = RecordDecoder({"text": str})
     for line, cause, words, mended in LINES.values():
         assert decoder.one(line) is None
         assert decoder.judge(line, mended=False) == (cause, words)
@@ -176,7 +176,7 @@ VERDICTS = [
 @pytest.mark.parametrize(("raw", "cause", "words"), VERDICTS, ids=range(len(VERDICTS)))
 def test_what_is_wrong_with_records(raw, cause, words):
     """Bytes first, then whether it is JSON, then types, then what is missing, then what stands twice."""
-    assert Decoder(TYPES, OPTIONAL).one(raw) is None
+    assert RecordDecoder(TYPES, OPTIONAL).one(raw) is None
     assert judge(raw, TYPES, OPTIONAL) == (cause, words)
 
 
@@ -206,7 +206,7 @@ JSON_LIKE = st.lists(st.sampled_from([chr(each) if isinstance(each, int) else ea
 def test_every_row_that_is_refused_has_a_cause_and_the_byte_is_the_first_wrong_one(pieces, in_record):
     inside = "".join(pieces).encode("latin-1")
     raw = b'{"text":"a","ids":[],' + inside + b"}" if in_record else inside
-    decoder = Decoder({"text": str, "ids": IDS})
+    decoder = RecordDecoder({"text": str, "ids": IDS})
     if decoder.one(raw) is None:
         cause, words = decoder.judge(raw, mended=False)
         assert "cannot tell" not in words

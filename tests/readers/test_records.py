@@ -216,9 +216,9 @@ def test_the_meter_ends_at_the_size_of_the_file(tmp_path: Path, name: str) -> No
         pack = {".gz": gzip.compress, ".zst": zstd}.get(path.suffix, bytes)
         path.write_bytes(pack(data))
     sources = find_sources([str(path)], [])
-    meter = ReadProgress()
+    progress = ReadProgress()
     for unit in cut_units(sources, 3000):
-        for part in read_parts(unit, sources, Fields(("text",)), unit_bytes=3000, meter=meter):
+        for part in read_parts(unit, sources, Fields(("text",)), unit_bytes=3000, progress=progress):
             part.skip()
     # An array is looked at twice, Parquet counts whole bytes a batch.
-    assert path.stat().st_size * 0.98 <= meter.file_bytes <= path.stat().st_size * (2 if name == "a.json" else 1)
+    assert path.stat().st_size * 0.98 <= progress.file_bytes <= path.stat().st_size * (2 if name == "a.json" else 1)

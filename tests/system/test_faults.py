@@ -432,7 +432,7 @@ def test_a_unit_over_which_workers_die_is_named(tmp_path, pack, monkeypatch):
         yield work(items[0], emit)
         raise engines.LostWorkerError(items[1])
 
-    monkeypatch.setitem(engines.ENGINES, "serial", lose)
+    monkeypatch.setitem(engines.LOCAL_ENGINES, "serial", lose)
     with pytest.raises(errors.PackcliError, match=r"died 3 times over unit 1 \(of docs\.jsonl\)"):
         pack(tmp_path / "out")
     assert len(list((tmp_path / "out" / "units").iterdir())) == 1

@@ -55,7 +55,7 @@ def engines(request, tmp_path_factory, tokenizer_dir):
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(long_texts, "LONG_CHARS", 8)
-    monkeypatch.setattr(long_texts, "PIECE_CHARS", 3)
+    monkeypatch.setattr(long_texts, "CHUNK_CHARS", 3)
     monkeypatch.setattr(long_texts, "CALL_CHARS", 40)
 
 

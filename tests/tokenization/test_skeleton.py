@@ -105,7 +105,7 @@ SHAPES += [("user", "assistant", "user", "assistant")]
 
 def pair(source, loss="assistant", on_eot=None, controls=CONTROLS):
     spec = tokenization.TemplateSpec(name="t", source=source, variables={"bos_token": "<s>"}, date="2026-01-31")
-    return [kind(spec, controls, loss=loss, loss_on_eot=on_eot) for kind in (chat.Renderer, render.Renderer)]
+    return [kind(spec, controls, loss=loss, loss_on_eot=on_eot) for kind in (chat.Renderer, render.TemplateRenderer)]
 
 
 def outcome(renderer, made):

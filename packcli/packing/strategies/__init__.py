@@ -1,13 +1,13 @@
 """Strategies: which segments share a pack.
 
-A strategy is a pure function of lengths, one a file:
+A strategy is a pure function of lengths, in a file of its own:
 
     (lengths: int32[S], capacity, *, max_docs=0, seed=0, effort="normal") -> Packs(order, pack_offsets, ...)
 
 Pack p holds the segments order[pack_offsets[p]:pack_offsets[p+1]]. Every length is in 1..capacity. The
-result depends on the arguments only, on any machine and with any version of NumPy. A new strategy is one
-file and one line here; the tests of every invariant are parametrised over STRATEGIES. A function of the
-user's own is as good as one of ours (`own_strategy`), but that its answers are checked.
+result depends on the arguments only, on any machine and with any version of NumPy. To add one,
+write the file and a line in STRATEGIES, over which the tests of the invariants are parametrised. A function of
+the user's own does as well (`own_strategy`); its answers are checked.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Strategy:
 
     function: StrategyFunction
     cuts_stream: bool = False
-    """The segments are the joined stream cut at every multiple of capacity."""
+    """It wants all documents joined to one stream, which is cut at every multiple of capacity."""
     shuffles_packs: bool = False
-    """The packs come out sorted in some way, so their order is shuffled; else it is the input's."""
+    """Its packs come out sorted in some way, so they are shuffled; else they keep the order of the input."""
     own_name: str = ""
-    """Of a function of the user's own: its name. The plans of such a one are checked."""
+    """Name of a function of the user's own, whose plans are checked; empty for the strategies of packcli."""
 
 
 STRATEGIES: dict[str, Strategy] = {

@@ -1,10 +1,10 @@
-"""A strategy of the user's own: any function with the contract of this package. Its answers are never trusted.
+"""A strategy of the user's own: any function with the contract of this package. Its answers are always checked.
 
     def longest_first(lengths, capacity, *, seed=0):
         order = np.argsort(-lengths, kind="stable")
         return order, pack_offsets
 
-It may take any of the keywords max_docs, seed and effort, and gets those that it takes.
+It may declare any of the keywords max_docs, seed and effort, and is given those that it declares.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEYWORDS = ("max_docs", "seed", "effort")
 """What a strategy may ask for besides lengths and capacity."""
 
 PROBE_SEGMENTS = 1000
-"""The first segments are planned twice: a function that gives two answers for them would give other bytes each time."""
+"""So many first segments are planned twice, since a function whose answers differ would give other bytes each time."""
 
 CONTRACT = "a strategy takes (lengths, capacity, *, max_docs, seed, effort) and gives (order, pack_offsets)"
 
@@ -34,7 +34,7 @@ def adapt(function: Callable[..., Any], name: str) -> Callable[..., Packs]:
 
     Raises:
         UsageError: here, when it takes other arguments; when it is called, whatever it raises, or an answer that is
-            no pair of flat lists of integers, or two answers for one question.
+            no pair of flat lists of integers, or two different answers for the same lengths.
     """
     keywords = _keywords(function, name)
 
@@ -48,13 +48,13 @@ def adapt(function: Callable[..., Any], name: str) -> Callable[..., Packs]:
             )
         given: dict[str, Any] = {"max_docs": max_docs, "seed": seed, "effort": effort}
         given = {key: value for key, value in given.items() if key in keywords}
-        first, again = (_ask(function, name, lengths[:PROBE_SEGMENTS], capacity, given) for _ in range(2))
-        if not all(map(np.array_equal, first[:2], again[:2])):
+        first, second = (_call(function, name, lengths[:PROBE_SEGMENTS], capacity, given) for _ in range(2))
+        if not all(map(np.array_equal, first[:2], second[:2])):
             raise UsageError(
                 f"strategy {name} gives two plans for the same {len(lengths[:PROBE_SEGMENTS])} lengths",
                 "take every random choice from `seed`: none from the clock, a global generator, the order of a set",
             )
-        return again if len(lengths) <= PROBE_SEGMENTS else _ask(function, name, lengths, capacity, given)
+        return second if len(lengths) <= PROBE_SEGMENTS else _call(function, name, lengths, capacity, given)
 
     return strategy
 
@@ -63,7 +63,7 @@ def _keywords(function: Callable[..., Any], name: str) -> tuple[str, ...]:
     """Those of KEYWORDS that the function takes."""
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # of C: it says nothing
+    except (TypeError, ValueError):  # of a function written in C
         raise UsageError(f"strategy {name} has no signature", CONTRACT) from None
     takes = signature.parameters.values()
     takes_all = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in takes)
@@ -76,7 +76,7 @@ def _keywords(function: Callable[..., Any], name: str) -> tuple[str, ...]:
     return keywords
 
 
-def _ask(
+def _call(
     function: Callable[..., Any], name: str, lengths: NDArray[np.int32], capacity: int, given: dict[str, Any]
 ) -> Packs:
     lengths = lengths.view()
@@ -101,6 +101,6 @@ def _ask(
 def _integers(name: str, what: str, values: Any) -> NDArray[np.int64]:
     array = np.asarray(values)
     if array.ndim != 1 or (len(array) and array.dtype.kind not in "iu"):
-        found = f"{array.dtype}{list(array.shape)}"
-        raise UsageError(f"strategy {name}: {what} is {found}, not a flat list of integers", CONTRACT)
+        kind = f"{array.dtype}{list(array.shape)}"
+        raise UsageError(f"strategy {name}: {what} is {kind}, not a flat list of integers", CONTRACT)
     return array.astype(np.int64)

@@ -1,7 +1,7 @@
 """Balance: an order of packs in which every group of consecutive packs costs nearly the same.
 
-Where ranks take equal shares of every batch, all wait for the one whose documents cost the most: the cost of
-attention is the sum of squared segment lengths, and differs between full packs by more than ten times.
+Data-parallel ranks take equal shares of every batch, and all wait for the one whose documents cost the most. The cost
+of attention is the sum of squared segment lengths; between full packs it differs by more than ten times.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def balanced_order(costs: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 
     Args:
         costs: int64[P].
-        seed: Decides what is left over, ties, and the order of groups.
+        seed: Decides which packs are left over, ties, and the order of groups.
 
     Returns:
         int64[P], a permutation.

@@ -25,10 +25,10 @@ def count_bound(histogram: NDArray[np.int64], capacity: int, max_docs: int = 0) 
     count = offsets(counts)
     tokens = offsets(counts * lengths)
     middle = int(np.searchsorted(lengths, capacity // 2 + 1))
-    # Between two lengths a higher threshold proves more: only lengths, and L/2, need a look.
+    # Between two lengths a higher threshold proves more, so only lengths, and L/2, are tried.
     a = np.append(lengths[:middle], capacity // 2)
     above_a = np.searchsorted(lengths, a)
-    top = np.searchsorted(lengths, capacity - a + 1)  # from here on they stand alone, apart from those below a
+    top = np.searchsorted(lengths, capacity - a + 1)  # from here on they share a pack at most with lengths below a
     alone = count[-1] - count[top]
     halves = count[top] - count[middle]
     room = halves * capacity - (tokens[top] - tokens[middle])

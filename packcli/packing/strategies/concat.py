@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from packcli.packing.arrays import offsets
 from packcli.packing.strategies.patterns import Packs
 
 
@@ -19,13 +20,12 @@ def concat(
     Raises:
         ValueError: the segments are not cut at every multiple of capacity.
     """
-    ends = np.cumsum(lengths, dtype=np.int64)
-    total = int(ends[-1]) if len(ends) else 0
-    full = np.arange(capacity, total + 1, capacity, dtype=np.int64)
-    last = np.searchsorted(ends, full)
-    if not np.array_equal(ends[last], full):
+    segment_offsets = offsets(lengths)
+    total = int(segment_offsets[-1])
+    edges = np.arange(0, total + 1, capacity, dtype=np.int64)
+    pack_offsets = np.searchsorted(segment_offsets, edges)
+    if not np.array_equal(segment_offsets[pack_offsets], edges):
         raise ValueError("concat needs segments that are cut at every multiple of capacity")
-    pack_offsets = np.concatenate((np.zeros(1, dtype=np.int64), last + 1))
     if total % capacity:
         pack_offsets = np.append(pack_offsets, len(lengths))
     return Packs(np.arange(len(lengths), dtype=np.int64), pack_offsets.astype(np.int64))

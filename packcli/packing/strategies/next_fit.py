@@ -1,4 +1,4 @@
-"""next-fit: a segment goes into the pack in hand, or opens the next; the order is kept exactly."""
+"""next-fit: a segment goes into the newest pack, or opens the next; the order is kept exactly."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def next_fit(
 def pack_ends(lengths: NDArray[np.int32], capacity: int, max_docs: int = 0) -> NDArray[np.int64]:
     """Where each pack of next fit ends, int64[P].
 
-    For every segment one search tells where a pack that starts there would end; the packs are then a
-    walk along those ends, one step a pack.
+    A binary search for every segment tells where a pack that starts there would end. From there the next pack
+    starts, so the loop takes one step a pack.
     """
     num_segments = len(lengths)
     before = offsets(lengths)
@@ -32,8 +32,8 @@ def pack_ends(lengths: NDArray[np.int32], capacity: int, max_docs: int = 0) -> N
     if max_docs:
         np.minimum(ends, np.arange(num_segments) + max_docs, out=ends)
     end_of = ends.tolist()
-    found, place = [], 0
+    chosen, place = [], 0
     while place < num_segments:
         place = end_of[place]
-        found.append(place)
-    return np.array(found, dtype=np.int64)
+        chosen.append(place)
+    return np.array(chosen, dtype=np.int64)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from packcli.packing.arrays import offsets
+from packcli.packing.arrays import offsets, ranges
 from packcli.seeds import hash16
 
 
@@ -34,7 +34,7 @@ Pattern = tuple[int, tuple[tuple[int, int], ...]]
 """(number of packs, ((length, how many in each pack), ...)), longest first."""
 
 CHUNK = 1 << 18
-"""Segments sorted at once: what a sort needs besides its result stays in the cache, and small."""
+"""Segments sorted at once: the scratch memory of a sort stays small, and in the cache."""
 
 
 def num_packs(patterns: list[Pattern]) -> int:
@@ -51,15 +51,15 @@ def remaining(histogram: NDArray[np.int64], patterns: list[Pattern]) -> NDArray[
     return left
 
 
-def felt_limit(histogram: NDArray[np.int64], capacity: int, max_docs: int) -> int:
-    """max_docs, or 0 when no pack could ever hold more: then a limit changes nothing."""
+def binding_limit(histogram: NDArray[np.int64], capacity: int, max_docs: int) -> int:
+    """max_docs where it binds; 0 where no pack could hold more anyway, since it then changes nothing."""
     lengths = np.flatnonzero(histogram[1:]) + 1
     most = min(int(histogram[1:].sum()), capacity // int(lengths[0])) if len(lengths) else 0
     return max_docs if max_docs < most else 0
 
 
 def packs_to_csr(pack_of: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The pack of each segment, int64[S], every pack from 0 up used -> (order, pack_offsets)."""
+    """The pack of each segment, int64[S], with no pack empty -> (order, pack_offsets)."""
     order = stable_argsort(pack_of)
     counts = np.bincount(pack_of) if len(pack_of) else np.empty(0, dtype=np.int64)
     return order, offsets(counts)
@@ -76,7 +76,7 @@ def stable_argsort(keys: NDArray[np.int64]) -> NDArray[np.int64]:
 def count_lengths(lengths: NDArray[np.int32], capacity: int) -> NDArray[np.int64]:
     """How many segments have each length, int64[capacity+1]."""
     histogram: NDArray[np.int64] = np.zeros(capacity + 1, dtype=np.int64)
-    # bincount copies to int64; for a large capacity a chunk must not cost more than it holds.
+    # In chunks, since bincount copies its input to int64; larger ones where the histogram itself is large.
     chunk = max(CHUNK, 4 * capacity)
     for first in range(0, len(lengths), chunk):
         histogram += np.bincount(lengths[first : first + chunk], minlength=capacity + 1)
@@ -97,8 +97,8 @@ def index_type(count: int) -> type[np.int32] | type[np.int64]:
 def sort_by_length(lengths: NDArray[np.int32], histogram: NDArray[np.int64], seed: int) -> NDArray[Any]:
     """Segments, shortest first, in a random order within one length; index_type(S)[S].
 
-    Sorted chunk by chunk and dealt out behind one another, so that besides the result little memory is
-    needed. A chunk is every n-th segment, and a sample of the whole therefore.
+    Sorted chunk by chunk, each length of a chunk behind that of the chunks before, so that little memory is
+    needed besides the result. A chunk is every n-th segment, and so a sample of the whole.
     """
     num_segments = len(lengths)
     out: NDArray[Any] = np.empty(num_segments, dtype=index_type(num_segments))
@@ -111,12 +111,11 @@ def sort_by_length(lengths: NDArray[np.int32], histogram: NDArray[np.int64], see
         if len(histogram) <= 2**16:
             keys = keys.astype(np.uint16)
         order = order[np.argsort(keys[order], kind="stable")]
-        found = keys[order]
-        runs = np.flatnonzero(np.concatenate((np.ones(1, dtype=np.bool_), found[1:] != found[:-1])))
-        counts = np.diff(runs, append=len(found))
-        values = found[runs]
-        place = np.repeat(cursor[values] - runs, counts)
-        place += np.arange(len(found))
+        keys = keys[order]
+        runs = np.flatnonzero(np.concatenate((np.ones(1, dtype=np.bool_), keys[1:] != keys[:-1])))
+        counts = np.diff(runs, append=len(keys))
+        values = keys[runs]
+        place = ranges(cursor[values], counts)
         order *= stride
         order += first
         out[place] = order
@@ -133,8 +132,8 @@ def assign(lengths: NDArray[np.int32], histogram: NDArray[np.int64], patterns: l
     Args:
         lengths: int32[S].
         histogram: Of the lengths.
-        patterns: Hold every segment once.
-        seed: Of the order within one length.
+        patterns: Together they hold every segment once.
+        seed: Decides the order within one length.
     """
     by_length = sort_by_length(lengths, histogram, seed)
     taken = first_of_length(histogram)
@@ -151,6 +150,7 @@ def assign(lengths: NDArray[np.int32], histogram: NDArray[np.int64], patterns: l
             column += each
         begin += count * num_docs
     del by_length
+    # Counts, then their sums in place: to save memory, no second array of packs.
     pack_offsets = np.zeros(1 + num_packs(patterns), dtype=np.int64)
     pack = 1
     for count, items in patterns:

@@ -1,8 +1,8 @@
-"""The slow, obvious twins: what each strategy means, in a few lines of plain Python.
+"""Reference implementations: what a strategy means, in a few lines of slow, plain Python.
 
-Tests hold the fast ones against these. Each takes lengths and capacity, and returns packs as lists of
-segment indices. The fast ones may break ties otherwise, and still fill packs alike; not so best fit with a limit
-of segments, where it matters which of two packs with the same room is taken.
+Tests compare the fast ones with these. Each takes lengths and capacity, and returns packs as lists of
+segment indices. The fast ones may break ties in another way, and fill packs equally well; except for best fit with
+a limit of segments, where it matters which of two packs with the same room is taken.
 """
 
 from __future__ import annotations

@@ -12,12 +12,12 @@ from packcli.pipeline.engines.base import (
     lost_worker_explained,
 )
 from packcli.pipeline.engines.cluster_check import NodeRequirements, RequiredFile
-from packcli.pipeline.engines.executor import ENGINES, Executor, get_engine, local_executor, open_executor
+from packcli.pipeline.engines.executor import LOCAL_ENGINES, Executor, get_engine, local_executor, open_executor
 from packcli.pipeline.engines.local import processes, serial
 
 __all__ = [
-    "ENGINES",
     "LESS_MEMORY",
+    "LOCAL_ENGINES",
     "Emit",
     "Executor",
     "LostWorkerError",

@@ -12,15 +12,15 @@ from packcli.pipeline.engines.base import MapFunction
 from packcli.pipeline.engines.cluster_check import NodeRequirements
 from packcli.pipeline.engines.local import processes, serial
 
-ENGINES: dict[str, MapFunction] = {"serial": serial, "processes": processes}
+LOCAL_ENGINES: dict[str, MapFunction] = {"serial": serial, "processes": processes}
 """Engines that need no more than this machine."""
 
 
 def get_engine(name: str) -> MapFunction:
     """The engine of that name; raises UnknownNameError, naming the nearest."""
-    if name not in ENGINES:
-        raise unknown_name("engine", name, ENGINES)
-    return ENGINES[name]
+    if name not in LOCAL_ENGINES:
+        raise unknown_name("engine", name, LOCAL_ENGINES)
+    return LOCAL_ENGINES[name]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,6 @@
-"""A report as one HTML page that needs nothing else: no script, no font, no network. The door to matplotlib.
+"""A report as one HTML page that needs nothing else: no script, no font, no network.
+
+Only this package imports matplotlib.
 
 plots      figures as SVG, drawn by matplotlib, coloured by the page's own style (light, dark, print)
 flow       where the tokens went, as a Sankey diagram

@@ -30,7 +30,7 @@ class Node:
     count: int
     colour: str
     key: str
-    """Where it stands in stats.json; empty when it is a difference."""
+    """Its place in stats.json; empty when it is a difference of two figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Flow:
 
 
 def flow_of(report: Report) -> Flow:
-    """The flow of a report; what did not occur is left out, but for text, packed tokens and padding."""
+    """The flow of a report; counts of zero are left out, except for text, packed tokens and padding."""
     stats = report.stats
     became = (
         Node("with loss", stats.num_tokens_loss, ONE, "totals.num_tokens_loss"),
@@ -79,7 +79,7 @@ TALL = 150.0
 SLOT = 29.0
 """Height of a name and its number."""
 THIN = 1.2
-"""Nothing that occurred is thinner."""
+"""Least height of a bar, so that no count above zero is invisible."""
 
 
 def draw_flow(name: str, flow: Flow) -> str:
@@ -101,11 +101,11 @@ def draw_flow(name: str, flow: Flow) -> str:
     def bar(x: float, top: float, node: Node) -> None:
         axes.add_patch(Rectangle((x, top), BAR, height(node.count), facecolor=node.colour, edgecolor="none"))
 
-    def label(x: float, middle: float, node: Node, side: str, told: str = "") -> None:
+    def label(x: float, middle: float, node: Node, side: str, share_text: str = "") -> None:
         axes.text(x, middle - 7, node.name, color=INK, fontsize=10.5, ha=side, va="center", fontweight="bold")
-        axes.text(x, middle + 7, f"{node.count:,}{told}", color=INK, fontsize=10.5, ha=side, va="center")
+        axes.text(x, middle + 7, f"{node.count:,}{share_text}", color=INK, fontsize=10.5, ha=side, va="center")
 
-    # On the left: a bar of all tokens, then the padding; names have a slot each, so that none covers another.
+    # On the left: a bar of all tokens, then the padding. Every name has a slot of its own, so that none overlap.
     top = slot = 0.0
     for node in flow.read:
         middle = max(top + height(node.count) / 2, slot + SLOT / 2)
@@ -118,7 +118,7 @@ def draw_flow(name: str, flow: Flow) -> str:
     label(LEFT - BAR - 6, padding_middle, flow.padding, "right")
     bottom = padding_middle + max(height(flow.padding.count), SLOT) / 2
 
-    # On the right: every outcome in a slot of its own; the padding stands beside where it came from, or below.
+    # On the right: every outcome in a slot of its own; the padding level with its bar on the left, or further down.
     share = TALL / total
     source = top_of_right = 0.0
     for node in (*flow.became, flow.padding):
@@ -128,8 +128,8 @@ def draw_flow(name: str, flow: Flow) -> str:
             top_of_right = max(top_of_right + 6, padding_middle - tall / 2)
         begin = top_of_right + (tall - height(node.count)) / 2
         bar(RIGHT, begin, node)
-        told = "" if is_padding or not flow.num_tokens else f" ({node.count / flow.num_tokens:.1%})"
-        label(RIGHT + BAR + 6, top_of_right + tall / 2, node, "left", told)
+        share_text = "" if is_padding or not flow.num_tokens else f" ({node.count / flow.num_tokens:.1%})"
+        label(RIGHT + BAR + 6, top_of_right + tall / 2, node, "left", share_text)
         if node.count:
             start = padding_top if is_padding else source
             end = start + (height(node.count) if is_padding else share * node.count)
@@ -143,7 +143,7 @@ def draw_flow(name: str, flow: Flow) -> str:
     return to_svg(
         figure,
         name,
-        f"Tokens from input to packs. {_told('Read', flow.read)} {_told('Became', flow.became)} "
+        f"Tokens from input to packs. {_listed('Read', flow.read)} {_listed('Became', flow.became)} "
         f"Padding: {flow.padding.count:,}.",
     )
 
@@ -161,5 +161,5 @@ def _ribbon(left: tuple[float, float, float], right: tuple[float, float, float],
     return PathPatch(path, facecolor=colour, edgecolor=colour, linewidth=0.4, alpha=0.35)
 
 
-def _told(title: str, nodes: Sequence[Node]) -> str:
+def _listed(title: str, nodes: Sequence[Node]) -> str:
     return f"{title}: {'; '.join(f'{each.name} {each.count:,}' for each in nodes)}."

@@ -16,7 +16,7 @@ from packcli.report.tables import report_names, report_tables
 from packcli.storage.files import committed
 
 MAX_REPORTS = 8
-"""On one page: it stays under 1.5 MB whatever they hold."""
+"""Reports on one page: so many keep it under 1.5 MB whatever they hold."""
 
 
 def write_page(path: Path, reports: Sequence[Report], tokenizer: str | None = None) -> None:
@@ -25,7 +25,7 @@ def write_page(path: Path, reports: Sequence[Report], tokenizer: str | None = No
     Args:
         path: The file.
         reports: From read_report, at least one.
-        tokenizer: Where the tokenizer is, to decode packs, when it is not where it was.
+        tokenizer: Where the tokenizer is now, if it has moved since the output was made; packs are decoded with it.
 
     Raises:
         UsageError: more than MAX_REPORTS, or matplotlib is not installed.
@@ -45,7 +45,7 @@ def make_page(reports: Sequence[Report], tokenizer: str | None = None) -> str:
         )
     style = (importlib.resources.files("packcli.report.html") / "style.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    # Nothing runs, nothing is fetched. Plots have styles in attributes, which only colour and place.
+    # No script runs and nothing is fetched. The SVG of plots has style attributes, which can only set their look.
     policy = (
         f"default-src 'none'; style-src 'sha256-{digest}'; style-src-attr 'unsafe-inline'; "
         "base-uri 'none'; form-action 'none'"

@@ -19,7 +19,7 @@ COLOURS = {
     "#060606": "var(--four)",
     "#070707": "var(--five)",
 }
-"""What matplotlib is told -> what the page says. Greys that nobody would choose, so that no other is meant."""
+"""Colour given to matplotlib -> CSS variable that replaces it. Near-blacks that no plot would use otherwise."""
 
 INK, LINE, ONE, TWO, THREE, FOUR, FIVE = COLOURS
 
@@ -61,7 +61,7 @@ def _figure(height: float = HEIGHT) -> tuple[Any, Any]:
 
 
 def to_svg(figure: Any, name: str, description: str) -> str:
-    """The figure as an <svg> element that says what it shows; ids begin with `name`, which the page has once."""
+    """The figure as an <svg> element that says what it shows; ids begin with `name`, unique on the page."""
     matplotlib = load_matplotlib()
     out = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
@@ -95,7 +95,7 @@ def histogram(name: str, bars: Sequence[tuple[int, int, int]], *, unit: str, of:
     """Counts by ranges of values."""
     figure, axes = _figure()
     places = range(len(bars))
-    single = all(low == high for low, high, _ in bars[:-1])  # else the label of a range stands where it begins
+    single = all(low == high for low, high, _ in bars[:-1])  # a range of values has its label where it begins
     align = "center" if single else "edge"
     axes.bar(places, [count for *_, count in bars], width=0.9, align=align, color=ONE)
     step = -(-len(bars) // 8)
@@ -146,5 +146,5 @@ def comparison(
     axes.invert_yaxis()
     axes.set_xlim(0, max(100 * max(shares) * 1.2, 1))
     axes.set_xlabel(of, color=INK)
-    told = "; ".join(f"{each}: {share:.2%}" for each, share in zip(names, shares, strict=True))
-    return to_svg(figure, name, f"{of.capitalize()}: {told}.")
+    shares_text = "; ".join(f"{each}: {share:.2%}" for each, share in zip(names, shares, strict=True))
+    return to_svg(figure, name, f"{of.capitalize()}: {shares_text}.")

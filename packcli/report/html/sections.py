@@ -34,7 +34,7 @@ MAX_SEGMENTS, MAX_SEGMENT_TEXT = 6, 500
 NUM_SHARES = 120
 """Steps of the plot of utilisation over packs."""
 MAX_PLANNED = 200_000
-"""Documents with which the strategies are compared."""
+"""Most documents that the strategies are compared on."""
 
 SHORT_BASELINES = {
     "packed": "as packed",
@@ -76,7 +76,7 @@ def report_sections(report: Report, place: Place, tokenizer: str | None) -> Iter
     Args:
         report: From read_report.
         place: Where it stands.
-        tokenizer: Where the tokenizer is, to decode packs, when it is not where it was.
+        tokenizer: Where the tokenizer is now, if it has moved since the output was made; packs are decoded with it.
     """
     packed = PackedDataset(report.output)
     config, figures = report.manifest["config"], report.derived
@@ -174,7 +174,7 @@ def _flow(report: Report, place: Place) -> str:
 
 
 class _DocumentsOfRows:
-    """What plots need of the rows: how full packs are, and the lengths of documents; from `sources` alone."""
+    """How full packs are, and the lengths of documents, for the plots; read from the column `sources` alone."""
 
     def __init__(self, packed: PackedDataset) -> None:
         self.kept: list[Any] = []
@@ -246,7 +246,7 @@ def table_section(table: Table, place: Place) -> str:
 
 
 def _data(cell: Cell, place: Place, column: int = 0) -> str:
-    """Where the figure stands in stats.json, and its value there: whoever doubts the page can look."""
+    """Attributes with the place of the figure in stats.json and its value there, so that it can be checked."""
     if not cell.key:
         return ""
     number = column if place.report < 0 else place.report
@@ -311,9 +311,9 @@ def _provenance(report: Report, place: Place) -> str:
         for name, value in lines
     )
     command = run.get("command")
-    told = shlex.join(["packcli", *map(str, command[1:])]) if command else "not recorded on this machine"
+    command_text = shlex.join(["packcli", *map(str, command[1:])]) if command else "not recorded on this machine"
     return (
-        f'<section>{place.heading("How it was made")}<pre class="command">{escaped(told, most=2000)}</pre>'
+        f'<section>{place.heading("How it was made")}<pre class="command">{escaped(command_text, most=2000)}</pre>'
         f'<dl class="lines">{items}</dl></section>'
     )
 

@@ -1,10 +1,10 @@
-"""Conversations -> text, with what of it is loss and what is a control token. The door to jinja2.
+"""Conversations -> text, with its loss spans and control tokens. The only package that imports jinja2.
 
 --chat-template        template.find_template  -> TemplateSpec: the Jinja text and its variables
-a record               conversation.make_conversation -> Conversation, from any of the shapes that people have
-its strings            protect.Protector       -> the record, with control tokens in its strings marked
-record, template       render.Renderer         -> Rendered: text, control tokens, loss spans, whose words they are
-the same, cheaper      skeleton.Renderer       -> Rendered, filled in where `opaque` shows that words only pass through
+a record               conversation.make_conversation -> Conversation, from any of the known record shapes
+its strings            protect.Protector       -> the record, with control tokens in its strings replaced by marks
+record, template       render.TemplateRenderer -> Rendered: text, control tokens, loss spans, whose words they are
+the same, cheaper      skeleton.Renderer       -> Rendered, where `opaque` shows that contents are only passed through
 no generation tags     turns.find_spans        -> loss spans by rendering turn by turn, with proof
 
 Nothing here knows token ids beyond those of control tokens.
@@ -46,7 +46,7 @@ _LATER = {
     "alpaca_prompt": "conversation",
     "make_conversation": "conversation",
 }
-"""Name -> module: read when it is first asked for, so that a run without it starts without it."""
+"""Name -> module, imported when the name is first used: a run without chats does not load jinja2."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Records of the shapes that people have -> conversations and prompts. Pure: what is wrong is a ValueError."""
+"""Records of the known shapes -> conversations and prompts. What is wrong with a record is a ValueError."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def make_conversation(
         tools: What the template gets as tools.
         variables: chat_template_kwargs.
         system: A system message to put first.
-        completion: More messages; those before are then the prompt.
+        completion: Messages that follow; `messages` are then the prompt.
 
     Raises:
         ValueError: what is wrong with it.
@@ -84,14 +84,14 @@ def make_conversation(
 
 
 def _messages(value: Any, part: str) -> list[Message]:
-    found = _parsed(value, part, list)
-    if found is None:
+    messages = _parsed(value, part, list)
+    if messages is None:
         raise ValueError(f"{part} is missing")
     return [
         each
-        if type(each) is dict and each.get("role") in _COMMON_ROLES and type(each.get("content")) is str  # nearly all
+        if type(each) is dict and each.get("role") in _COMMON_ROLES and type(each.get("content")) is str  # as most are
         else _message(each, part, index)
-        for index, each in enumerate(found)
+        for index, each in enumerate(messages)
     ]
 
 
@@ -106,8 +106,8 @@ def _message(value: Any, part: str, index: int) -> Message:
         raise ValueError(f"{place} has no role: {role!r}" if role is not None else f"{place} has no role")
     content = value.get("content")
     if isinstance(content, list):
-        for piece in content:
-            if not isinstance(piece, dict) or not isinstance(piece.get("text"), str):
+        for text_part in content:
+            if not isinstance(text_part, dict) or not isinstance(text_part.get("text"), str):
                 raise ValueError(f"{place} has content that is not text; packcli packs text only")
     elif content is not None and not isinstance(content, str):
         raise ValueError(f"{place} has content that is neither text nor a list of text parts")
@@ -145,18 +145,18 @@ def _call(words: str) -> list[dict[str, Any]] | None:
 
 
 def _flag(message: Mapping[str, Any], index: int) -> bool | None:
-    """Whether a message says that it is trained on; None when it says nothing."""
-    found: list[bool] = []
+    """Whether the flags of a message say that it is trained on; None when it has no flag."""
+    flags: list[bool] = []
     for key in FLAGS:
         value = message.get(key)
         if value is None:
             continue
         if value not in (0, 1):
             raise ValueError(f"message {index + 1} has {key} {value!r}; packcli takes true, false, 0 and 1")
-        found.append(bool(value))
-    if not found:
+        flags.append(bool(value))
+    if not flags:
         return None
-    trained = all(found)
+    trained = all(flags)
     if trained and message["role"] != ASSISTANT:
         raise ValueError(
             f"message {index + 1} ({message['role']}) has {_flag_of(message)} set: "

@@ -1,12 +1,13 @@
-"""Shows that a template only passes content through: renders contents that it can put somewhere, and do nothing else.
+"""Shows that a template only passes content through: renders contents that no template can look at.
 
 Nearly every template writes the contents of messages, perhaps trimmed, between texts of its own, and never looks at
 them. A rendering of `Opaque` contents shows it: each stands for any text that is not only white space, and
 whatever would give other results for other texts raises DependsError. What the rendering then says about these
 contents holds for all.
 
-Operations of C that take the letters of a str without asking its class are kept out: `~`, `in` between two texts,
-macros and captured blocks by the syntax tree; formats, filters, tests, calls and subscripts by the environment.
+Some operations of Python, written in C, read the characters of a str without calling a method of its class, so that
+the class cannot refuse them. They are refused elsewhere: `~`, `in` between two texts, macros and captured blocks by
+the syntax tree; formats, filters, tests, calls and subscripts by the environment.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Opaque(str):
         return Opaque(str.__add__(other, self)) if isinstance(other, str) else NotImplemented
 
     def strip(self, *chars: Any) -> Opaque:
-        """As of any text; only of one that nothing was added to."""
+        """The text without white space around; DependsError unless it is one stand-in and nothing else."""
         text = plain(self)
         if chars or len(text.strip()) != 1 or not FIRST_CORE <= ord(text.strip()) <= LAST_CORE:
             raise DependsError
@@ -67,7 +68,7 @@ for _name in {*dir(str), "__reversed__"} - _KEPT - {"__add__", "strip"}:
 
 
 def plain(text: str) -> str:
-    """The letters of a text that may be opaque."""
+    """An ordinary str of a text that may be opaque."""
     return str.__add__(text, "")
 
 
@@ -86,7 +87,7 @@ def _holds_opaque(value: Any) -> bool:
 
 _ON_TEXT = frozenset({"default", "d"})
 _ON_LISTS = frozenset({"default", "d", "length", "count", "first", "last", "list", "reverse"})
-"""Filters that look at none of what they are given, or only at how many there are."""
+"""Filters that do not look at the values they are given, or only at how many there are."""
 _TESTS = frozenset({"string", "defined", "undefined", "none", "mapping"})
 """Tests of the kind of a value."""
 
@@ -108,7 +109,7 @@ def _guarded(name: str, original: Callable[..., Any], is_filter: bool) -> Callab
         if not allowed and any(map(_holds_opaque, (value, *others, *kwargs.values()))):
             raise DependsError
         result = original(*args, **kwargs)
-        if hasattr(type(result), "__html__"):  # it escapes what is added to it
+        if hasattr(type(result), "__html__"):  # adding to such a text escapes what is added
             raise DependsError
         return result
 
@@ -131,7 +132,7 @@ _LISTS = (nodes.List, nodes.Tuple)
 
 
 class ProbeEnvironment(Environment):
-    """The environment of chat templates, for opaque contents: every stand-in among the messages is made one."""
+    """The environment of chat templates, for opaque contents: every content of the messages is made opaque."""
 
     def __init__(self, strftime_now: Callable[[str], str]) -> None:
         super().__init__(strftime_now)
@@ -145,7 +146,7 @@ class ProbeEnvironment(Environment):
         """The template.
 
         Raises:
-            DependsError: it has something that takes letters without asking, or that is not known here.
+            DependsError: it has an operation that the class Opaque cannot refuse, or that is not known here.
         """
         for node in self.parse(source).find_all(nodes.Node):
             if type(node) not in _KNOWN_NODES:
@@ -165,7 +166,7 @@ class ProbeEnvironment(Environment):
         """The messages with opaque contents.
 
         Raises:
-            DependsError: a content is no stand-in: it is asked what a template makes of some other text.
+            DependsError: a content is not its stand-in: the caller tries other words, so the result depends on them.
         """
         for index, each in enumerate(messages):
             if each["content"] != stand_in(index):
@@ -191,7 +192,7 @@ class ProbeEnvironment(Environment):
         return super().call_binop(context, operator, left, right)
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        """A call; opaque texts go to what keeps values only."""
+        """A call; opaque texts may only go to `namespace`, `dict` and the generation tag, which just keep them."""
         is_keeper = __obj is __self.globals["namespace"] or __obj is __self.globals["dict"]
         is_tag = getattr(__obj, "__self__", None) is __self.generation
         if not is_keeper and not is_tag and any(map(_holds_opaque, (*args, *kwargs.values()))):
@@ -200,5 +201,5 @@ class ProbeEnvironment(Environment):
 
 
 def _written(value: Any) -> Any:
-    """A value as it goes into the output, where nothing looks at it any more."""
+    """A value as it goes into the output, which no template can read."""
     return plain(value) if type(value) is Opaque else value

@@ -1,11 +1,11 @@
-r"""Control tokens in the text of strangers stay text.
+r"""A control token that the text of a record spells stays text.
 
 Before a record is rendered, every string in it that spells a control token is marked: the literal is replaced by one
 private-use character that the record does not hold. After rendering, what still spells a control token was written by
 the template, and the marks are turned back into the text that they stand for.
 
-So are ends of strings that spell a part of a control token, such as `<|im_end|` at the end of a message: together with
-what the template writes after it they could make a whole one.
+A part of a control token at either end of a string is marked as well, such as `<|im_end|` at the end of a message:
+with what the template writes next to it, it could make a whole one.
 
     content   'a<|im_end|>b<'   ->  'a\U00100000b\U00100001'   ->  rendered, cut, and turned back
 """
@@ -65,11 +65,11 @@ class Marks:
 
     def restore(self, text: str) -> str:
         """The text with every mark turned back."""
-        return _ANY_MARK.sub(lambda found: self.meaning.get(found[0], found[0]), text)
+        return _ANY_MARK.sub(lambda match: self.meaning.get(match[0], match[0]), text)
 
     def position(self, text: str, at: int) -> int:
         """Where position `at` of the marked text lies after `restore`."""
-        return at + sum(len(self.meaning.get(found, found)) - 1 for found in _ANY_MARK.findall(text, 0, at))
+        return at + sum(len(self.meaning.get(mark, mark)) - 1 for mark in _ANY_MARK.findall(text, 0, at))
 
 
 class Protector:
@@ -93,14 +93,14 @@ class Protector:
         self._last_of_heads, self._first_of_tails = {head[-1] for head in heads}, {tail[0] for tail in tails}
 
     def needs_marks(self, value: Any) -> bool:
-        """Whether a string in the value spells a control token, or ends like the beginning of one, or the other way."""
+        """Whether a string in the value spells a control token, or a part of one at either end."""
         if not self._active:
             return False
         strings: list[str] = [""]
         _collect(value, strings)
         strings.append("")
         joined = "\0".join(strings)
-        # Nearly every record is through here: three looks at all of its text, none of them slow.
+        # Every record comes through here, so these are quick searches of all its text at once.
         for hint in self._hints:
             if hint in joined and self._literals.search(joined):
                 return True
@@ -125,7 +125,7 @@ class Protector:
         return bare if bare.startswith(self._all_tails) else None
 
     def text_needs_marks(self, texts: list[str]) -> bool:
-        """`needs_marks` of texts, where no literal holds a NUL."""
+        """`needs_marks` of a list of texts, faster; only for tokenizers of which no control token holds a NUL."""
         if not self._active:
             return False
         joined = "\0".join(texts)
@@ -172,8 +172,8 @@ class Protector:
         return value
 
     def _protect_text(self, text: str, marks: Marks, whole_only: bool = False) -> str:
-        text = self._literals.sub(lambda found: marks.mark(found[0]), text)
-        if whole_only:  # '<|' + role + '|>' is how templates write control tokens
+        text = self._literals.sub(lambda match: marks.mark(match[0]), text)
+        if whole_only:  # a role: templates write control tokens as '<|' + role + '|>'
             return text
         part = self._part_at_end(text)
         if part is not None:

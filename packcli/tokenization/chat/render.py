@@ -1,4 +1,4 @@
-"""A conversation and a template -> text, where its control tokens are, and which of it is loss."""
+"""A conversation and a template -> text, with its control tokens and loss spans."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SPACES_AT_END = re.compile(f"[{_SPACE}]+\\Z")
 
 
 class RenderError(Exception):
-    """The template refuses the conversation, or no mask can be proven; `is_template` when it is not the row's fault."""
+    """The template refuses the conversation, or no mask can be proven; `is_template`: not because of this record."""
 
     def __init__(self, message: str, hint: str = "", *, is_template: bool = False) -> None:
         super().__init__(message)
@@ -64,9 +64,9 @@ class Rendered:
     roles: list[tuple[str, int, int]]
     """(role, start, end) of the messages' words."""
     has_literals: bool = False
-    """Whether a string of the record spells a control token, or a part of one at an end."""
+    """Whether a string of the record spells a control token, or begins or ends with a part of one."""
     prompt_differs: bool = False
-    """The rendered prompt is not the beginning of the whole."""
+    """Whether the prompt, rendered on its own, is not the beginning of the whole text."""
 
     @property
     def controls(self) -> list[tuple[int, int, int]]:
@@ -74,8 +74,8 @@ class Rendered:
         return _places(self.parts, self.numbers)
 
 
-class Renderer:
-    """Renders the conversations of a run.
+class TemplateRenderer:
+    """Renders the conversations of a run, each by the template.
 
     Args:
         spec: The template.
@@ -131,9 +131,9 @@ class Renderer:
             ) from None
 
     def _render(self, conversation: Conversation) -> Rendered:
-        taken = _RESERVED.intersection(conversation.variables) if conversation.variables else None
-        if taken:
-            raise RenderError(f"chat_template_kwargs cannot set {', '.join(sorted(taken))}")
+        reserved = _RESERVED.intersection(conversation.variables) if conversation.variables else None
+        if reserved:
+            raise RenderError(f"chat_template_kwargs cannot set {', '.join(sorted(reserved))}")
         messages = [_with_reasoning(each) for each in conversation.messages]
         for each in messages:
             if isinstance(each.get("content"), list):
@@ -143,10 +143,10 @@ class Renderer:
         marks: Marks | None = None
         if self._protector.needs_marks([messages, tools, variables]):
             (messages, tools, variables), marks = self._protector.protect([messages, tools, variables])
-        run = Run(self._environment, self._pick(tools), {**self._spec.variables, **variables}, tools)
-        text, generated = run.tracked(messages)
+        rendering = Rendering(self._environment, self._pick(tools), {**self._spec.variables, **variables}, tools)
+        text, generated = rendering.tracked(messages)
         parts, numbers = self._cut(text)
-        spans, differs = self._spans(conversation, run, messages, text, generated, parts, numbers)
+        spans, differs = self._spans(conversation, rendering, messages, text, generated, parts, numbers)
         roles = find_words(_words(messages), text)
         if marks is None:
             return Rendered(text, parts, numbers, spans, roles, False, differs)
@@ -165,7 +165,7 @@ class Renderer:
         )
 
     def _fit_parts(self, messages: list[Message]) -> list[Message]:
-        """Messages whose content is a list of text parts, as the template takes it: so, as one part, or as text."""
+        """Content that is a list of text parts, as the template can write it: that list, one part, or a text."""
         if self._writes_parts(("\ue000a", "b\ue001")):
             return messages
         one_part = self._writes_parts(("\ue000b\ue001",))
@@ -179,11 +179,11 @@ class Renderer:
 
     @functools.cache  # noqa: B019 - a renderer lives as long as the run
     def _writes_parts(self, texts: tuple[str, ...]) -> bool:
-        """Whether the template writes all of content in such parts, and not Python's view of the list."""
-        run = Run(self._environment, self._template, dict(self._spec.variables), None)
+        """Whether the template writes the text of all parts, and not the repr of the list."""
+        rendering = Rendering(self._environment, self._template, dict(self._spec.variables), None)
         probe = [{"type": "text", "text": text} for text in texts]
         try:
-            text = run([{"role": "user", "content": probe}, {"role": ASSISTANT, "content": probe}], False)
+            text = rendering([{"role": "user", "content": probe}, {"role": ASSISTANT, "content": probe}], False)
         except RenderError:
             return False
         return text.count("\ue000") == text.count("\ue001") == 2 and "'text'" not in text
@@ -216,19 +216,20 @@ class Renderer:
     def _spans(
         self,
         conversation: Conversation,
-        run: Run,
+        rendering: Rendering,
         messages: list[Message],
         text: str,
         generated: list[tuple[int, int]],
         parts: list[str],
         numbers: list[int],
     ) -> tuple[list[tuple[int, int]], bool]:
-        """The loss spans, and whether the prompt of a prompt and completion is rendered otherwise on its own."""
+        """The loss spans, and whether the prompt, rendered on its own, is not the beginning of the text."""
         first, differs = 0, False
-        # Looked up only where the end of turn is looked for.
-        controls = _places(parts, numbers) if self._on_eot is not None or not self._has_tags[self._source(run)] else []
+        # Computed only where the end of a turn is needed.
+        has_tags = self._has_tags[self._source(rendering)]
+        controls = _places(parts, numbers) if self._on_eot is not None or not has_tags else []
         if conversation.num_prompt is not None and self._loss != "all":
-            prompt = run(messages[: conversation.num_prompt], True)
+            prompt = rendering(messages[: conversation.num_prompt], True)
             first = common_length(prompt, text)
             differs = first < len(prompt)
         trained = conversation.trained
@@ -242,7 +243,7 @@ class Renderer:
         else:
             wanted = turns[-1:] if self._loss == "last-assistant" else turns
             wanted = [index for index in wanted if trained is None or trained[index]]
-        if self._has_tags[self._source(run)]:
+        if has_tags:
             spans = generated
             if wanted != turns:
                 if len(generated) != len(turns):
@@ -257,7 +258,7 @@ class Renderer:
         else:
             ends = {end for _, end, _ in controls}
             spans = []
-            for index, start, end in find_spans(run, messages, text, wanted):
+            for index, start, end in find_spans(rendering, messages, text, wanted):
                 stripped = start + len(text[start:end].rstrip())
                 # The new line after the end of turn is the template's, not the assistant's.
                 end = stripped if stripped in ends and stripped > start else end
@@ -270,11 +271,11 @@ class Renderer:
             spans = self._without_eot(spans, text, controls)
         return [(max(start, first), end) for start, end in spans if end > max(start, first)], differs
 
-    def _source(self, run: Run) -> str:
-        return self._spec.tools_source or "" if run.template is self._tools_template else self._spec.source
+    def _source(self, rendering: Rendering) -> str:
+        return self._spec.tools_source or "" if rendering.template is self._tools_template else self._spec.source
 
     def _with_eot(self, span: tuple[int, int], text: str, controls: list[tuple[int, int, int]]) -> tuple[int, int]:
-        """The span with the control token that follows it at once, when it does not end with one itself."""
+        """The span, made longer by a control token right after it, unless it ends with one itself."""
         start, end = span
         if any(stop == start + len(text[start:end].rstrip()) for _, stop, _ in controls):
             return span
@@ -295,8 +296,8 @@ class Renderer:
         return [(start, end) for start, end in out if end > start]
 
 
-class Run:
-    """The renderings of one record: the same template, variables and tools."""
+class Rendering:
+    """Renders the messages of one record, all or the first of them, with the same template, variables and tools."""
 
     def __init__(
         self, environment: Environment, template: jinja2.Template, variables: dict[str, Any], tools: Any
@@ -339,9 +340,9 @@ class Run:
             "add_generation_prompt": add_generation_prompt,
         }
         try:
-            # Shared: the names of the environment are in there already, and jinja takes long to add them.
+            # `shared` keeps jinja from adding the names of the environment once more, which takes long.
             for block in self.template.root_render_func(self.template.new_context(variables, shared=True)):
-                written.append(block)  # one by one: generation tags look at what was written before them
+                written.append(block)  # one by one: generation tags need what was written before them
         except (PackcliError, MemoryError):
             raise
         except Exception as error:  # whatever a template does wrong with a record
@@ -370,23 +371,23 @@ def _with_reasoning(message: Message) -> Message:
 
 def _words(messages: Sequence[Message]) -> list[tuple[str, str]]:
     """(role, words) of every text of the messages, without white space around."""
-    found = []
+    words_of_roles = []
     for message in messages:
         content = message.get("content")
         for words in (content,) if isinstance(content, str) else [part["text"] for part in content or ()]:
-            found.append((message["role"], words.strip()))
-    return found
+            words_of_roles.append((message["role"], words.strip()))
+    return words_of_roles
 
 
-def find_words(said: Iterable[tuple[str, str]], text: str) -> list[tuple[str, int, int]]:
+def find_words(words_of_roles: Iterable[tuple[str, str]], text: str) -> list[tuple[str, int, int]]:
     """Where the words of each role stand; those that the template has changed are left out."""
-    found, at = [], 0
-    for role, words in said:
+    places, at = [], 0
+    for role, words in words_of_roles:
         start = text.find(words, at) if words else -1
         if start >= 0:
             at = start + len(words)
-            found.append((role, start, at))
-    return found
+            places.append((role, start, at))
+    return places
 
 
 def _end_of_words(message: Message, text: str, start: int, end: int) -> int:
@@ -406,7 +407,7 @@ def _complement(spans: list[tuple[int, int]], size: int) -> list[tuple[int, int]
 
 
 def _can_cover(other: str, literals: Any) -> bool:
-    """Whether an added token that is not special can begin before a control token and take a part of it."""
+    """Whether an added token that is not special can match text that overlaps a control token."""
     return any(
         literal in other or any(other.endswith(literal[:size]) for size in range(1, len(literal)))
         for literal in literals
@@ -414,7 +415,7 @@ def _can_cover(other: str, literals: Any) -> bool:
 
 
 def clock(date: str) -> Any:
-    """strftime_now of a run: it is always `date`."""
+    """The strftime_now that templates call: it always formats `date`, so that a run can be repeated on another day."""
     import datetime
 
     moment = datetime.datetime.fromisoformat(date or "1970-01-01")

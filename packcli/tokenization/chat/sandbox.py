@@ -1,8 +1,8 @@
-"""Templates come from strangers: what they may call, and how long and how much they may compute.
+"""Templates may come from anybody: what they may call, and how long and how much they may compute.
 
 Jinja's immutable sandbox keeps a template away from Python. This adds limits, so that it can neither run for ever nor
-fill the memory: single operations that multiply text are refused beyond MAX_CHARS, and a thread of its own looks
-at what takes long, which loops cannot escape. No signal is used: a run may be in any thread.
+fill the memory: single operations that multiply text are refused beyond MAX_CHARS, and a watching thread ends what
+takes too long, which loops cannot escape. Signals would not do: they reach the main thread only.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ MAX_SECONDS = 20.0
 MAX_GROWTH = 1 << 30
 """Bytes by which the process may grow while one rendering runs."""
 LOOK_EVERY_S = 0.05
+"""Seconds between two looks at the renderings that are running."""
 
 
 class LimitError(BaseException):
@@ -53,18 +54,19 @@ class _Watch:
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._look, name="packcli-template-watch", daemon=True)
             self._thread.start()
-        me = threading.get_ident()
-        self._ended.pop(me, None)
-        self._running[me] = [time.monotonic(), None]
+        this_thread = threading.get_ident()
+        self._ended.pop(this_thread, None)
+        self._running[this_thread] = [time.monotonic(), None]
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Raises LimitError with the reason when a limit was exceeded."""
-        me = threading.get_ident()
+        this_thread = threading.get_ident()
         with self._lock:
-            self._running.pop(me, None)
-            reason = self._ended.pop(me, None)
+            self._running.pop(this_thread, None)
+            reason = self._ended.pop(this_thread, None)
         if reason is not None:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(me), None)  # set, and perhaps not come yet
+            # The exception is set, but perhaps not raised yet.
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(this_thread), None)
             raise LimitError(reason) from None
 
     def _look(self) -> None:
@@ -104,7 +106,7 @@ LIMITS = _Watch()
 
 
 class Generation(jinja2.ext.Extension):
-    """`{% generation %}...{% endgeneration %}`: what the model is to say.
+    """`{% generation %}...{% endgeneration %}`: what the model is trained to write.
 
     The spans are found as Transformers finds them: by the length of what was written before. The text of each block is
     kept as well, so that a block inside a macro or a captured variable, where that rule is wrong, is noticed.
@@ -245,7 +247,7 @@ _GROWING_FILTERS: dict[str, Callable[..., int]] = {
     "truncate": _size_of_first,
     "format": _size_of_format,
 }
-"""Filters that can give much more than they take -> how much."""
+"""Filters that can give much more than they take -> about how many characters."""
 
 
 def _bounded_filter(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -288,7 +290,7 @@ def _raise_exception(message: str) -> None:
 
 
 class _TemplateDict:
-    """`dict` for templates, without what hangs on the type."""
+    """`dict` for templates, without the attributes of the type."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
@@ -299,7 +301,7 @@ class _TemplateDict:
 
 
 class _Namespace(jinja2.utils.Namespace):
-    """`namespace` for templates; names that begin with an underscore would reach into Python."""
+    """`namespace` for templates; names that begin with an underscore would reach Python's internals."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:  # `namespace(self=...)` is a name too
         self, rest = args[0], args[1:]

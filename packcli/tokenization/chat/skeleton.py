@@ -8,7 +8,7 @@ writes for a shape is always the same but for the contents themselves:
     a span     from there                                                    to here ->|
 
 Control tokens and spans of a skeleton come from the code that every conversation goes through, run on stand-ins.
-They hold for any contents that spell no part of a control token and are not only white space; all other
+They hold for any contents that neither spell a part of a control token nor are only white space; all other
 conversations are rendered one by one. Before a skeleton is used it is compared with rendered conversations, and while
 it is used one in CHECK_EVERY is compared again.
 """
@@ -35,19 +35,19 @@ from packcli.tokenization.chat.opaque import (
     stand_in,
 )
 from packcli.tokenization.chat.protect import Controls
-from packcli.tokenization.chat.render import Conversation, Rendered, RenderError, Run, clock, find_words
+from packcli.tokenization.chat.render import Conversation, Rendered, RenderError, Rendering, clock, find_words
 from packcli.tokenization.chat.sandbox import LIMITS, MAX_CHARS, LimitError
 from packcli.tokenization.chat.template import TemplateSpec
 from packcli.tokenization.chat.turns import RewrittenError
 
 MAX_SHAPES = 256
-"""Shapes that are remembered; more are rendered one by one."""
+"""Shapes that are remembered; conversations of others are rendered one by one."""
 DRAW_AT = 32
-"""Conversations of a shape that are rendered before its skeleton is drawn, which costs about as much again."""
+"""Conversations of a shape that are rendered before its skeleton is made, which costs about as much as these."""
 CHECK_EVERY = 256
-"""Of so many conversations that are filled in one is rendered as well, and compared."""
+"""One of so many conversations that are filled in is rendered as well, and compared."""
 MAX_MESSAGES = 1000
-"""Of a shape with a skeleton; there is a private-use character for each."""
+"""Messages of a shape with a skeleton, at most: each needs a private-use character."""
 
 _KEYS = ["role", "content"]
 _CORE = f"[{chr(FIRST_CORE)}-{chr(LAST_CORE)}]"
@@ -59,14 +59,14 @@ _AWKWARD = ("x", " x ", "\n\nx\n\n", "x\n", "é  ", "\u2003\u00a0x", "user", "as
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Skeleton:
-    """What the template writes for a shape. PackedDataset are counted as raw, then those without white space around."""
+    """What the template writes for a shape. Contents are numbered: as they are, then without white space around."""
 
     parts: tuple[str, ...]
-    """As of Rendered; of a part with contents what stands before the first of them."""
+    """Those of Rendered; of a part that holds contents, what stands before the first of them."""
     fills: tuple[tuple[int, tuple[tuple[int, str], ...]], ...]
-    """(part, (content, what stands after it) of each) of the parts with contents."""
+    """For each part that holds contents: its index, and (content, what stands after it) for each of them."""
     order: tuple[int, ...]
-    """The contents as they follow each other in the text."""
+    """The contents, in the order in which they stand in the text."""
     numbers: tuple[int, ...]
     spans: tuple[tuple[int, int, int, int], ...]
     """(characters of the template, contents) before the start, and before the end."""
@@ -83,11 +83,11 @@ class _Skeleton:
         text = "".join(parts)
         sizes = [0, *itertools.accumulate([len(values[content]) for content in self.order])]
         spans = [(start + sizes[first], end + sizes[last]) for start, first, end, last in self.spans]
-        said = find_words(zip(roles, words, strict=True), text)
-        return Rendered(text, parts, list(self.numbers), spans, said)
+        role_places = find_words(zip(roles, words, strict=True), text)
+        return Rendered(text, parts, list(self.numbers), spans, role_places)
 
 
-class Renderer(render.Renderer):
+class Renderer(render.TemplateRenderer):
     """Renders the conversations of a run, by skeletons where they hold.
 
     Args:
@@ -133,7 +133,7 @@ class Renderer(render.Renderer):
         return filled
 
     def _fill(self, conversation: Conversation) -> Rendered | None:
-        """The conversation by the skeleton of its shape; None where that does not hold."""
+        """The conversation, filled into the skeleton of its shape; None where there is none, or it does not hold."""
         if (
             conversation.tools is not None
             or conversation.variables
@@ -166,18 +166,18 @@ class Renderer(render.Renderer):
         return filled if len(filled.text) <= MAX_CHARS else None
 
     def _draw(self, shape: tuple[str, ...], contents: list[str]) -> _Skeleton | None:
-        """The skeleton of a shape that this conversation has; None where the template has none."""
+        """Makes the skeleton of a shape and tries it with these contents; None where the template allows none."""
         if self._probe is None or len(shape) > MAX_MESSAGES or self._protector.needs_marks(shape):
             return None
         environment, template = self._probe
         messages = [{"role": role, "content": stand_in(index)} for index, role in enumerate(shape)]
-        run = Run(environment, template, dict(self._spec.variables), None)
+        rendering = Rendering(environment, template, dict(self._spec.variables), None)
         try:
             with LIMITS:
-                text, generated = run.tracked(messages)
+                text, generated = rendering.tracked(messages)
                 parts, numbers = self._cut(text)
                 spans, _ = self._spans(
-                    Conversation(messages), run, messages, _Beginning(text), generated, parts, numbers
+                    Conversation(messages), rendering, messages, _Beginning(text), generated, parts, numbers
                 )
             skeleton = self._take_apart(len(shape), text, parts, numbers, spans)
             if skeleton is not None and self._agrees(skeleton, shape, contents):
@@ -200,13 +200,14 @@ class Renderer(render.Renderer):
                 return None
         starts, fills = [], []
         for place, part in enumerate(parts):
-            found = list(_STAND_IN.finditer(part))
-            if place % 2 and found:
+            stand_ins = list(_STAND_IN.finditer(part))
+            if place % 2 and stand_ins:
                 return None
-            ends = [*(each.start() for each in found[1:]), len(part)]
-            starts.append(part[: found[0].start()] if found else part)
-            if found:
-                rest = [(_content(each, size), part[each.end() : end]) for each, end in zip(found, ends, strict=True)]
+            ends = [*(each.start() for each in stand_ins[1:]), len(part)]
+            starts.append(part[: stand_ins[0].start()] if stand_ins else part)
+            if stand_ins:
+                pairs = zip(stand_ins, ends, strict=True)
+                rest = [(_content(each, size), part[each.end() : end]) for each, end in pairs]
                 fills.append((place, tuple(rest)))
         places = []
         for span in spans:
@@ -238,24 +239,24 @@ class Renderer(render.Renderer):
 
 
 class _Beginning(str):
-    """A rendering of stand-ins. What begins it does so for any contents; what does not, may for some."""
+    """A rendering of stand-ins. A text that begins it does so for any contents; one that does not may for some."""
 
     __slots__ = ()
 
     def startswith(self, prefix: Any, *bounds: Any) -> bool:
-        """Raises DependsError rather than to say no."""
+        """True, or raises DependsError: never False."""
         if not str.startswith(self, prefix, *bounds):
             raise DependsError
         return True
 
 
-def _content(found: re.Match[str], size: int) -> int:
-    """Which content a stand-in is for: those without white space around are counted after the `size` raw ones."""
-    return ord(found[1]) - FIRST_CORE if found[1] else ord(found[2]) - FIRST_CORE + size
+def _content(match: re.Match[str], size: int) -> int:
+    """The number of the content that a stand-in is for; a stand-in that was stripped counts from `size` on."""
+    return ord(match[1]) - FIRST_CORE if match[1] else ord(match[2]) - FIRST_CORE + size
 
 
 def _trials(skeleton: _Skeleton, contents: list[str]) -> Iterator[list[str]]:
-    """PackedDataset to try a skeleton with: as they came, all the same, awkward ones, and words of the template."""
+    """Contents to try a skeleton with: as they came, all the same, awkward ones, and words of the template."""
     size = len(contents)
     yield contents
     yield [contents[0]] * size

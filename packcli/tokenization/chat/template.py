@@ -1,4 +1,4 @@
-"""Where a chat template comes from. Directories are read as data; a template runs in the sandbox only."""
+"""Where a chat template comes from. Directories are read as data; a template is run in the sandbox only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from packcli.errors import StorageError, TokenizerError, unknown_name
 
 TEMPLATE_FILE = "chat_template.jinja"
-MORE_TEMPLATES = "additional_chat_templates"
+ADDITIONAL_TEMPLATES = "additional_chat_templates"
 CHATML = "chatml"
 CHATML_TURN = "<|im_start|>"
 DEFAULT, TOOL_USE = "default", "tool_use"
@@ -32,7 +32,7 @@ class TemplateSpec:
     variables: Mapping[str, str] = field(default_factory=dict)
     """bos_token, eos_token and the like, as the template sees them."""
     date: str = ""
-    """YYYY-MM-DD: what strftime_now tells."""
+    """YYYY-MM-DD: what strftime_now gives."""
 
     @property
     def sha256(self) -> str:
@@ -52,7 +52,7 @@ def find_template(wanted: str | None, directory: Path, tokenizer: str, date: str
         wanted: A file, a name that the tokenizer knows, `chatml`, or None for the tokenizer's own.
         directory: Where the tokenizer.json is.
         tokenizer: Its name, for messages.
-        date: What strftime_now tells.
+        date: What strftime_now gives, YYYY-MM-DD.
 
     Raises:
         TokenizerError: the tokenizer has no template.
@@ -90,35 +90,35 @@ def find_template(wanted: str | None, directory: Path, tokenizer: str, date: str
 
 def _templates(directory: Path) -> dict[str, str]:
     """Every template of a tokenizer directory by name: tokenizer_config.json, then the files, which win."""
-    found: dict[str, str] = {}
+    templates: dict[str, str] = {}
     template = _json(directory / "tokenizer_config.json").get("chat_template")
     if isinstance(template, str):
-        found[DEFAULT] = template
+        templates[DEFAULT] = template
     elif isinstance(template, list):
         for each in template:
             if isinstance(each, dict) and isinstance(each.get("name"), str) and isinstance(each.get("template"), str):
-                found[each["name"]] = each["template"]
+                templates[each["name"]] = each["template"]
     elif isinstance(template, dict):
-        found |= {name: text for name, text in template.items() if isinstance(text, str)}
+        templates |= {name: text for name, text in template.items() if isinstance(text, str)}
     if (directory / TEMPLATE_FILE).is_file():
-        found[DEFAULT] = _read(directory / TEMPLATE_FILE)
-    more = directory / MORE_TEMPLATES
-    if more.is_dir():
-        found |= {path.stem: _read(path) for path in sorted(more.glob("*.jinja"))}
-    return found
+        templates[DEFAULT] = _read(directory / TEMPLATE_FILE)
+    additional = directory / ADDITIONAL_TEMPLATES
+    if additional.is_dir():
+        templates |= {path.stem: _read(path) for path in sorted(additional.glob("*.jinja"))}
+    return templates
 
 
 def _variables(directory: Path) -> dict[str, str]:
     """The special tokens that a template may name: those of both files; the later one wins."""
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         data = _json(directory / name)
         extra = data.get("extra_special_tokens")
         for key, value in [*data.items(), *(extra.items() if isinstance(extra, dict) else ())]:
             token = value.get("content") if isinstance(value, dict) else value
             if key.endswith("_token") and isinstance(token, str):
-                found[key] = token
-    return dict(sorted(found.items()))
+                variables[key] = token
+    return dict(sorted(variables.items()))
 
 
 def _json(path: Path) -> dict[str, Any]:

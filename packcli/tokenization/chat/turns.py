@@ -7,8 +7,8 @@ assistant's next turn (add_generation_prompt):
     R+(i)     <user>Hi</user><assistant>                        must begin the whole: here the turn begins
     R(i + 1)  <user>Hi</user><assistant>Hello</assistant>       must begin the whole: here it ends
 
-Where either is not so, the template rewrites what came before (some drop the reasoning of earlier turns), and a mask
-would be a guess: it is an error.
+Where either is not so, the template rewrites what came before (some drop the reasoning of earlier turns). A mask
+would be a guess then, so it is an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 Message = dict[str, Any]
 Render = Callable[[Sequence[Message], bool], str]
-"""Messages, and whether the header of the assistant's next turn follows -> text."""
+"""(messages, whether to add the header of the assistant's next turn) -> text."""
 
 WORDS = ("content", "reasoning_content", "thinking", "reasoning")
 """Keys of a message that hold its words."""
@@ -27,7 +27,7 @@ _ONE, _OTHER = "\ue000", "\ue001"
 
 
 class RewrittenError(Exception):
-    """A rendering is not the beginning of the next."""
+    """What the template writes for the first messages is not the beginning of what it writes for all."""
 
 
 def find_spans(
@@ -36,7 +36,7 @@ def find_spans(
     """(message, start, end) of the turns that are wanted, in order; the header of the turn is left out.
 
     Raises:
-        RewrittenError: a rendering is not the beginning of the whole.
+        RewrittenError: the template rewrites earlier turns.
     """
     spans = []
     for index in wanted:
@@ -61,8 +61,8 @@ def _start(render: Render, messages: Sequence[Message], index: int, whole: str) 
         return len(header)
     if not whole.startswith(plain):
         raise RewrittenError(f"what it writes before message {index + 1} is not how it begins with all messages")
-    # No header on request, or one that the turn does not have (such as an opened <think>): everything that does
-    # not depend on the assistant's words is its header.
+    # add_generation_prompt adds nothing, or something that the turn does not begin with (such as <think>): the header
+    # is then what stays the same with two other texts in place of the assistant's words.
     message = messages[index]
     words = [key for key in WORDS if isinstance(message.get(key), str) and message[key]]
     if not words:
@@ -77,7 +77,7 @@ def _start(render: Render, messages: Sequence[Message], index: int, whole: str) 
 
 
 def common_length(one: str, other: str) -> int:
-    """Characters with which both texts begin."""
+    """How many characters both texts have in common at their beginning."""
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2

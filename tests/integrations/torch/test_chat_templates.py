@@ -196,7 +196,9 @@ def test_skeletons_give_what_rendering_gives(path, monkeypatch):
     ]
     odd += ["<think>", "model\n", "System", "[INST]", ":", "x" * 3000, "\u2003\U000f0000\u2009", "<br>", "{}", ""]
     for loss, on_eot in itertools.product(("assistant", "last-assistant", "all"), (None, True, False)):
-        fast, slow = (kind(spec, controls, loss=loss, loss_on_eot=on_eot) for kind in (Renderer, render.Renderer))
+        fast, slow = (
+            kind(spec, controls, loss=loss, loss_on_eot=on_eot) for kind in (Renderer, render.TemplateRenderer)
+        )
         if fast._probe is None:  # nothing is ever filled in
             return
         for roles in (("user", "assistant"), ("system", "user", "assistant", "user", "assistant"), ("assistant",)):

@@ -1,3 +1,3 @@
-"""Best-fit: few packs, by several planners of which the best plan is taken (see portfolio)."""
+"""best-fit: several planners, of which the plan with the fewest packs is taken (see portfolio)."""
 
 from __future__ import annotations

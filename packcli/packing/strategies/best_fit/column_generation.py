@@ -1,15 +1,15 @@
 """Column generation: patterns chosen by linear programming, and a proof of how few packs are possible.
 
-Where no short segments are there to fill gaps, greedy plans leave 5 to 10 %: of lengths between a quarter and
-a half of the capacity, best-fit decreasing pairs the longest first and then has no use for the middle. The
-linear programme "fewest packs, every length used as often as it occurs" sees the whole. Its columns, all
-patterns that fit, are too many to write down; those worth having are found by a knapsack over the prices of
-the lengths (Gilmore and Gomory 1961, "A linear programming approach to the cutting-stock problem").
+Where there are no short segments to fill gaps, greedy plans leave 5 to 10 % of positions empty: of lengths between a
+quarter and a half of the capacity, best-fit decreasing pairs the longest, and those of the middle are left over. The
+linear programme "fewest packs, every length used as often as it occurs" considers all of them together. Its columns,
+all patterns that fit, are too many to write down; those worth having are found by a knapsack over the prices of the
+lengths (Gilmore and Gomory 1961, "A linear programming approach to the cutting-stock problem").
 
 The prices also prove a bound: when no pack is worth more than 1, no packing needs fewer packs than the
 segments are worth together. `price_bound` computes that in exact integers, whatever the prices.
 
-The same plan on every machine: only elementwise arithmetic, which IEEE 754 fixes, no BLAS, no clock.
+The plan is the same on every machine: it takes only elementwise arithmetic, which IEEE 754 fixes, no BLAS, no clock.
 
 Legend: C classes of lengths, N columns in the pool, M most segments of a column, L capacity.
 """
@@ -29,25 +29,25 @@ MAX_ITEMS = 16
 """Most segments in a column. Segments so short that more would fit are left to best-fit decreasing."""
 
 EPSILON = 1e-6
-"""A column must be worth so much more than a pack to enter."""
+"""A column enters when it is worth more than a pack by this."""
 
 CLOSE = 1e-5
-"""Solved when the bound is so near, as a share."""
+"""Solved when packs and bound differ by less than this share."""
 
 DEVEX_RESET = 1e8
-"""Estimates that have grown so large begin anew."""
+"""The estimates of Devex start again at 1 when one grows over this."""
 
 COARSEST = 96
 """Classes that the first programme has at most."""
 
 ROUNDING = 5000
-"""What whole packs and the rest cost for each length, in numbers of the simplex."""
+"""Work of rounding a solution to whole packs, for each length, in the unit of simplex_work."""
 
 TYPICAL_PIVOTS = 2
-"""Pivots for each class that a programme needs at the least, about."""
+"""Fewest pivots for each class that a programme needs, about."""
 
 BLOCK = 1 << 18
-"""Numbers computed at once: they fit a cache."""
+"""Numbers computed at once, so that they stay in the cache."""
 
 EXACT = 2**52
 """Whole numbers up to here, and the sum of two of them, are exact in float64."""
@@ -65,9 +65,9 @@ class Limits:
     """Column generation is for plans that are above the bound by more than this share."""
 
     def for_tokens(self, num_tokens: int) -> Limits:
-        """Less for a small input, which is read and tokenized sooner: a fourth of it for the smallest.
+        """Less for a small input, so that planning stays short beside tokenizing: a fourth for the smallest.
 
-        Filling is for the last few packs and runs on most text; columns are for gaps that are worth more time.
+        Filling, which saves the last few packs, runs on most text, so its limit grows more slowly than that of columns.
         """
         return Limits(
             fill_work=int(self.fill_work * min(0.25 + 0.75 * num_tokens / 2**27, 1.0)),
@@ -83,7 +83,7 @@ class _Knapsack:
         self.work = 0
         self._size = capacity + 1
         self._none = len(lengths)
-        # One item: the best length that fits, an item worth nothing counts as none.
+        # Sets of one item: the best length that fits. An item worth nothing counts as none.
         price_of = np.zeros(self._size)
         price_of[lengths] = np.maximum(prices, 0.0)
         single = np.maximum.accumulate(price_of)
@@ -115,9 +115,9 @@ class _Knapsack:
         step = max(BLOCK // size, 1)
         for first in range(0, size, step):
             sums = windows[first : first + step] + left
-            here = sums.argmax(axis=1)
-            split[first : first + step] = here
-            best[first : first + step] = sums[np.arange(len(here)), here]
+            best_split = sums.argmax(axis=1)
+            split[first : first + step] = best_split
+            best[first : first + step] = sums[np.arange(len(best_split)), best_split]
         self._split[max_items] = split
         self.work += size * size
         return best
@@ -170,7 +170,7 @@ class _Master:
         return _sums(self._prices, columns.T)
 
     def add(self, columns: NDArray[np.int64]) -> bool:
-        """Puts columns into the pool; those there already are passed over. Returns whether any was new."""
+        """Puts columns into the pool, each once. Returns whether any was new."""
         before = len(self._pool)
         both = np.concatenate((self._pool, np.sort(columns, axis=1)))
         _, first = np.unique(both, axis=0, return_index=True)
@@ -228,14 +228,14 @@ def plan_columns(
     """Column generation on counts of lengths, from coarse classes of lengths to fine ones.
 
     Lengths are rounded up to multiples of a width. With few classes the programme is solved at once; its
-    prices and patterns are where the next one begins, with classes half as wide. The best plan of all is kept.
+    prices and patterns are the start of the next one, with classes half as wide. The best plan of all is kept.
 
     Args:
         histogram: int64[L+1], histogram[l] segments have length l; entry 0 is ignored.
         capacity: L, tokens a pack.
-        limits: How much work.
+        limits: How much work it may cost.
         max_docs: Most segments a pack; 0 means no limit.
-        plans: What other planners found; their patterns are where this one begins.
+        plans: Those of other planners; their patterns are the first columns.
 
     Returns:
         The plan with the fewest packs, of those given and its own, and the price of every length, float64[L+1],
@@ -268,10 +268,10 @@ def plan_columns(
         class_prices = _generate(master, prices[np.minimum(weights * width, capacity)], work)
         work -= master.work
         prices = _interpolate(capacity, np.append(0, weights * width), np.append(0.0, class_prices))
-        found = _round(master, histogram, [lengths[class_of == each] for each in range(len(weights))])
-        found = _complete(histogram, capacity, limits, max_docs, found)
-        patterns = start + found
-        best = min(best, found, key=num_packs)
+        rounded = _round(master, histogram, [lengths[class_of == each] for each in range(len(weights))])
+        plan = _complete(histogram, capacity, limits, max_docs, rounded)
+        patterns = start + plan
+        best = min(best, plan, key=num_packs)
         width //= 2
     return best, prices
 
@@ -280,8 +280,8 @@ def _generate(master: _Master, center: NDArray[np.float64], max_work: int) -> ND
     """Solves the programme; returns the prices, float64[C], that prove the most.
 
     Prices swing from one solution to the next, and columns found for extreme ones help little. So the
-    knapsack sees prices between those of the solution and the best so far; when nothing comes of it,
-    those of the solution. (Wentges 1997, "Weighted Dantzig-Wolfe decomposition".)
+    knapsack takes prices between those of the solution and those with the best bound so far; if they give
+    no new column, those of the solution. (Wentges 1997, "Weighted Dantzig-Wolfe decomposition".)
     """
     proven = 0.0
     items = np.arange(len(master.weights))[:, None]
@@ -333,7 +333,7 @@ def _columns_of(patterns: list[Pattern], master: _Master, class_of: dict[int, in
 
 
 def _round(master: _Master, histogram: NDArray[np.int64], members: list[NDArray[np.int64]]) -> list[Pattern]:
-    """The basis in whole packs of real lengths; first what is whole, then what is nearest to it."""
+    """The basis rounded to whole packs of real lengths: amounts rounded down, then packs for fractions over a half."""
     left = {int(length): int(histogram[length]) for each in members for length in each}
     longest_first = [each[::-1].tolist() for each in members]
     patterns: list[Pattern] = []
@@ -344,10 +344,10 @@ def _round(master: _Master, histogram: NDArray[np.int64], members: list[NDArray[
             chosen: dict[int, int] = {}
             for item, count in items.items():
                 for length in longest_first[item]:
-                    here = min(count, left[length])
-                    if here:
-                        chosen[length] = here
-                        count -= here
+                    num_taken = min(count, left[length])
+                    if num_taken:
+                        chosen[length] = num_taken
+                        count -= num_taken
                     if not count:
                         break
                 if count:
@@ -395,7 +395,7 @@ def price_bound(
 ) -> int:
     """No packing needs fewer packs: all segments are worth so much, and no pack can be worth more than `most`.
 
-    Exact: prices are rounded down to whole units, so small that no sum of a pack leaves the exact range of float64.
+    Exact: prices are rounded down to whole multiples of a unit, so that the sums of packs are exact in float64.
     Where the capacity is large, lengths and capacity are rounded down to multiples for the knapsack: every
     set of segments that fits still fits.
 

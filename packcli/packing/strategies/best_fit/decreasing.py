@@ -51,8 +51,8 @@ class _OpenPacks:
     def fill(self, room: int, length: int, left: int) -> int:
         """Puts up to `left` segments of `length` into the packs with `room`; returns those still left.
 
-        Plain best fit comes back to a pack as long as the next segment fits, for nothing is tighter, so a
-        pack takes room // length segments at once.
+        Plain best fit puts equal segments into one pack as long as they fit, since no other has less room. So
+        a pack takes room // length segments at once.
         """
         groups = self.by_room.pop(room)
         self.rooms &= ~(1 << room)
@@ -83,8 +83,8 @@ def plan_decreasing(
         histogram: int64[capacity+1], histogram[l] segments have length l; entry 0 is ignored.
         capacity: Tokens a pack.
         max_docs: Most segments a pack; 0 means no limit.
-        begun: Packs that are there already and may be filled up; the histogram does not count them. What
-            such a pack holds may also stand as one item, see `held`.
+        begun: Packs that may be filled up; the histogram does not count their segments. All that such a pack
+            holds may also be given as one item, see `contents_item`.
 
     Returns:
         Patterns that hold every segment once, and those begun; at most about twice as many as there
@@ -122,8 +122,8 @@ def plan_decreasing(
     return [(num_packs, items_of(chain)) for num_packs, chain in packs.closed]
 
 
-def held(num_docs: Count, num_tokens: Count, capacity: int) -> Count:
-    """The item for all that a begun pack holds: a pseudo length, over the capacity, that no segment has."""
+def contents_item(num_docs: Count, num_tokens: Count, capacity: int) -> Count:
+    """One number, over any length, for all that a begun pack holds: so that packs alike are one pattern."""
     return num_docs * (capacity + 1) + num_tokens
 
 
@@ -133,7 +133,7 @@ def items_of(chain: Chain | None) -> tuple[tuple[int, int], ...]:
     while chain is not None:
         chain, length, count = chain
         items.append((length, count))
-    items.reverse()  # longest first, but for packs begun
+    items.reverse()  # now longest first, unless the pack was begun by another planner
     if all(one[0] > next_one[0] for one, next_one in itertools.pairwise(items)):
         return tuple(items)
     counts: dict[int, int] = {}

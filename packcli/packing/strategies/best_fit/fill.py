@@ -1,8 +1,8 @@
-"""FILL: the longest segment left, and with it the set of the others that fills the pack best.
+"""Filling: each pack takes the longest segment left, and the set of others that fills it best.
 
 Best-fit decreasing looks at one segment at a time; where short segments are few, its last packs stay
 part-filled. Here every pack is a subset-sum problem, solved on the histogram: bit s of a Python integer
-is set when s tokens can be put together from the lengths so far (Martello and Toth 1990, chapter 4), and a
+is set when some of the lengths so far sum to s tokens (Martello and Toth 1990, chapter 4), and a
 pattern is repeated as often as the counts allow. (Gupta and Ho 1999, "A new heuristic algorithm for the
 one-dimensional bin-packing problem", fill one pack at a time likewise: minimum bin slack.)
 
@@ -36,7 +36,7 @@ class _Sums:
         """Recomputes what depends on the lengths from `first` up."""
         sums = self.reach[first]
         for index in range(first, len(self.lengths)):
-            if sums == self._mask:  # nothing to add; the work is counted as if it were done
+            if sums == self._mask:  # every sum is reached; counted as if computed, so that the plan stays the same
                 rest = self.lengths[index:]
                 self.reach[index + 1 :] = [sums] * len(rest)
                 self.work += sum(min(self.left[each], self.capacity // each).bit_length() for each in rest)
@@ -91,7 +91,7 @@ class _Sums:
 
 
 def plan_filling(histogram: NDArray[np.int64], capacity: int, max_work: int) -> list[Pattern] | None:
-    """FILL on counts of lengths; there is no limit to the segments of a pack.
+    """Filling on counts of lengths; there is no limit to the segments of a pack.
 
     Args:
         histogram: int64[capacity+1], histogram[l] segments have length l; entry 0 is ignored.
@@ -101,7 +101,7 @@ def plan_filling(histogram: NDArray[np.int64], capacity: int, max_work: int) -> 
     Returns:
         Patterns that hold every segment once, or None when there are so many lengths that it is not worth beginning.
     """
-    words = capacity // 64 + 16  # a small number costs time too
+    words = capacity // 64 + 16  # small integers take time too
     patterns: list[Pattern] = []
     if np.count_nonzero(histogram) * words * 2 > max_work:
         return None

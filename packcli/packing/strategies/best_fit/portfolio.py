@@ -1,13 +1,13 @@
-"""best-fit: the fewest packs that a portfolio of planners finds, and how few are possible at all.
+"""best-fit: the plan with the fewest packs of a portfolio of planners, and a proven bound.
 
     decreasing   best-fit decreasing
-    spreading    for a limit of segments a pack: long with short                     when above the bound
+    spreading    long with short, where a limit of segments a pack binds             when above the bound
     filling      the longest left, and the set that fills up best beside it          when above the bound
     columns      column generation                                                   when far above the bound
 
 All plan on the histogram of lengths; the first plan with the fewest packs wins. The limits of their work are
-counts, so that the plan is the same on any machine. In most text the first is within a few packs of the
-bound, the third on it.
+counts, so that the plan is the same on any machine. For most text `decreasing` is within a few packs of the
+bound, and `filling` reaches it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from packcli.packing.strategies.best_fit.decreasing import plan_decreasing
 from packcli.packing.strategies.best_fit.fill import plan_filling
 from packcli.packing.strategies.best_fit.spread import plan_spreading
 from packcli.packing.strategies.bounds import count_bound
-from packcli.packing.strategies.patterns import Packs, Pattern, assign, count_lengths, felt_limit, num_packs
+from packcli.packing.strategies.patterns import Packs, Pattern, assign, binding_limit, count_lengths, num_packs
 
 EFFORTS: dict[str, Limits | None] = {
     "fast": None,
     "normal": Limits(fill_work=24_000_000, simplex_work=200_000_000, gap=0.001),
     "max": Limits(fill_work=4_000_000_000, simplex_work=12_000_000_000, gap=0.0),
 }
-"""Levels of effort. A pack count is final for its level: other limits are another format version."""
+"""Levels of effort. Other limits give other packs, so to change them takes a new format version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def plan_histogram(histogram: NDArray[np.int64], capacity: int, max_docs: int = 
         max_docs: Most segments a pack; 0 means no limit.
         effort: A key of EFFORTS.
     """
-    max_docs = felt_limit(histogram, capacity, max_docs)
+    max_docs = binding_limit(histogram, capacity, max_docs)
     bound = count_bound(histogram, capacity, max_docs)
     plans = {"decreasing": plan_decreasing(histogram, capacity, max_docs)}
     limits = EFFORTS[effort]
@@ -80,7 +80,7 @@ def plan_histogram(histogram: NDArray[np.int64], capacity: int, max_docs: int = 
 def best_fit(
     lengths: NDArray[np.int32], capacity: int, *, max_docs: int = 0, seed: int = 0, effort: str = "normal"
 ) -> Packs:
-    """The portfolio; the seed chooses among segments of one length, so it changes no density."""
+    """The portfolio; the seed only chooses among segments of one length, so the number of packs is the same for all."""
     histogram = count_lengths(lengths, capacity)
     answer = plan_histogram(histogram, capacity, max_docs, effort)
     packs = assign(lengths, histogram, answer.patterns, seed)

@@ -1,14 +1,14 @@
-"""Spreading: packs for a limit on their segments that is felt.
+"""Spreading: a planner for where the limit of segments a pack binds.
 
 Where few segments may share a pack, longest first is a poor order: the short ones end up together, and their
 packs are full of segments long before they are full of tokens. Here the number of packs is set beforehand, at
 the bound, and every segment, longest first, goes to the pack with the most room for each segment that it may
-still take. So long ones come together with short ones, and room and places run out at the same time. (Worst
-fit decreasing on a fixed number of bins, as MULTIFIT uses first fit: Coffman, Garey and Johnson 1978.)
+still take. So long ones meet short ones, and packs are full of segments and of tokens at about the same time.
+(Worst fit decreasing on a fixed number of bins, as MULTIFIT uses first fit: Coffman, Garey and Johnson 1978.)
 
     lengths 5 4 3 2 1 1, capacity 8, at most three a pack
     longest first      5 3   | 4 2 1 | 1
-    spread over two    5 2 1 | 4 3 1           after 5 and 4 their packs have 3/2 and 4/2 of room a place: 3 goes to 4
+    spread over two    5 2 1 | 4 3 1           beside 5 and 4 there is room for 3/2 and 4/2 a segment: 3 goes to 4
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from packcli.packing.strategies.best_fit.decreasing import Chain, items_of, plan
 from packcli.packing.strategies.patterns import Pattern, num_packs, remaining
 
 SPARE = (0.0, 0.002, 0.01)
-"""Shares of packs over the bound that are tried."""
+"""Numbers of packs that are tried: this share above the bound."""
 
 
 def plan_spreading(histogram: NDArray[np.int64], capacity: int, max_docs: int, bound: int) -> list[Pattern]:

@@ -1,3 +1,3 @@
-"""Shuffle-fit: few packs whose segments met by chance (fit), and what it costs (bias)."""
+"""shuffle-fit: few packs, with segments put together at random (fit) and lengths that do not correlate (bias)."""
 
 from __future__ import annotations

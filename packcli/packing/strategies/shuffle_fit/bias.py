@@ -1,17 +1,17 @@
-"""How shuffle-fit keeps lengths of pack mates uncorrelated: its random order leans as little as trials ask for.
+"""How shuffle-fit keeps lengths of pack mates uncorrelated: it moves its random order a little towards sorted.
 
-Of k documents that fill a pack the mates of one of length a have the mean (capacity - a) / (k - 1), which falls with a.
-Where ten and more fill a pack, packs of other k make up for that; with two to four a pack no order at random does, and
-lengths of mates correlate by -0.3 to -0.9, in next fit too, which chooses nothing. A lean raises that: a document's
-place in line is a mean of its random place and its place by length, so that lengths meet their like more often. Half
-way:
+Mates are the other documents of a pack. Of k documents that fill a pack, the mates of one of length a have the mean
+(capacity - a) / (k - 1), which falls with a. Where ten and more fill a pack, the varying k makes up for that. With two
+to four a pack it does not, and lengths of mates correlate by -0.3 to -0.9, even with next fit, which never looks at
+lengths. A lean raises the correlation: the place of a document is a weighted mean of its random place and its place by
+length, so that documents of like lengths meet more often. With equal weights:
 
-    at random     3 9 1 7 2 8        by length    9 8 7 3 2 1        half way      9 3 7 8 1 2
+    at random     3 9 1 7 2 8        by length    9 8 7 3 2 1        mean          9 3 7 8 1 2
 
-How far is tried on a sample. It costs next to no packs where lengths vary much; where it costs more, or where none is
-enough, the order stays random.
+The smallest lean that is enough is found by trials on a sample. Where lengths vary much it costs hardly any packs;
+where it costs more, or no lean is enough, the order stays random.
 
-Legend: S segments.
+Legend: S segments; lean: the weight of the place by length.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from numpy.typing import NDArray
 from packcli.packing.strategies.patterns import count_lengths, stable_argsort
 
 PARTS = 1 << 10
-"""A lean is a number of these parts: all of them would be sorted by length."""
+"""Leans are in these parts: 0 is random, all of them is sorted by length."""
 
 SAMPLE = 1 << 14
 """Segments on which leans are tried: their correlation scatters by 0.01."""
 
 FEWEST = 1 << 10
-"""Of fewer segments the correlation scatters too much to go by it."""
+"""With fewer segments the correlation scatters too much to choose a lean by it."""
 
 GRID = 1 << 9
-"""Trials on a sample see lengths in so many parts of the capacity: that halves their time."""
+"""Trials round lengths to so many parts of the capacity: that halves their time."""
 
 TOO_FAR = 0.04
-"""Below minus this a correlation is worth a lean, and no lean is worth its packs that leaves it there."""
+"""A correlation below minus this calls for a lean, and a lean that does not raise it above is not taken."""
 
 AIM = -0.01
-"""The correlation that is looked for: over zero, since more segments than a sample fit better and correlate less."""
+"""The correlation to aim at: hardly below 0, since more segments than a sample fit better and correlate less."""
 
 NEAR = 0.015
-"""A trial so near to it will do."""
+"""A trial this near to AIM is good enough."""
 
 LEANS = (256, 512, 768, 832)
-"""Leans that are tried, until one is too many."""
+"""Leans to try in turn, up to the first that is enough."""
 
 REFINED = 3
-"""Trials between the last lean that was not enough and the first that was."""
+"""Most trials between the last lean that was not enough and the first that was."""
 
 CHEAP = 0.01
-"""A lean may cost so many packs, as a share of those at random."""
+"""A lean may cost so many more packs, as a share of those in random order."""
 
 SCALE = 1 << 12
 """Lengths are compared in so many parts of the capacity, in integers: the same on every machine."""
@@ -60,14 +60,14 @@ SCALE = 1 << 12
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a lean gives."""
+    """What a lean gave on the sample."""
 
     correlation: float
     num_packs: int
 
 
 def leaning_order(lengths: NDArray[np.int32], capacity: int, lean: int) -> NDArray[np.int64]:
-    """The places of segments in a random order, int64[S], leaned towards longest first; `lean` in 0..PARTS."""
+    """Segments, given in a random order, moved towards longest first: their places, int64[S]; `lean` in 0..PARTS."""
     places = np.arange(len(lengths))
     if not lean:
         return places
@@ -101,7 +101,7 @@ def mate_correlation(lengths: NDArray[np.int32], pack_of: NDArray[np.int64], cap
 def find_lean(attempt: Callable[[int], Trial]) -> int:
     """The lean, in 0..PARTS, that brings the correlation near AIM for few packs; 0 where none does.
 
-    Up the ladder as far as the first that is enough, and then in between by regula falsi.
+    Tries LEANS up to the first that is enough, and then between it and the one before, by regula falsi.
     """
     tried = {0: attempt(0)}
     if tried[0].correlation >= -TOO_FAR:
@@ -116,7 +116,7 @@ def find_lean(attempt: Callable[[int], Trial]) -> int:
         tried[high] = attempt(high)
         if tried[high].correlation >= AIM - NEAR:
             break
-        if tried[high].num_packs > most_packs:  # and a further lean costs more
+        if tried[high].num_packs > most_packs:  # a larger lean would cost even more
             return 0
         low = high
     else:

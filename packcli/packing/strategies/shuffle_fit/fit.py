@@ -1,17 +1,17 @@
 """shuffle-fit: packs in a random order, so that the lengths inside a pack are neither alike nor unlike.
 
-Best-fit decreasing puts long with long: on short documents the lengths of pack mates correlate by 0.8. Here
-documents come in a random order, and only the last few percent of them, a random sample too, are placed by
-best-fit decreasing to fill what the others left open:
+Best-fit decreasing puts long with long: on short documents the lengths of pack mates (the documents of one pack)
+correlate by 0.8. Here documents stand in a line in random order, and only the last few percent of the line, a random
+sample too, are placed by best-fit decreasing to fill what the others left open (they are the filler):
 
     in a random order   5 2 | 4 3 | 1 6 | ...     held back   3 1 ...
     filled up           5 2 1 | 4 3 | 1 6 | ...
 
-Short documents are laid into packs one behind the other (next fit). Where documents are long beside the
-capacity that would leave a sixth of it open and more, so they are laid by best fit, a round at a time, and in an order
-that leans to longest first where mates would be of unlike lengths otherwise, and where that is cheap (see `mates`).
+Short documents are laid into packs one behind the other (next fit). With documents that are long for the capacity
+that would leave a sixth of it open and more. So those are laid by best fit, a round at a time; in an order that leans
+to longest first, where mates would otherwise be of unlike lengths and where it costs few packs (see `bias`).
 
-Legend: S segments, P packs.
+Legend: S segments, P packs; in_line: lengths in the order of the line, place: index in it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from packcli.packing.arrays import offsets
-from packcli.packing.strategies.best_fit.decreasing import held, plan_decreasing
+from packcli.packing.arrays import ranges
+from packcli.packing.strategies.best_fit.decreasing import contents_item, plan_decreasing
 from packcli.packing.strategies.next_fit import pack_ends
 from packcli.packing.strategies.patterns import (
     Packs,
     Pattern,
+    binding_limit,
     count_lengths,
-    felt_limit,
     first_of_length,
     packs_to_csr,
     sort_by_length,
@@ -49,7 +49,7 @@ from packcli.packing.strategies.shuffle_fit.bias import (
 from packcli.seeds import derive, permutation
 
 MUCH_OPEN = 0.15
-"""Share of next-fit packs left open from which on documents are laid by best fit."""
+"""Documents are laid by best fit where next fit would leave open more than this share."""
 
 FEW_PER_PACK = 6
 """Documents are long when fewer than so many fill a pack on average."""
@@ -58,19 +58,19 @@ FILLERS_PER_OPEN = (1.05, 1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4)
 """Tokens held back, as a multiple of what next fit leaves open. More is denser, and more alike inside a pack."""
 
 ALIKE = 0.045
-"""By next fit lengths of pack mates may correlate by so much, and by minus so much."""
+"""With next fit, the correlation of lengths of pack mates may be this far from 0."""
 
 FILLER_SHARE = 0.08
 """Share of segments held back from best fit."""
 
 ROUNDS = 24
-"""Best fit sees so many parts of the documents, one after the other."""
+"""Rounds of best fit: parts of a block that are laid one after the other."""
 
 BLOCK = 1 << 18
-"""Best fit sees so many documents together, about: more would fit better, and correlate more than trials."""
+"""Documents that best fit plans together, about. More would fit better, and correlate more than the trials tell."""
 
 LUMPS_PER_PACK = 4
-"""Best fit lays short documents in lumps of up to a fourth of a pack, in a random order."""
+"""Best fit lays short documents not one by one but in lumps, neighbours in the line, of up to a fourth of a pack."""
 
 
 Placed = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -79,7 +79,7 @@ Placed = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class _Laid:
-    """Packs so far: which segments are laid, the first of the line, and what each pack holds."""
+    """Packs so far: the first segments of the line, and how full the packs are."""
 
     places: NDArray[np.int64]
     """Places in the line, in the order in which they were laid."""
@@ -96,10 +96,10 @@ def shuffle_fit(
 ) -> Packs:
     """Random order, with the last of it as filler; the seed decides the order and with it everything.
 
-    `effort` "fast" tries no leans: lengths of pack mates correlate as they happen to.
+    With `effort` "fast" no leans are tried, so lengths of pack mates may correlate.
     """
     if max_docs:
-        max_docs = felt_limit(count_lengths(lengths, capacity), capacity, max_docs)
+        max_docs = binding_limit(count_lengths(lengths, capacity), capacity, max_docs)
     shuffled = permutation(len(lengths), derive(seed, 1))
     in_line = lengths[shuffled]
     lean, filler = 0, FILLERS_PER_OPEN[0]
@@ -117,7 +117,7 @@ def shuffle_fit(
 
 
 def _find_filler(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int) -> float:
-    """The most filler with which mates of next fit are not of like lengths, on a sample; 0 where they are of unlike."""
+    """The most filler with which next fit keeps correlation under ALIKE, on a sample; 0 where it is under -ALIKE."""
     for filler in FILLERS_PER_OPEN:
         placed = _plan_in_turn(in_line, capacity, max_docs, seed, filler)
         if placed is None:
@@ -132,7 +132,7 @@ def _find_filler(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed:
 
 
 def _sample(in_line: NDArray[np.int32], capacity: int) -> tuple[NDArray[np.int32], int]:
-    """Segments to try leans on, and their capacity: fewer of them, and on a coarser grid, where there are many."""
+    """Segments to try leans on, and their capacity; of many segments only some, with lengths rounded up to GRID."""
     if len(in_line) <= SAMPLE or capacity <= GRID:
         return in_line[:SAMPLE], capacity
     coarse = -(-in_line[:SAMPLE].astype(np.int64) * GRID // capacity)
@@ -145,7 +145,7 @@ def _attempt(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int
 
 
 def _plan_blocks(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int, lean: int) -> Placed:
-    """Blocks that are planned each for itself."""
+    """The line in blocks, each planned on its own."""
     num_blocks = max(1, round(len(in_line) / BLOCK))
     edges = [len(in_line) * block // num_blocks for block in range(num_blocks + 1)]
     places, pack_of = np.empty((2, len(in_line)), dtype=np.int64)
@@ -170,7 +170,7 @@ def _plan_in_turn(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed
     if in_line.sum(dtype=np.int64) * FEW_PER_PACK > len(in_line) * capacity:
         return None
     ends = pack_ends(in_line, capacity)
-    full = max(len(ends) - 1, 0)  # of the last pack nothing can be said: it is part-filled whatever the documents
+    full = max(len(ends) - 1, 0)  # without the last pack, which is part-filled whatever the documents
     open_share = 1.0 - float(in_line[: ends[full - 1]].sum(dtype=np.int64)) / (full * capacity) if full else 0.0
     if open_share > MUCH_OPEN:
         return None
@@ -182,7 +182,7 @@ def _plan_in_turn(in_line: NDArray[np.int32], capacity: int, max_docs: int, seed
 
 
 def _laid_in_turn(places: NDArray[np.int64], in_line: NDArray[np.int32], ends: NDArray[np.int64]) -> _Laid:
-    """Packs of the places up to each end."""
+    """Next-fit packs, given where each ends."""
     docs = np.diff(ends, prepend=0)
     tokens = np.add.reduceat(in_line[places], ends - docs, dtype=np.int64) if len(ends) else docs
     return _Laid(places, np.repeat(np.arange(len(ends)), docs), tokens, docs)
@@ -191,9 +191,9 @@ def _laid_in_turn(places: NDArray[np.int64], in_line: NDArray[np.int32], ends: N
 def _lay_best_fit(
     places: NDArray[np.int64], in_line: NDArray[np.int32], capacity: int, max_docs: int, lean: int
 ) -> _Laid:
-    """Best fit in rounds: in every round a pack that is open before it takes at most one lump."""
+    """Best fit in rounds: in every round, a pack that was open before takes at most one lump."""
     laid = in_line[places]
-    # Short documents of like lengths lean further than their order when their lumps grow.
+    # Larger lumps of a leaning order raise the correlation further, where documents are short.
     lump = 0 if max_docs else capacity // LUMPS_PER_PACK + 2 * capacity * lean // (3 * PARTS)
     ends = _lump_ends(laid, lump)
     docs = np.diff(ends, prepend=0)
@@ -205,10 +205,10 @@ def _lay_best_fit(
     num_packs, smallest = 0, size.min(initial=capacity)
     edges = [len(size) * part // ROUNDS for part in range(ROUNDS + 1)]
     for first, last in itertools.pairwise(edges):
-        found = _tightest(size[first:last], room[open_packs], capacity)
+        tightest = _tightest(size[first:last], room[open_packs], capacity)
         packs = np.empty(last - first, dtype=np.int64)
-        fits = found >= 0
-        packs[fits] = open_packs[found[fits]]
+        fits = tightest >= 0
+        packs[fits] = open_packs[tightest[fits]]
         num_new = int((~fits).sum())
         packs[~fits] = np.arange(num_packs, num_packs + num_new)
         open_packs = np.concatenate((open_packs, np.arange(num_packs, num_packs + num_new)))
@@ -224,9 +224,9 @@ def _lay_best_fit(
 
 
 def _lump_ends(laid: NDArray[np.int32], size: int) -> NDArray[np.int64]:
-    """Where lumps end: the line is ruled at every `size` tokens, and what no rule cuts is one lump between two rules.
+    """Where lumps end: the line is cut at every `size` tokens, and the whole segments between two cuts are a lump.
 
-    A segment that is cut is a lump of its own. Segments 1 1 3 1 1 and a size of 4:
+    A segment that a cut goes through is a lump of its own. Segments 1 1 3 1 1 and a size of 4:
 
         a b c c|c d e
     """
@@ -262,16 +262,16 @@ def _tightest(items: NDArray[np.int64], rooms: NDArray[np.int64], capacity: int)
     matched = np.flatnonzero(~is_unmatched)
     matched = matched[stable_argsort(level[matched])]
     closing = np.flatnonzero(is_item[matched])
-    found = np.full(len(items), -1, dtype=np.int64)
-    found[order[matched[closing]] - num_rooms] = order[matched[closing - 1]]
-    return found
+    room_of_item = np.full(len(items), -1, dtype=np.int64)
+    room_of_item[order[matched[closing]] - num_rooms] = order[matched[closing - 1]]
+    return room_of_item
 
 
 def _fill_up(packs: _Laid, in_line: NDArray[np.int32], capacity: int, max_docs: int, seed: int) -> Placed:
-    """Best-fit decreasing of the segments held back, into the packs that are there and new ones."""
+    """Best-fit decreasing of the segments held back, into the packs so far and new ones."""
     num_laid = len(packs.places)
     lengths = in_line[num_laid:]
-    contents = held(packs.docs if max_docs else np.ones_like(packs.docs), packs.tokens, capacity)
+    contents = contents_item(packs.docs if max_docs else np.ones_like(packs.docs), packs.tokens, capacity)
     by_kind = stable_argsort(contents)
     sorted_contents = contents[by_kind]
     begins = np.flatnonzero(np.diff(sorted_contents, prepend=-1))
@@ -282,29 +282,29 @@ def _fill_up(packs: _Laid, in_line: NDArray[np.int32], capacity: int, max_docs: 
     by_length = sort_by_length(lengths, histogram, seed)
     next_of_length = first_of_length(histogram)
     next_of_kind = dict(zip(kinds, begins.tolist(), strict=True))
-    # Of all packs in a row, those begun sorted by kind: where a pattern's begin; and of every item of it, where its
-    # segments begin, how many there are, and how many a pack.
+    # Packs are numbered with those begun first, sorted by contents. For every item of every pattern: its first pack,
+    # its first segment in by_length, how many segments it has, and how many of them a pack.
     num_packs = len(by_kind)
     pack_begins, segment_begins, sizes, eachs = [], [], [], []
     for count, items in plan_decreasing(histogram, capacity, max_docs, begun):
         kind = items[0][0]
         if kind in next_of_kind:
-            here = next_of_kind[kind]
+            first_pack = next_of_kind[kind]
             next_of_kind[kind] += count
             items = items[1:]
         else:
-            here = num_packs
+            first_pack = num_packs
             num_packs += count
         for length, each in items:
             first = next_of_length[length]
             next_of_length[length] = first + count * each
-            pack_begins.append(here)
+            pack_begins.append(first_pack)
             segment_begins.append(first)
             sizes.append(count * each)
             eachs.append(each)
     size = np.array(sizes, dtype=np.int64)
-    number = np.arange(len(lengths)) - np.repeat(offsets(size)[:-1], size)  # of a segment in its item
-    segments = by_length[np.repeat(np.array(segment_begins, dtype=np.int64), size) + number]
+    number = ranges(np.zeros_like(size), size)  # of a segment in its item
+    segments = by_length[ranges(np.array(segment_begins, dtype=np.int64), size)]
     pack = np.repeat(np.array(pack_begins, dtype=np.int64), size) + number // np.repeat(
         np.array(eachs, dtype=np.int64), size
     )

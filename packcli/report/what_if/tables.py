@@ -1,4 +1,4 @@
-"""What-if -> tables, as `tables` makes them of reports."""
+"""What packing would give, as tables like those that report.tables makes of reports."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from packcli.report.tables import Cell, Table
-from packcli.report.what_if import Outcome, WhatIf
+from packcli.report.what_if.comparison import Outcome, WhatIf
 
 
-def what_if_tables(found: WhatIf, *, max_sources: int | None = None) -> list[Table]:
+def what_if_tables(what_if: WhatIf, *, max_sources: int | None = None) -> list[Table]:
     """Everything that the lengths of an input say.
 
     Args:
-        found: From what_if.compare.
+        what_if: From `compare`.
         max_sources: Most rows of the table of sources.
     """
     tables = [
@@ -21,20 +21,20 @@ def what_if_tables(found: WhatIf, *, max_sources: int | None = None) -> list[Tab
             "strategies",
             "Strategies",
             ("max_len, strategy", *(title for title, _, _ in OUTCOME_COLUMNS)),
-            [_outcome_row(each) for each in found.outcomes],
+            [_outcome_row(each) for each in what_if.outcomes],
             "tokens lost: truncated, or dropped with their document",
         ),
         Table(
             "loss",
             "Labels lost",
             ("max_len, strategy", *(title for title, _, _ in LOSS_COLUMNS)),
-            [_outcome_row(each, LOSS_COLUMNS) for each in found.outcomes],
+            [_outcome_row(each, LOSS_COLUMNS) for each in what_if.outcomes],
             "tokens with loss that are lost, and the first token of every further segment of a document that is cut",
         ),
         _table(
             "overlong",
             "Documents over max_len",
-            found.overlong,
+            what_if.overlong,
             ("max_len",),
             {
                 "documents": ("num_documents_over", "count"),
@@ -45,12 +45,12 @@ def what_if_tables(found: WhatIf, *, max_sources: int | None = None) -> list[Tab
                 "of all tokens": ("dropped_ratio", "ratio"),
             },
         ),
-        *_overlong_loss(found),
-        _caps(found),
+        *_overlong_loss(what_if),
+        _caps(what_if),
         _table(
             "orders",
             "Greedy packing and the order of the input: utilisation",
-            found.orders,
+            what_if.orders,
             ("max_len", "strategy"),
             {
                 "as given": ("utilisation", "ratio"),
@@ -62,7 +62,7 @@ def what_if_tables(found: WhatIf, *, max_sources: int | None = None) -> list[Tab
         _table(
             "sources",
             "Sources",
-            found.sources if max_sources is None else found.sources[:max_sources],
+            what_if.sources if max_sources is None else what_if.sources[:max_sources],
             ("max_len", "name"),
             {
                 "documents": ("num_documents", "count"),
@@ -73,13 +73,13 @@ def what_if_tables(found: WhatIf, *, max_sources: int | None = None) -> list[Tab
                 "longest": ("length_max", "count"),
                 "over": ("num_documents_over", "count"),
                 "truncate loses": ("truncated_ratio", "ratio"),
-                **({"of loss": ("loss_truncated_ratio", "ratio")} if found.is_masked else {}),
+                **({"of loss": ("loss_truncated_ratio", "ratio")} if what_if.is_masked else {}),
                 "packed alone": ("utilisation_alone", "ratio"),
             },
             "packed alone: utilisation of best-fit when the source is packed on its own",
         ),
     ]
-    if found.lengths.sample < 1.0:
+    if what_if.lengths.sample < 1.0:
         tables.insert(1, _intervals("intervals", "95 % intervals of the estimates above", tables[0]))
         tables.insert(3, _intervals("loss_intervals", "95 % intervals of the labels above", tables[2]))
     return [table for table in tables if table.rows]
@@ -112,9 +112,9 @@ def _outcome_row(each: Outcome, columns: Sequence[tuple[str, str, str]] = OUTCOM
     return (Cell(f"{each.max_len} {each.strategy}"), *(cell(name, kind) for _, name, kind in columns))
 
 
-def _overlong_loss(found: WhatIf) -> list[Table]:
+def _overlong_loss(what_if: WhatIf) -> list[Table]:
     """What carries loss in documents that are too long; of text that is nearly every token."""
-    if not found.is_masked:
+    if not what_if.is_masked:
         return []
     columns = {
         "truncate loses": ("num_loss_tokens_truncated", "count"),
@@ -127,7 +127,7 @@ def _overlong_loss(found: WhatIf) -> list[Table]:
     note = (
         "labels; keeping ends: if truncation cut off the beginnings; none left: documents without loss once truncated"
     )
-    return [_table("overlong_loss", "Loss in documents over max_len", found.overlong, ("max_len",), columns, note)]
+    return [_table("overlong_loss", "Loss in documents over max_len", what_if.overlong, ("max_len",), columns, note)]
 
 
 def _intervals(name: str, title: str, table: Table) -> Table:
@@ -140,11 +140,11 @@ def _intervals(name: str, title: str, table: Table) -> Table:
     )
 
 
-def _caps(found: WhatIf) -> Table:
+def _caps(what_if: WhatIf) -> Table:
     """One row a max_len and strategy, one column a limit."""
-    limits = list(dict.fromkeys(each.max_docs_per_pack for each in found.caps))
+    limits = list(dict.fromkeys(each.max_docs_per_pack for each in what_if.caps))
     rows: dict[str, dict[int, float]] = {}
-    for each in found.caps:
+    for each in what_if.caps:
         rows.setdefault(f"{each.max_len} {each.strategy}", {})[each.max_docs_per_pack] = each.padding_ratio
     return Table(
         "caps",

@@ -106,7 +106,7 @@ ESTIMATED = (
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """All tables made of the lengths of an input; JSON values, except for the outcomes."""
+    """All figures made of the lengths of an input. Those in dicts are JSON values."""
 
     lengths: Lengths
     config: PackConfig
@@ -198,7 +198,7 @@ def _plan(lengths: NDArray[np.int64], config: PackConfig) -> Plan:
 
 @contextlib.contextmanager
 def _overlong_explained(config: PackConfig) -> Iterator[None]:
-    """Makes of an OverlongDocumentError the UsageError that `compare` raises."""
+    """Turns an OverlongDocumentError into the UsageError that `compare` raises."""
     try:
         yield
     except OverlongDocumentError as error:
@@ -221,18 +221,18 @@ def _outcome(lengths: Lengths, joined: Joined, config: PackConfig, intervals: bo
     for _ in range(RESAMPLES):
         is_drawn = np.zeros(num_docs, dtype=np.bool_)
         is_drawn[generator.permutation(num_docs)[:half_docs]] = True
-        again = [(docs[is_drawn[docs]], place) for docs, place in joined.together]
-        drawn.append(_sum_up(joined, again, quick, scale * num_docs / half_docs))
-    # Halves vary as much as the sample does (a little more or less when it is odd), and no document is in one twice,
-    # as in resamples of a bootstrap: next to its twin it would pack otherwise.
-    # A sample of F of all documents knows F of them: the correction for a finite population.
+        half = [(docs[is_drawn[docs]], place) for docs, place in joined.together]
+        drawn.append(_sum_up(joined, half, quick, scale * num_docs / half_docs))
+    # Halves vary as much as the sample does (a little more or less when its count is odd). A bootstrap would draw
+    # documents twice, and two copies of one pack otherwise than two documents. The factor with `scale` corrects for a
+    # finite population: the larger the share that was measured, the less is uncertain.
     shrink = float(np.sqrt(half_docs / (num_docs - half_docs) * max(1.0 - 1.0 / scale, 0.0)))
     intervals_of: dict[str, tuple[float, float]] = {}
     for name in ESTIMATED:
         value = getattr(outcome, name)
-        half = 1.96 * float(np.std([getattr(each, name) for each in drawn], ddof=1)) * shrink
+        margin = 1.96 * float(np.std([getattr(each, name) for each in drawn], ddof=1)) * shrink
         most = 1.0 if name in ("utilisation", "padding_ratio") else float("inf")
-        intervals_of[name] = (max(value - half, 0.0), min(value + half, most))
+        intervals_of[name] = (max(value - margin, 0.0), min(value + margin, most))
     return dataclasses.replace(outcome, intervals=intervals_of)
 
 
@@ -242,7 +242,7 @@ def _sum_up(
     config: PackConfig,
     scale: float,
 ) -> Outcome:
-    """Plans the documents of each split of each part, as unit.run_unit does, and adds up what comes out."""
+    """Plans the documents of each split of each part, as pipeline.unit.run_unit does, and adds up the figures."""
     max_len = config.max_len
     stats = Stats()
     num_unfilled = 0.0
@@ -289,7 +289,7 @@ def shard_bytes(plan: Plan) -> int:
 
 
 def _overlong(docs: Joined, config: PackConfig, scale: float) -> dict[str, Any]:
-    """What becomes of documents that are too long, by each policy; of truncation also if it kept their ends."""
+    """What becomes of documents that are too long, by each policy; also for a truncation that kept their ends."""
     max_len = config.max_len
     over = np.flatnonzero(docs.lengths > max_len)
     lengths = docs.lengths[over]
