@@ -112,11 +112,11 @@ integration-%: $$(call home,$$*)/.installed ## Run packcli beside other software
 # What works closely with other people's packages; the whole suite has crashes and damage besides.
 CORE ?= $(patsubst %,tests/%.py, \
           surface/test_architecture surface/test_docs surface/test_packaging surface/test_surface \
-          readers/test_bad_rows readers/test_chunks readers/test_cut_short readers/test_records readers/test_sources \
+          readers/test_bad_rows readers/test_chunks readers/test_cut_short readers/test_faults readers/test_records readers/test_sources \
           storage/test_filesystem storage/test_location storage/test_locks storage/test_remote storage/test_storage \
           tokenization/test_chat tokenization/test_engines tokenization/test_masks tokenization/test_spans \
           tokenization/test_tokenized tokenization/test_tokenizer_spec pipeline/test_rejects pipeline/test_run \
-          verify/test_restore report/test_html report/test_packs exports/test_exports training/test_load cli/test_cli \
+          verification/test_restore api/test_api report/test_html report/test_packs exports/test_exports training/test_load cli/test_cli \
           system/test_command_line system/test_workers)
 
 test-oldest: ## Run the core of the tests with the oldest version of every dependency on PYTHON_OLDEST (CORE=tests: all)
