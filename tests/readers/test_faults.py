@@ -149,7 +149,7 @@ def test_no_word_and_no_class_of_a_decoder_decides(monkeypatch, error):
 MESSAGES_OR_TEXT, IDS = list[dict[str, Any]] | str, list[int | bool]
 TYPES = {"messages": MESSAGES_OR_TEXT, "tools": list[Any] | str, "kwargs": dict[str, Any] | str, "ids": IDS}
 OPTIONAL = frozenset(TYPES) - {"messages"}
-DEEP = b'{"messages":[],"x":' + b"[" * 5000 + b"]" * 5000
+DEEP = b'{"messages":[],"x":' + b"[" * 100_000 + b"]" * 100_000
 VERDICTS = [
     (b'{"messages":null}', "null", "Expected `str | array`, got `null` - at `$.messages`"),
     (b'{"messages":{}}', "wrong-type", "Expected `str | array`, got `object` - at `$.messages`"),
