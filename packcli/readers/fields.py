@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 from packcli.config import OPTIONAL, REQUIRED, is_template, template_fields
@@ -65,7 +66,8 @@ def find_fields(
                 "--format, --field, --text-field and --text-template say nothing about .txt files", "leave them out"
             )
         return Fields(())
-    surveyed = list(survey(structured))
+    read_schema = functools.cache(schema_of)  # a store is asked for each file once
+    surveyed = list(survey(structured, read_schema))
     if not surveyed:
         others = ", nor in the others" * (len(structured) > 1)
         raise NoInputError(f"{structured[0].name}: no record in it{others}")
@@ -84,7 +86,7 @@ def find_fields(
             )
     for each in structured:
         if each.format in ("parquet", "arrow"):
-            check_columns(each, schema_of(each), fields)
+            check_columns(each, read_schema(each), fields)
     return fields
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -39,8 +39,12 @@ Kinds = dict[str, str]
 """Field -> kind."""
 
 
-def survey(sources: Sequence[Source]) -> Iterator[tuple[Source, Kinds]]:
+def survey(sources: Sequence[Source], read_schema: Callable[[Source], pa.Schema]) -> Iterator[tuple[Source, Kinds]]:
     """The sources that are looked into, each with the fields of its records.
+
+    Args:
+        sources: All that is to be read.
+        read_schema: schema_of, or what remembers its answers.
 
     Raises:
         PackcliError: the first record of a source cannot be used, and bad rows are not skipped; or no record can be
@@ -51,7 +55,7 @@ def survey(sources: Sequence[Source]) -> Iterator[tuple[Source, Kinds]]:
     is_any = False
     for source in sources[::step]:
         if source.format in ("parquet", "arrow"):
-            kinds: Kinds | None = _columns(source)
+            kinds: Kinds | None = _columns(read_schema(source))
         else:
             records = list(_records(source, bad))
             kinds = functools.reduce(joined, records) if records else None
@@ -91,8 +95,8 @@ def schema_of(source: Source) -> pa.Schema:
     return schema
 
 
-def _columns(source: Source) -> Kinds:
-    return {column.name: "string" if is_text(column.type) else str(column.type) for column in schema_of(source)}
+def _columns(schema: pa.Schema) -> Kinds:
+    return {column.name: "string" if is_text(column.type) else str(column.type) for column in schema}
 
 
 def _records(source: Source, bad: list[PackcliError]) -> Iterator[Kinds]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packcli.errors import TokenizerError
+from packcli.packing import offsets
 
 Ids = NDArray[np.uint32]
 Offsets = NDArray[np.int64]
@@ -86,9 +87,8 @@ def _named(what: str, hint: str = "") -> Iterator[None]:
 
 
 def _joined(arrays: list[Ids]) -> tuple[Ids, Offsets]:
-    offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
-    np.cumsum([len(array) for array in arrays], out=offsets[1:])
-    return (np.concatenate(arrays) if arrays else np.empty(0, dtype=np.uint32)), offsets
+    lengths = np.array([len(array) for array in arrays], dtype=np.int64)
+    return (np.concatenate(arrays) if arrays else np.empty(0, dtype=np.uint32)), offsets(lengths)
 
 
 class _Reference0:

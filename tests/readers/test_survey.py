@@ -8,7 +8,7 @@ import pytest
 
 from packcli.errors import BadRowError, FieldError
 from packcli.readers import find_fields, find_sources
-from packcli.readers.survey import survey
+from packcli.readers.survey import schema_of, survey
 
 MESSAGES = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 TURNS = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
@@ -115,5 +115,5 @@ def test_a_later_bad_record_is_left_to_the_run(tmp_path):
 
 def test_no_more_than_the_beginning_of_a_file_is_read(tmp_path):
     path = put(tmp_path, [{"text": "a"}] * 150 + [{"late": "b"}])
-    ((_, found),) = survey(find_sources([str(path)], []))
+    ((_, found),) = survey(find_sources([str(path)], []), schema_of)
     assert found == {"text": "string"}
